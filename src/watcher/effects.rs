@@ -1,4 +1,4 @@
-//! The effects of a transaction on a container: filter, /dev, listeners and journal.
+//! The effects of a transaction on a container: filter, /dev, listeners and notes.
 
 use std::cell::Cell;
 use std::collections::BTreeSet;
@@ -29,7 +29,7 @@ use crate::model::uevent::{UeventAction, UeventForm};
 
 /// The content of attached.json: what a watcher must know of its predecessor.
 #[derive(Debug, Clone, Default, Serialize, Deserialize)]
-pub struct Memory {
+pub struct Notes {
     /// The version of the file.
     pub version: u32,
     /// What is attached, or was about to be.
@@ -53,7 +53,7 @@ pub struct Memory {
     pub bound: Vec<(RemoteDevice, Binding)>,
 }
 
-/// One container's filter, /dev, listeners and journal.
+/// One container's filter, /dev, listeners and notes.
 pub struct ContainerEffects {
     access: ContainerAccess,
     dev: ContainerDev,
@@ -63,9 +63,9 @@ pub struct ContainerEffects {
     bound: Vec<(RemoteDevice, Binding)>,
     /// The paths that an earlier watcher created: files at these paths may be replaced.
     made_before: BTreeSet<PathBuf>,
-    /// The counters, which are also in the journal.
+    /// The counters, which are also in the notes.
     counters: Cell<Counters>,
-    /// The counters as last written to the journal.
+    /// The counters as last written to the notes.
     noted: Counters,
 }
 
@@ -80,14 +80,14 @@ impl ContainerEffects {
     pub fn open(
         container: &Container,
         lock: RecordLock,
-        memory: &mut Memory,
+        notes: &mut Notes,
         due: GrantSet,
     ) -> Result<(Self, GrantSet), EffectError> {
         let owner = Owner::new(lock.state_dir(), container.facts());
         // Version 0: there were no notes.
-        let is_successor = memory.version > 0 || !memory.attachments.is_empty();
-        let mut access = ContainerAccess::open(container, owner, &mut memory.filter, is_successor)?;
-        let mut granted = memory.filter.held.clone();
+        let is_successor = notes.version > 0 || !notes.attachments.is_empty();
+        let mut access = ContainerAccess::open(container, owner, &mut notes.filter, is_successor)?;
+        let mut granted = notes.filter.held.clone();
         // A container that has moved has no access: the first plan grants what is due.
         if !granted.is_empty() && due != granted {
             granted = due;
@@ -99,11 +99,11 @@ impl ContainerEffects {
                 // The next tick tries again.
                 Err(error) => {
                     tracing::error!(container = %container.facts().id, "{error}");
-                    granted = memory.filter.held.clone();
+                    granted = notes.filter.held.clone();
                 }
             }
         }
-        let dev = ContainerDev::open_again(container, memory.directories.clone(), memory.root_file_system);
+        let dev = ContainerDev::open_again(container, notes.directories.clone(), notes.root_file_system);
         let rest = dev
             .map_err(EffectError::from)
             .and_then(|dev| Ok((dev, Announcer::open(container)?)));
@@ -121,11 +121,11 @@ impl ContainerEffects {
             dev,
             announcer,
             lock,
-            roots: memory.roots.clone(),
-            bound: memory.bound.clone(),
-            made_before: made_by_us(&memory.attachments),
-            counters: Cell::new(memory.counters),
-            noted: memory.counters,
+            roots: notes.roots.clone(),
+            bound: notes.bound.clone(),
+            made_before: made_by_us(&notes.attachments),
+            counters: Cell::new(notes.counters),
+            noted: notes.counters,
         };
         Ok((inside, granted))
     }
@@ -173,7 +173,7 @@ impl ContainerEffects {
         counters != wakes
     }
 
-    /// Stores the requests' roots for the next journal. Returns whether they have changed. A
+    /// Stores the requests' roots for the next notes. Returns whether they have changed. A
     /// removed root with a running grace period is stored as if it were present: the next watcher
     /// finds it gone, and starts the period again.
     pub fn note_roots<'r>(
@@ -201,7 +201,7 @@ impl ContainerEffects {
         are_new
     }
 
-    /// Stores the attached remote devices for the next journal. Returns whether they have changed.
+    /// Stores the attached remote devices for the next notes. Returns whether they have changed.
     pub fn note_bound(&mut self, bound: &[(RemoteDevice, Binding)]) -> bool {
         let are_new = bound != self.bound;
         if are_new {
@@ -304,9 +304,9 @@ impl Effects for ContainerEffects {
         Ok(())
     }
 
-    fn journal(&mut self, attachments: &Attachments) -> Result<(), EffectError> {
+    fn write_notes(&mut self, attachments: &Attachments) -> Result<(), EffectError> {
         let counters = self.counters.get();
-        self.lock.write_attached(&Memory {
+        self.lock.write_attached(&Notes {
             version: STATE_VERSION,
             attachments: attachments.clone(),
             filter: self.access.memory().ahead_of(&attachments.grants()),

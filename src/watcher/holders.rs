@@ -4,7 +4,7 @@
 use std::cell::OnceCell;
 use std::path::PathBuf;
 
-use super::effects::Memory;
+use super::effects::Notes;
 use super::inside::Inside;
 use crate::host::engine_names;
 use crate::host::log::event;
@@ -19,7 +19,7 @@ use crate::model::plan::attachment::Attachment;
 pub(super) struct Holders<'a> {
     inside: &'a Inside,
     inventory: &'a Inventory,
-    others: OnceCell<Vec<(ContainerId, Memory)>>,
+    others: OnceCell<Vec<(ContainerId, Notes)>>,
 }
 
 impl<'a> Holders<'a> {
@@ -47,7 +47,7 @@ impl<'a> Holders<'a> {
         let others = self.others.get_or_init(|| self.read());
         let holders: Vec<String> = others
             .iter()
-            .filter_map(|(id, memory)| self.holder(id, memory, device))
+            .filter_map(|(id, notes)| self.holder(id, notes, device))
             .collect();
         if holders.is_empty() {
             return String::new();
@@ -55,19 +55,19 @@ impl<'a> Holders<'a> {
         format!(" ({})", holders.join("; "))
     }
 
-    fn read(&self) -> Vec<(ContainerId, Memory)> {
+    fn read(&self) -> Vec<(ContainerId, Notes)> {
         let registry = Registry::new(self.inside.state_dir());
         let ids = registry.ids().unwrap_or_default().into_iter();
         ids.filter(|id| id.as_str() != self.inside.id() && registry.is_watched(id))
             .filter_map(|id| {
-                let memory: Memory = registry.attached(&id).ok().flatten()?;
-                Some((id, memory))
+                let notes: Notes = registry.attached(&id).ok().flatten()?;
+                Some((id, notes))
             })
             .collect()
     }
 
     /// How a container has the device; `None` if it does not.
-    fn holder(&self, id: &ContainerId, memory: &Memory, device: &SysPath) -> Option<String> {
+    fn holder(&self, id: &ContainerId, notes: &Notes, device: &SysPath) -> Option<String> {
         let known = self.inventory.get(device);
         let num = known.and_then(|device| device.node.as_ref()).map(|node| node.num);
         let extents = known.map(|device| same_data::extents(device, self.inventory));
@@ -82,7 +82,7 @@ impl<'a> Holders<'a> {
                 .zip(attached)
                 .is_some_and(|(wanted, attached)| same_data::overlap(wanted, &attached))
         };
-        let all = || memory.attachments.iter().map(|(_, attachment)| attachment);
+        let all = || notes.attachments.iter().map(|(_, attachment)| attachment);
         if all().any(is_same) {
             return Some(format!("container {}", self.name(id)));
         }

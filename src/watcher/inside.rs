@@ -6,7 +6,7 @@ use std::time::{SystemTime, UNIX_EPOCH};
 use nix::sys::signal::Signal;
 
 use super::access::Place;
-use super::effects::{ContainerEffects, Memory};
+use super::effects::{ContainerEffects, Notes};
 use super::error::EffectError;
 use super::report::{FailedPath, Report};
 use super::restore::Entry;
@@ -45,15 +45,15 @@ impl Inside {
         container: Container,
         record: Record,
         lock: RecordLock,
-        mut memory: Memory,
+        mut notes: Notes,
         inventory: &Inventory,
     ) -> Result<Self, EffectError> {
-        let due = still_due(&memory.filter.held, &memory.attachments, inventory);
-        let (effects, granted) = ContainerEffects::open(&container, lock, &mut memory, due)?;
+        let due = still_due(&notes.filter.held, &notes.attachments, inventory);
+        let (effects, granted) = ContainerEffects::open(&container, lock, &mut notes, due)?;
         let mut inside = Self {
             container,
             record,
-            attachments: memory.attachments,
+            attachments: notes.attachments,
             granted,
             effects,
             entry_problem: None,
@@ -166,12 +166,12 @@ impl Inside {
     }
 
     /// Stores roots and remote devices for the next watcher; they are written with the next plan,
-    /// or by [`Inside::journal`]. Returns whether they have changed.
+    /// or by [`Inside::write_notes`]. Returns whether they have changed.
     pub fn note_requests(&mut self, planner: &Planner, gone: &[RootRemoved]) -> bool {
         self.effects.note_roots(planner.requests(), gone) | self.effects.note_bound(planner.bound())
     }
 
-    /// Stores the roots of only the first `count` requests, for the next journal.
+    /// Stores the roots of only the first `count` requests, for the next notes.
     pub fn note_first_roots(&mut self, planner: &Planner, count: usize) {
         self.effects.note_roots(planner.requests().take(count), &[]);
     }
@@ -271,21 +271,21 @@ impl Inside {
     }
 
     /// Writes what is attached, granted, selected and counted.
-    pub fn journal(&mut self) -> Result<(), EffectError> {
-        self.effects.journal(&self.attachments)
+    pub fn write_notes(&mut self) -> Result<(), EffectError> {
+        self.effects.write_notes(&self.attachments)
     }
 
-    /// Like [`Inside::journal`], but only logs an error.
-    pub fn try_journal(&mut self) {
-        if let Err(error) = self.journal() {
+    /// Like [`Inside::write_notes`], but only logs an error.
+    pub fn try_write_notes(&mut self) {
+        if let Err(error) = self.write_notes() {
             tracing::error!(container = %self.id(), "{error}");
         }
     }
 
     /// Writes the counters, for the next watcher and for `oci-hotplug metrics`.
-    pub fn journal_counters(&mut self) {
+    pub fn write_counters(&mut self) {
         if self.effects.has_counted() {
-            if let Err(error) = self.journal() {
+            if let Err(error) = self.write_notes() {
                 tracing::debug!(container = %self.id(), "{error}");
             }
         }
@@ -294,7 +294,7 @@ impl Inside {
     /// Stores that this watcher ends normally.
     pub fn note_end(&mut self) {
         self.count(Counters::end);
-        self.journal_counters();
+        self.write_counters();
     }
 
     /// Writes requests and rules for links into the record.

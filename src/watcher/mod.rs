@@ -48,7 +48,7 @@ use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
 use self::admission::Admission;
-use self::effects::Memory;
+use self::effects::Notes;
 use self::event_loop::{EventLoop, Sources, Wake};
 use self::handover::Handover;
 use self::holders::Holders;
@@ -122,15 +122,15 @@ impl Watcher {
         record: Record,
         lock: RecordLock,
         container: Container,
-        memory: Memory,
+        notes: Notes,
         leases: Leases,
         settings: Settings,
     ) -> Result<Self, WatcherError> {
         let unit = SystemdUnit::new(&record.container.id, settings.supervise);
-        let planner = planner_of(&record, &memory);
+        let planner = planner_of(&record, &notes);
         let remotes = Remotes::open(&record.container.id, lock.state_dir(), &planner);
         let world = World::open(&planner, &settings.policy)?;
-        let inside = Inside::open(container, record, lock, memory, world.inventory())?;
+        let inside = Inside::open(container, record, lock, notes, world.inventory())?;
         let mut watcher = Self {
             planner,
             world,
@@ -164,7 +164,7 @@ impl Watcher {
         if let Err(error) = leftovers::clear(&registry, leftovers::revoke) {
             tracing::warn!("{error}");
         }
-        self.inside.journal_counters();
+        self.inside.write_counters();
         if let Err(error) = crate::sys::memory::forget_start_up() {
             tracing::debug!("releasing unused memory: {error}");
         }
@@ -223,7 +223,7 @@ impl Watcher {
         if has_new_notes && !report.was_applied {
             // Write it even if nothing else has changed: a root without a node must be known after
             // a crash.
-            self.inside.try_journal();
+            self.inside.try_write_notes();
         }
         let holders = Holders::new(&self.inside, self.world.inventory());
         holders.warn_of_shared_disks(&report.attached);
@@ -316,13 +316,13 @@ impl Watcher {
 
 /// The requests of the record, with the roots and remote devices in the notes of an earlier
 /// watcher.
-fn planner_of(record: &Record, memory: &Memory) -> Planner {
+fn planner_of(record: &Record, notes: &Notes) -> Planner {
     let mut entries = record.requests.clone();
-    for (entry, roots) in entries.iter_mut().zip(memory.roots.iter().cloned()) {
+    for (entry, roots) in entries.iter_mut().zip(notes.roots.iter().cloned()) {
         entry.roots = roots;
     }
     let mut planner = Planner::new(entries, record.symlinks.clone(), record.container.user);
-    for (remote, bound) in memory.bound.iter().cloned() {
+    for (remote, bound) in notes.bound.iter().cloned() {
         planner.bind(remote, bound);
     }
     planner

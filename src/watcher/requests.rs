@@ -72,7 +72,7 @@ impl Watcher {
         // The notes identify roots by the index of their request in the record. If the watcher
         // crashes between the two writes, no root may be attributed to a wrong request.
         self.inside.note_first_roots(&shrunk, first);
-        self.inside.journal()?;
+        self.inside.write_notes()?;
         self.inside.record_requests(&shrunk)?;
         self.planner = shrunk;
         self.world
@@ -82,7 +82,7 @@ impl Watcher {
         self.retries.clear();
         self.reconcile();
         self.update_remotes();
-        self.inside.journal()
+        self.inside.write_notes()
     }
 
     /// Reads the configuration again, and applies its policy.

@@ -4,7 +4,7 @@ use std::fs::File;
 use std::time::Duration;
 
 use super::detach::HandedOver;
-use super::effects::Memory;
+use super::effects::Notes;
 use super::error::WatcherError;
 use super::event_loop::{EventLoop, Wake, block_signals};
 use super::handover::take_over;
@@ -89,7 +89,7 @@ fn watch(
     let record = lock
         .record()?
         .ok_or_else(|| WatcherError::NotEnrolled(id.clone(), registry.root().to_owned()))?;
-    let memory: Memory = lock.attached()?.unwrap_or_default();
+    let notes: Notes = lock.attached()?.unwrap_or_default();
     let opened = match record.is_running() {
         true => Container::open(&record.container),
         // The record may be from an earlier boot, in which another process had this pid and start
@@ -108,7 +108,7 @@ fn watch(
         Err(error) => return Err(error.into()),
     };
     let control = ControlSocket::bind(lock.dir_fd(), lock.dir())?;
-    let mut watcher = Watcher::open(record, lock, container, memory, leases, settings)?;
+    let mut watcher = Watcher::open(record, lock, container, notes, leases, settings)?;
     watcher.begin(ready);
     let mut events = EventLoop::open(signals, control, &watcher.sources())?;
     let ending = follow(&mut watcher, &mut events)?;

@@ -21,7 +21,7 @@ impl Watcher {
         self.world.check_awaited(self.inside.id());
         self.reconcile();
         self.remotes.detach_if_blocked(&self.planner, &self.inside);
-        self.inside.journal_counters();
+        self.inside.write_counters();
         self.check_sources(events)
     }
 
@@ -34,7 +34,7 @@ impl Watcher {
                 // before its first grant.
                 self.retries.clear();
                 self.remotes.forget_cgroup();
-                if let Err(error) = self.inside.journal() {
+                if let Err(error) = self.inside.write_notes() {
                     return self.retries.note_access(Some(error.to_string()), &self.inside);
                 }
                 Some(place)
@@ -68,7 +68,7 @@ impl Watcher {
                 // Locks on removed files exclude no other container: the next plan takes each lease
                 // again.
                 self.admission.renew_leases(self.inside.state_dir());
-                if let Err(error) = self.inside.journal() {
+                if let Err(error) = self.inside.write_notes() {
                     self.retries.note_access(Some(error.to_string()), &self.inside);
                 }
                 Some(control)

@@ -40,13 +40,13 @@ pub trait Effects {
         path: &Path,
     ) -> Result<(), Self::Error>;
     /// Writes what is attached, or about to be.
-    fn journal(&mut self, attachments: &Attachments) -> Result<(), Self::Error>;
+    fn write_notes(&mut self, attachments: &Attachments) -> Result<(), Self::Error>;
 }
 
 /// A step that failed, and was undone.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Failure {
-    /// The node or link that failed; `None` for access as a whole, or the journal.
+    /// The node or link that failed; `None` for access as a whole, or the notes.
     pub path: Option<PathBuf>,
     pub reason: String,
 }
@@ -160,7 +160,7 @@ impl<E: Effects> Transaction<'_, E> {
         if !news {
             return;
         }
-        if let Err(error) = self.effects.journal(&ahead) {
+        if let Err(error) = self.effects.write_notes(&ahead) {
             // Without its note, a node would be left behind by a crash: do not create it.
             self.fail(None, &error);
             self.given_up.extend(steps.iter().filter_map(|step| match step {
@@ -365,7 +365,7 @@ impl<E: Effects> Transaction<'_, E> {
         if !self.failures.is_empty() && *self.granted != due {
             self.set_grants(due);
         }
-        if let Err(error) = self.effects.journal(self.attachments) {
+        if let Err(error) = self.effects.write_notes(self.attachments) {
             self.fail(None, &error);
         }
         self.failures

@@ -3,7 +3,7 @@
 
 use oci_hotplug::host::state::control::{ControlRequest, ControlResponse};
 use oci_hotplug::host::state::record::Record;
-use oci_hotplug::watcher::effects::Memory;
+use oci_hotplug::watcher::effects::Notes;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
@@ -12,7 +12,7 @@ use super::is_no_larger_than;
 /// What is understood says the same when it is written and read again.
 pub fn hold(input: &[u8]) {
     is_kept::<Record>(input);
-    is_kept::<Memory>(input);
+    is_kept::<Notes>(input);
     is_kept::<ControlRequest>(input);
     is_kept::<ControlResponse>(input);
 }

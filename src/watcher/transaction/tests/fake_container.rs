@@ -16,7 +16,7 @@ pub(super) struct FakeContainer {
     pub(super) noted: Attachments,
     /// All notes, the first one first.
     pub(super) notes: Vec<Attachments>,
-    pub(super) journal_is_broken: bool,
+    pub(super) notes_fail: bool,
     /// Paths whose operations fail.
     pub(super) broken: BTreeSet<PathBuf>,
     pub(super) filter_is_broken: bool,
@@ -151,7 +151,7 @@ impl Effects for FakeContainer {
         if self.filter_is_broken {
             return Err(Refusal("the filter".into()));
         }
-        if !self.journal_is_broken {
+        if !self.notes_fail {
             let noted = self.noted.grants();
             for (num, access) in grants {
                 let is_noted = [&self.granted, &noted]
@@ -192,9 +192,9 @@ impl Effects for FakeContainer {
         Ok(())
     }
 
-    fn journal(&mut self, attachments: &Attachments) -> Result<(), Refusal> {
-        if self.journal_is_broken {
-            return Err(Refusal("the journal".into()));
+    fn write_notes(&mut self, attachments: &Attachments) -> Result<(), Refusal> {
+        if self.notes_fail {
+            return Err(Refusal("the notes".into()));
         }
         self.noted = attachments.clone();
         self.notes.push(attachments.clone());

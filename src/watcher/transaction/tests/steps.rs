@@ -174,7 +174,7 @@ fn our_node_that_is_added_again_stays_ours_in_the_notes() {
 #[test]
 fn without_a_written_note_no_node_is_created_and_nothing_is_granted() {
     let mut world = World::default();
-    world.container.journal_is_broken = true;
+    world.container.notes_fail = true;
     let mut steps = add(&tty(1, Access::ALL));
     steps.extend([add_link(), Step::Announce { path: TTY.into() }]);
     let failures = world.carry_out(steps);

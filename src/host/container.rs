@@ -4,6 +4,8 @@
 //! Does not know which devices are requested, nor how the container was found (the hook and the
 //! registry know).
 
+mod error;
+mod facts;
 mod id_maps;
 mod membership;
 pub mod namespaces;
@@ -18,88 +20,14 @@ use nix::fcntl::{OFlag, OpenHow, ResolveFlag, openat2};
 use nix::sys::stat::{fstat, stat};
 use procfs::ProcError;
 use rustix::fs::OFlags;
-use serde::{Deserialize, Serialize};
 
+pub use error::ContainerError;
+pub use facts::{CgroupPaths, ContainerFacts};
 pub use id_maps::IdMaps;
 
 use crate::host::file_system::{Mounts, attributes, identity};
 use crate::host::process::{Process, ProcessError};
-use crate::model::oci::ProcessUser;
 use membership::{CgroupMount, Membership};
-
-/// The facts about a container that the hook reads from the state JSON and config.json. They are
-/// stored in the record, so that a restarted watcher needs neither.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct ContainerFacts {
-    pub id: String,
-    /// The host's pid of the container's init.
-    pub pid: i32,
-    /// The start time of init in clock ticks since boot (proc_pid_stat(5), field 22), which
-    /// distinguishes it from a later process with the same pid.
-    pub start_time: u64,
-    pub bundle: PathBuf,
-    /// The root file system: an absolute path on the host.
-    pub rootfs: PathBuf,
-    /// The OCI config's `linux.cgroupsPath`.
-    pub cgroups_path: Option<String>,
-    /// The OCI config's `process.user`.
-    pub user: ProcessUser,
-}
-
-/// The container's own cgroups, as directories of the host.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub struct CgroupPaths {
-    /// The cgroup in the v1 devices hierarchy, if that is mounted.
-    pub v1_devices: Option<PathBuf>,
-    /// The cgroups in the v2 hierarchy, from the leaf up to the container's own top cgroup. Never
-    /// an ancestor that other containers share.
-    pub v2: Vec<PathBuf>,
-}
-
-/// A container cannot be examined.
-#[derive(Debug, thiserror::Error)]
-pub enum ContainerError {
-    /// The init process ended, or its pid belongs to another process by now.
-    #[error("container {id}: its process {pid} is gone")]
-    Gone {
-        id: String,
-        /// The pid that init had.
-        pid: i32,
-    },
-    /// The init process cannot be opened.
-    #[error("container {id}: {source}")]
-    Init { id: String, source: ProcessError },
-    /// A file of `/proc/PID` cannot be read.
-    #[error("container {id}: reading {path}: {source}")]
-    Proc {
-        id: String,
-        path: String,
-        source: io::Error,
-    },
-    /// An id map is not in the kernel's format.
-    #[error("container {id}: id map line {line:?}: must be three numbers")]
-    IdMap { id: String, line: String },
-    /// The root file system cannot be opened.
-    #[error("container {id}: opening its root file system {}: {source}", rootfs.display())]
-    Rootfs {
-        id: String,
-        /// The path on the host.
-        rootfs: PathBuf,
-        source: io::Error,
-    },
-    /// The container's cgroup is not below any cgroup mount of this process.
-    #[error(
-        "container {id}: its cgroup {} is not below any mounted cgroup {version} hierarchy: mount it, or run outside of a cgroup namespace",
-        path.display()
-    )]
-    CgroupNotMounted {
-        id: String,
-        /// The cgroup, as in `/proc/PID/cgroup`.
-        path: PathBuf,
-        /// `v1 devices` or `v2`.
-        version: &'static str,
-    },
-}
 
 /// A running container: a pidfd and `/proc/PID` of its init. Both stay bound to that process even
 /// if the pid is used again.
@@ -345,6 +273,7 @@ fn proc_error(facts: &ContainerFacts, path: &str, source: io::Error) -> Containe
 mod tests {
     use super::*;
     use crate::host::process::start_time;
+    use crate::model::oci::ProcessUser;
     use nix::sys::signal::Signal;
     use std::process::{Child, Command, Stdio};
 

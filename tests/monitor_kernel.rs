@@ -17,12 +17,17 @@ use nix::mount::{MsFlags, mount};
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sched::{CloneFlags, unshare};
 use nix::sys::signal::{Signal, kill};
+use nix::sys::socket::{
+    AddressFamily, MsgFlags, NetlinkAddr, SockFlag, SockProtocol, SockType, getsockname, sendto, setsockopt,
+    socket, sockopt,
+};
 use nix::sys::stat::{Mode, SFlag, makedev, mknod};
 use nix::unistd::{Pid, geteuid};
 use oci_hotplug::host::monitor::{DeviceMonitor, RECEIVE_BUFFER, udevd_is_running};
 use oci_hotplug::model::device::event::DeviceEvent;
 use oci_hotplug::model::device::{Device, SysPath, UdevState};
 use oci_hotplug::model::request::facts_needed::FactsNeeded;
+use oci_hotplug::model::uevent::{UeventAction, udev_message};
 
 const DEADLINE: Duration = Duration::from_secs(30);
 
@@ -507,10 +512,6 @@ fn a_burst_into_the_usual_buffer_is_heard_whole() {
 #[test]
 #[ignore = "needs root: tests/run.sh runs it"]
 fn messages_of_strangers_neither_count_nor_hide_what_comes_after_them() {
-    use nix::sys::socket::{
-        AddressFamily, MsgFlags, NetlinkAddr, SockFlag, SockProtocol, SockType, getsockname, sendto, socket,
-    };
-
     private_world();
     let disk = LoopDisk::attach();
     let mut monitor = DeviceMonitor::open(FactsNeeded::default(), RECEIVE_BUFFER).unwrap();
@@ -529,16 +530,11 @@ fn messages_of_strangers_neither_count_nor_hide_what_comes_after_them() {
     );
     let broken = b"change@/devices/forged\0this is not a property\0";
     for _ in 0..100 {
-        // To the monitor's own port: a unicast that libudev refuses, with the errno of an empty
-        // socket.
+        // To the monitor's own port, and as root in the network namespace to the kernel's group.
         for text in [forged.as_bytes(), broken, b"short"] {
-            sendto(
-                sender.as_raw_fd(),
-                text,
-                &NetlinkAddr::new(address.pid(), 0),
-                MsgFlags::empty(),
-            )
-            .unwrap();
+            for to in [NetlinkAddr::new(address.pid(), 0), NetlinkAddr::new(0, 1)] {
+                sendto(sender.as_raw_fd(), text, &to, MsgFlags::empty()).unwrap();
+            }
         }
     }
     // One multicast drain later, the true event is there.
@@ -559,11 +555,44 @@ fn messages_of_strangers_neither_count_nor_hide_what_comes_after_them() {
 
 #[test]
 #[ignore = "needs root: tests/run.sh runs it"]
-fn udevd_s_group_is_joined_once_udevd_runs_where_libudev_refused_it_before() {
+fn a_message_that_does_not_fit_is_told_as_an_overrun() {
+    private_world();
+    let mut monitor = DeviceMonitor::open(FactsNeeded::default(), RECEIVE_BUFFER).unwrap();
+    let mut device = Device::new(SysPath::new("/sys/devices/virtual/mem/null"));
+    device.subsystem = Some("mem".into());
+    let mut send = |length: usize| {
+        device.properties.insert("FILLER".into(), "x".repeat(length));
+        let message = udev_message(UeventAction::Change, &device, None, 1);
+        let udevd = socket(
+            AddressFamily::Netlink,
+            SockType::Raw,
+            SockFlag::SOCK_CLOEXEC,
+            SockProtocol::NetlinkKObjectUEvent,
+        )
+        .unwrap();
+        setsockopt(&udevd, sockopt::SndBufForce, &(4 << 20)).unwrap();
+        sendto(
+            udevd.as_raw_fd(),
+            &message,
+            &NetlinkAddr::new(0, 2),
+            MsgFlags::empty(),
+        )
+        .unwrap();
+        let deadline = Instant::now() + DEADLINE;
+        drain_until(&mut monitor, deadline, |event| {
+            *event == DeviceEvent::Overrun || syspath_of(event) == Some(&device.syspath)
+        })
+    };
+    assert!(!send(200 << 10).contains(&DeviceEvent::Overrun));
+    assert!(send(300 << 10).contains(&DeviceEvent::Overrun));
+}
+
+#[test]
+#[ignore = "needs root: tests/run.sh runs it"]
+fn udevd_that_starts_later_is_heard_without_a_devtmpfs_on_dev() {
     private_world();
     let disk = LoopDisk::attach();
-    // Without devtmpfs on /dev, libudev joins udevd's group only where udevd runs. The nodes of
-    // before stay in reach.
+    // libudev's own monitors do not join udevd's group there.
     let none: Option<&str> = None;
     fs::create_dir("/run/dev").unwrap();
     mount(
@@ -579,11 +608,7 @@ fn udevd_s_group_is_joined_once_udevd_runs_where_libudev_refused_it_before() {
         std::os::unix::fs::symlink(Path::new("/run/dev").join(name), Path::new("/dev").join(name)).unwrap();
     }
     let mut monitor = DeviceMonitor::open(FactsNeeded::default(), RECEIVE_BUFFER).unwrap();
-    assert!(!monitor.refresh(), "no udevd runs yet");
-
     let _udevd = Udevd::start("");
-    assert!(monitor.refresh());
-    assert!(!monitor.refresh(), "joined already");
     disk.announce("change");
     let mut queue = Vec::new();
     assert_eq!(

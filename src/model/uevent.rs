@@ -6,6 +6,8 @@
 //! src/libsystemd/sd-device/device-monitor.c, whose header is not documented elsewhere but has been
 //! stable since udev 147.
 
+pub mod received;
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::path::{Path, PathBuf};

@@ -13,9 +13,12 @@ pub enum MonitorError {
     Subscribe {
         /// `kernel` or `udev`.
         group: &'static str,
-        /// What libudev or the kernel said.
+        /// The kernel's error.
         source: io::Error,
     },
+    /// udev's database could not be opened.
+    #[error("opening udev's database through libudev: {0} (is the host out of memory?)")]
+    Database(io::Error),
     /// sysfs could not be read.
     #[error("reading the host's devices at {path}: {source} (sysfs must be mounted at /sys)")]
     SysFs {

@@ -7,8 +7,10 @@
 //! socket.rs    uevents of kernel and udevd, overruns     message.rs       their text as facts (pure)
 //! sysfs.rs     listing and reading devices               static_nodes.rs  nodes that sysfs does not know
 //! links.rs     where links lead                          order.rs         udevd's late events sorted out (pure)
+//! database.rs  udev's database, through libudev          udevd.rs         whether udevd runs
 //! ```
 
+mod database;
 mod error;
 mod links;
 pub mod message;
@@ -25,7 +27,7 @@ pub use self::error::MonitorError;
 use self::links::HostLinks;
 use self::message::{Happened, Message};
 use self::order::Gone;
-use self::socket::{Group, UeventSocket};
+use self::socket::{MessageBuffer, UeventSocket};
 use self::static_nodes::StaticNodes;
 use self::sysfs::SysFs;
 use self::udevd::Udevd;
@@ -33,6 +35,7 @@ pub use self::udevd::{is_listened_on, udevd_is_running};
 use crate::model::device::event::DeviceEvent;
 use crate::model::device::{Aliases, Device, LinkTargets, SysPath, UdevState};
 use crate::model::request::facts_needed::FactsNeeded;
+use crate::model::uevent::UeventForm;
 
 /// A receive buffer for [`DeviceMonitor::open`], in bytes: room for some ten thousand events.
 pub const RECEIVE_BUFFER: usize = 16 * 1024 * 1024;
@@ -44,10 +47,10 @@ pub const RECEIVE_BUFFER: usize = 16 * 1024 * 1024;
 /// alone.
 pub struct DeviceMonitor {
     needed: FactsNeeded,
-    receive_buffer: usize,
     sysfs: SysFs,
     kernel: UeventSocket,
     udev: UeventSocket,
+    buffer: MessageBuffer,
     static_nodes: StaticNodes,
     gone: Gone,
     udevd: Udevd,
@@ -70,22 +73,22 @@ impl DeviceMonitor {
     /// ([`RECEIVE_BUFFER`]). Nothing is enumerated before both subscriptions stand, so no event
     /// falls in between.
     pub fn open(needed: FactsNeeded, receive_buffer: usize) -> Result<Self, MonitorError> {
-        let kernel = UeventSocket::open(Group::Kernel, receive_buffer)?;
-        let udev = UeventSocket::open(Group::Udev, receive_buffer)?;
+        let kernel = UeventSocket::open(UeventForm::Kernel, receive_buffer)?;
+        let udev = UeventSocket::open(UeventForm::Udev, receive_buffer)?;
         let mut static_nodes = StaticNodes::default();
         static_nodes.add(&needed.static_nodes)?;
         static_nodes.has_news();
         Ok(Self {
             needed,
-            receive_buffer,
             sysfs: SysFs::open("/sys")?,
             kernel,
             udev,
+            buffer: MessageBuffer::new(),
             static_nodes,
             gone: Gone::default(),
             udevd: Udevd::default(),
             links_may_have_moved: false,
-            context: socket::context()?,
+            context: database::context()?,
         })
     }
 
@@ -166,7 +169,7 @@ impl DeviceMonitor {
         let spoken_of = found.as_ref().is_some_and(udev::Device::is_initialized);
         if let Some(found) = &found {
             // Without an entry in the database these are the kernel's alone.
-            device.properties = socket::properties(found);
+            device.properties = database::properties(found);
         }
         if spoken_of {
             take_udev_facts(device, links);
@@ -188,8 +191,8 @@ impl DeviceMonitor {
     pub fn drain(&mut self) -> Vec<DeviceEvent> {
         // udevd speaks after the kernel. So its socket is emptied first: for each message found
         // there the kernel's is waiting already, and can be told before it.
-        let udev = self.udev.receive();
-        let kernel = self.kernel.receive();
+        let udev = self.udev.receive(&mut self.buffer);
+        let kernel = self.kernel.receive(&mut self.buffer);
         let mut events = Vec::with_capacity(kernel.messages.len() + udev.messages.len());
         self.links_may_have_moved |= !udev.messages.is_empty() || udev.overrun;
         let links = HostLinks::open();
@@ -266,28 +269,10 @@ impl DeviceMonitor {
         self.static_nodes.poll()
     }
 
-    /// To be asked each second: joins udevd's group where libudev refused it because no udevd ran,
-    /// and one does now.
-    ///
-    /// True means that one of [`Self::fds`] was replaced or has come: wait on them anew, and
-    /// enumerate, as udevd may have spoken meanwhile. Failing to join leaves everything as it was,
-    /// to be tried again.
+    /// Whether one of [`Self::fds`] was replaced or has been added: wait on them again, and
+    /// enumerate. Ask each second.
     pub fn refresh(&mut self) -> bool {
-        let has_news = self.static_nodes.has_news();
-        self.joins_udevd() || has_news
-    }
-
-    fn joins_udevd(&mut self) -> bool {
-        if self.udev.is_subscribed() || !self.udevd.runs() {
-            return false;
-        }
-        match UeventSocket::open(Group::Udev, self.receive_buffer) {
-            Ok(udev) if udev.is_subscribed() => {
-                self.udev = udev;
-                true
-            }
-            _ => false,
-        }
+        self.static_nodes.has_news()
     }
 }
 

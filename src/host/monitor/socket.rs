@@ -1,35 +1,36 @@
-//! One group of uevents, subscribed through libudev: the kernel's own, or udevd's.
+//! One group of uevents: the kernel's own, or udevd's.
 //!
-//! Knows libudev's and netlink's traps; must not know what the messages mean.
+//! Knows netlink's traps; must not know what the messages mean.
 
-use std::io;
-use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
+use std::io::IoSliceMut;
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 
+use nix::cmsg_space;
 use nix::errno::Errno;
-use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
-use nix::sys::socket::{NetlinkAddr, getsockname, setsockopt, sockopt};
+use nix::sys::socket::{
+    AddressFamily, ControlMessageOwned, MsgFlags, NetlinkAddr, RecvMsg, SockFlag, SockProtocol, SockType,
+    UnixCredentials, bind, recvmsg, setsockopt, socket, sockopt,
+};
 
 use super::error::MonitorError;
 use super::message::Properties;
+use crate::model::uevent::UeventForm;
+use crate::model::uevent::received::{ReceivedUevent, Sender};
 
 /// Most messages taken in one go, so that a flood cannot keep its reader from anything else.
 const BATCH: usize = 16 * 1024;
 
-/// Who speaks in a group.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Group {
-    /// The kernel, as soon as something happens (netlink group 1).
-    Kernel,
-    /// udevd, when it has run its rules (netlink group 2).
-    Udev,
-}
+/// Room for one message, in bytes. The kernel's have at most 2 KiB (linux/kobject.h); udevd's are
+/// limited by the send buffer of its socket (net.core.wmem_default, 208 KiB). The pages that no
+/// message ever reached take no memory.
+const MESSAGE_BUFFER: usize = 256 * 1024;
 
-impl Group {
-    fn name(self) -> &'static str {
-        match self {
-            Group::Kernel => "kernel",
-            Group::Udev => "udev",
-        }
+/// Room for one message, to be used again and again.
+pub(super) struct MessageBuffer(Vec<u8>);
+
+impl MessageBuffer {
+    pub fn new() -> Self {
+        Self(vec![0; MESSAGE_BUFFER])
     }
 }
 
@@ -44,7 +45,8 @@ pub(super) struct Received {
 
 /// A subscription.
 pub(super) struct UeventSocket {
-    socket: udev::MonitorSocket,
+    socket: OwnedFd,
+    form: UeventForm,
 }
 
 impl UeventSocket {
@@ -53,30 +55,28 @@ impl UeventSocket {
     ///
     /// SO_RCVBUFFORCE goes beyond net.core.rmem_max but needs CAP_NET_ADMIN; without it SO_RCVBUF
     /// gives what is allowed.
-    pub fn open(group: Group, receive_buffer: usize) -> Result<Self, MonitorError> {
-        let failed = |source| MonitorError::Subscribe {
-            group: group.name(),
-            source,
-        };
-        let builder = match group {
-            Group::Kernel => udev::MonitorBuilder::new_kernel(),
-            Group::Udev => udev::MonitorBuilder::new(),
-        };
-        let builder = builder.map_err(failed)?;
-        setsockopt(&builder.as_fd(), sockopt::RcvBufForce, &receive_buffer)
-            .or_else(|_| setsockopt(&builder.as_fd(), sockopt::RcvBuf, &receive_buffer))
-            .map_err(|errno| failed(errno.into()))?;
-        let socket = builder.listen().map_err(failed)?;
-        Ok(Self { socket })
+    pub fn open(form: UeventForm, receive_buffer: usize) -> Result<Self, MonitorError> {
+        Self::subscribe(form, receive_buffer).map_err(|errno| MonitorError::Subscribe {
+            group: match form {
+                UeventForm::Kernel => "kernel",
+                UeventForm::Udev => "udev",
+            },
+            source: errno.into(),
+        })
     }
 
-    /// Whether the socket really is in its group.
-    ///
-    /// libudev leaves udevd's group out, and says nothing, where /run/udev/control is missing and
-    /// /dev is no devtmpfs (systemd, device-monitor.c). A bound socket cannot join later: it must
-    /// be opened anew.
-    pub fn is_subscribed(&self) -> bool {
-        getsockname::<NetlinkAddr>(self.socket.as_raw_fd()).is_ok_and(|address| address.groups() != 0)
+    fn subscribe(form: UeventForm, receive_buffer: usize) -> nix::Result<Self> {
+        let socket = socket(
+            AddressFamily::Netlink,
+            SockType::Raw,
+            SockFlag::SOCK_CLOEXEC | SockFlag::SOCK_NONBLOCK,
+            SockProtocol::NetlinkKObjectUEvent,
+        )?;
+        setsockopt(&socket, sockopt::RcvBufForce, &receive_buffer)
+            .or_else(|_| setsockopt(&socket, sockopt::RcvBuf, &receive_buffer))?;
+        setsockopt(&socket, sockopt::PassCred, &true)?;
+        bind(socket.as_raw_fd(), &NetlinkAddr::new(0, form.group()))?;
+        Ok(Self { socket, form })
     }
 
     /// For epoll: readable when there is something to receive.
@@ -84,50 +84,60 @@ impl UeventSocket {
         self.socket.as_fd()
     }
 
-    /// Takes everything that waits.
-    ///
-    /// libudev answers "nothing" for the end (EAGAIN), for an overrun (ENOBUFS), for a message of a
-    /// wrong sender (also EAGAIN) and for a broken one (EINVAL and others). So errno tells the
-    /// overrun, and poll(2) the end.
-    pub fn receive(&self) -> Received {
+    /// Takes everything that waits. Messages of other senders than the kernel and udevd are
+    /// dropped, and so are malformed ones.
+    pub fn receive(&self, buffer: &mut MessageBuffer) -> Received {
         let mut received = Received::default();
-        let mut refused = 0;
-        // While a socket that overran is not empty, the kernel drops what comes without telling
-        // again (NETLINK_S_CONGESTED, net/netlink/af_netlink.c): then the end must be reached, and
-        // will be.
-        while received.overrun || received.messages.len() + refused < BATCH {
-            Errno::clear();
-            let message = self.socket.iter().next();
-            let errno = Errno::last();
-            match message {
-                Some(event) => received.messages.push(properties(&event)),
-                None if errno == Errno::ENOBUFS => received.overrun = true,
-                None if self.has_more() => refused += 1,
-                None => break,
+        let mut control = cmsg_space!(UnixCredentials);
+        let mut count = 0;
+        // While a socket that overran is not empty, the kernel drops what comes without reporting
+        // it again (NETLINK_S_CONGESTED, net/netlink/af_netlink.c): then the end must be reached,
+        // and will be.
+        while received.overrun || count < BATCH {
+            let mut parts = [IoSliceMut::new(&mut buffer.0)];
+            let fd = self.socket.as_raw_fd();
+            let (sender, flags, length) =
+                match recvmsg::<NetlinkAddr>(fd, &mut parts, Some(&mut control), MsgFlags::MSG_DONTWAIT) {
+                    Ok(message) => (sender_of(&message), message.flags, message.bytes),
+                    Err(Errno::ENOBUFS) => {
+                        received.overrun = true;
+                        continue;
+                    }
+                    Err(Errno::EINTR) => continue,
+                    // EAGAIN: the socket is empty.
+                    Err(_) => break,
+                };
+            count += 1;
+            if !self.form.is_from(sender) {
+                continue;
             }
+            // A message that did not fit is lost.
+            received.overrun |= flags.contains(MsgFlags::MSG_TRUNC);
+            let message = ReceivedUevent::parse(self.form, &buffer.0[..length]);
+            received.messages.extend(message.as_ref().map(owned_properties));
         }
         received
     }
+}
 
-    fn has_more(&self) -> bool {
-        let mut fds = [PollFd::new(self.fd(), PollFlags::POLLIN)];
-        poll(&mut fds, PollTimeout::ZERO).is_ok_and(|ready| ready > 0)
+fn sender_of(message: &RecvMsg<'_, '_, NetlinkAddr>) -> Sender {
+    let address = message.address;
+    let user = message.cmsgs().ok().and_then(|mut messages| {
+        messages.find_map(|message| match message {
+            ControlMessageOwned::ScmCredentials(credentials) => Some(credentials.uid()),
+            _ => None,
+        })
+    });
+    Sender {
+        port: address.map_or(u32::MAX, |address| address.pid()),
+        groups: address.map_or(0, |address| address.groups()),
+        user,
     }
 }
 
-/// A libudev device's properties; bytes that are no UTF-8 are replaced.
-pub(super) fn properties(device: &udev::Device) -> Properties {
-    let text = |bytes: &std::ffi::OsStr| bytes.to_string_lossy().into_owned();
-    device
-        .properties()
-        .map(|entry| (text(entry.name()), text(entry.value())))
-        .collect()
-}
-
-/// A libudev context; it holds nothing, but older versions insist on one.
-pub(super) fn context() -> Result<udev::Udev, MonitorError> {
-    udev::Udev::new().map_err(|source: io::Error| MonitorError::Subscribe {
-        group: Group::Udev.name(),
-        source,
-    })
+/// The properties of a message; bytes that are not UTF-8 are replaced.
+fn owned_properties(message: &ReceivedUevent<'_>) -> Properties {
+    let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
+    let properties = message.properties();
+    properties.map(|(key, value)| (text(key), text(value))).collect()
 }

@@ -7,7 +7,8 @@ use oci_hotplug::host::monitor::message::{Message, Properties, from_uevent, pars
 use oci_hotplug::model::device::event::DeviceEvent;
 use oci_hotplug::model::device::inventory::Inventory;
 use oci_hotplug::model::device::{Device, SysPath, UdevState};
-use oci_hotplug::model::uevent::{UeventAction, kernel_message, udev_message};
+use oci_hotplug::model::uevent::received::ReceivedUevent;
+use oci_hotplug::model::uevent::{UeventAction, UeventForm, kernel_message, udev_message};
 
 /// The kernel's buffer for one uevent (linux/kobject.h, UEVENT_BUFFER_SIZE).
 const KERNEL_BUFFER: usize = 2048;
@@ -20,6 +21,9 @@ pub fn hold(input: &[u8]) {
         .filter_map(|entry| entry.split_once('='))
         .map(|(key, value)| (key.to_owned(), value.to_owned()))
         .collect();
+    for form in [UeventForm::Kernel, UeventForm::Udev] {
+        is_read_whole(form, input);
+    }
     let mut inventory = Inventory::default();
     for udev_state in [UdevState::Pending, UdevState::Processed] {
         let Some(mut message) = Message::from_properties(properties.clone(), udev_state) else {
@@ -43,6 +47,22 @@ pub fn hold(input: &[u8]) {
     );
     take_udev_facts(&mut device);
     is_told_faithfully(&device);
+}
+
+/// A message is dropped, or each of its entries is a property.
+fn is_read_whole(form: UeventForm, input: &[u8]) {
+    let Some(message) = ReceivedUevent::parse(form, input) else {
+        return;
+    };
+    assert!(message.properties().count() >= 4);
+    for key in ["ACTION", "DEVPATH", "SUBSYSTEM", "SEQNUM"] {
+        assert!(message.property(key).is_some(), "{key}");
+    }
+    assert!(
+        message
+            .properties()
+            .all(|(key, value)| !key.contains(&b'=') && !value.contains(&b'\n'))
+    );
 }
 
 fn is_below_devices(path: &SysPath) {

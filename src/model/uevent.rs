@@ -6,7 +6,9 @@
 //! src/libsystemd/sd-device/device-monitor.c, whose header is not documented elsewhere but has been
 //! stable since udev 147.
 
+pub mod nodeless;
 pub mod received;
+pub mod socket_filter;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;

@@ -7,3 +7,4 @@ pub mod loop_device;
 pub mod memory;
 #[cfg(feature = "kubernetes")]
 pub mod readiness;
+pub mod socket_filter;

@@ -73,8 +73,8 @@ impl DeviceMonitor {
     /// ([`RECEIVE_BUFFER`]). Nothing is enumerated before both subscriptions stand, so no event
     /// falls in between.
     pub fn open(needed: FactsNeeded, receive_buffer: usize) -> Result<Self, MonitorError> {
-        let kernel = UeventSocket::open(UeventForm::Kernel, receive_buffer)?;
-        let udev = UeventSocket::open(UeventForm::Udev, receive_buffer)?;
+        let open = |form| UeventSocket::open(form, receive_buffer, needed.nodeless_events);
+        let (kernel, udev) = (open(UeventForm::Kernel)?, open(UeventForm::Udev)?);
         let mut static_nodes = StaticNodes::default();
         static_nodes.add(&needed.static_nodes)?;
         static_nodes.has_news();
@@ -98,6 +98,10 @@ impl DeviceMonitor {
         // Where they can't be watched, the look that comes each second finds them.
         let _ = self.static_nodes.add(&needed.static_nodes);
         self.needed.merge(needed);
+        if self.needed.nodeless_events {
+            self.kernel.take_nodeless();
+            self.udev.take_nodeless();
+        }
     }
 
     /// All devices with nodes, all that lie above them, those that [`FactsNeeded::followed_paths`]

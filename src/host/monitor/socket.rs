@@ -15,15 +15,17 @@ use nix::sys::socket::{
 use super::error::MonitorError;
 use super::message::Properties;
 use crate::model::uevent::UeventForm;
+use crate::model::uevent::nodeless::is_nodeless;
 use crate::model::uevent::received::{ReceivedUevent, Sender};
+use crate::model::uevent::socket_filter;
+use crate::sys::socket_filter::{Instruction, attach, detach};
 
 /// Most messages taken in one go, so that a flood cannot keep its reader from anything else.
 const BATCH: usize = 16 * 1024;
 
-/// Room for one message, in bytes. The kernel's have at most 2 KiB (linux/kobject.h); udevd's are
-/// limited by the send buffer of its socket (net.core.wmem_default, 208 KiB). The pages that no
-/// message ever reached take no memory.
-const MESSAGE_BUFFER: usize = 256 * 1024;
+/// Room for one message, in bytes. The kernel's have at most 2 KiB (linux/kobject.h), udevd's
+/// seldom more. A longer one counts as lost: then all devices are read again.
+const MESSAGE_BUFFER: usize = 32 * 1024;
 
 /// Room for one message, to be used again and again.
 pub(super) struct MessageBuffer(Vec<u8>);
@@ -47,6 +49,8 @@ pub(super) struct Received {
 pub(super) struct UeventSocket {
     socket: OwnedFd,
     form: UeventForm,
+    /// Whether messages about devices that never have a node are received, too.
+    takes_nodeless: bool,
 }
 
 impl UeventSocket {
@@ -55,8 +59,8 @@ impl UeventSocket {
     ///
     /// SO_RCVBUFFORCE goes beyond net.core.rmem_max but needs CAP_NET_ADMIN; without it SO_RCVBUF
     /// gives what is allowed.
-    pub fn open(form: UeventForm, receive_buffer: usize) -> Result<Self, MonitorError> {
-        Self::subscribe(form, receive_buffer).map_err(|errno| MonitorError::Subscribe {
+    pub fn open(form: UeventForm, receive_buffer: usize, takes_nodeless: bool) -> Result<Self, MonitorError> {
+        Self::subscribe(form, receive_buffer, takes_nodeless).map_err(|errno| MonitorError::Subscribe {
             group: match form {
                 UeventForm::Kernel => "kernel",
                 UeventForm::Udev => "udev",
@@ -65,7 +69,7 @@ impl UeventSocket {
         })
     }
 
-    fn subscribe(form: UeventForm, receive_buffer: usize) -> nix::Result<Self> {
+    fn subscribe(form: UeventForm, receive_buffer: usize, takes_nodeless: bool) -> nix::Result<Self> {
         let socket = socket(
             AddressFamily::Netlink,
             SockType::Raw,
@@ -75,8 +79,26 @@ impl UeventSocket {
         setsockopt(&socket, sockopt::RcvBufForce, &receive_buffer)
             .or_else(|_| setsockopt(&socket, sockopt::RcvBuf, &receive_buffer))?;
         setsockopt(&socket, sockopt::PassCred, &true)?;
+        if !takes_nodeless {
+            // Without the filter the same messages are dropped later, at a higher cost.
+            let _ = attach(socket.as_fd(), &mut instructions(form));
+        }
         bind(socket.as_raw_fd(), &NetlinkAddr::new(0, form.group()))?;
-        Ok(Self { socket, form })
+        Ok(Self {
+            socket,
+            form,
+            takes_nodeless,
+        })
+    }
+
+    /// Receives messages about devices that never have a node from now on. Those of before are
+    /// lost.
+    pub fn take_nodeless(&mut self) {
+        if !self.takes_nodeless {
+            // It fails where there is no filter.
+            let _ = detach(self.socket.as_fd());
+            self.takes_nodeless = true;
+        }
     }
 
     /// For epoll: readable when there is something to receive.
@@ -114,10 +136,23 @@ impl UeventSocket {
             // A message that did not fit is lost.
             received.overrun |= flags.contains(MsgFlags::MSG_TRUNC);
             let message = ReceivedUevent::parse(self.form, &buffer.0[..length]);
+            let message = message.filter(|message| self.takes_nodeless || !is_nodeless(message));
             received.messages.extend(message.as_ref().map(owned_properties));
         }
         received
     }
+}
+
+fn instructions(form: UeventForm) -> Vec<Instruction> {
+    let program = socket_filter::program(form).into_iter();
+    program
+        .map(|instruction| Instruction {
+            code: instruction.code,
+            jt: instruction.jump_true,
+            jf: instruction.jump_false,
+            k: instruction.operand,
+        })
+        .collect()
 }
 
 fn sender_of(message: &RecvMsg<'_, '_, NetlinkAddr>) -> Sender {

@@ -38,6 +38,9 @@ pub struct FactsNeeded {
     /// Whether udev's properties, tags and links are read for all devices. For selected devices
     /// they are always read.
     pub udev_of_all: bool,
+    /// Whether events of devices that never have a node are needed (`uevent::nodeless`): a selector
+    /// can match such a device, or may not match it.
+    pub nodeless_events: bool,
 }
 
 impl FactsNeeded {
@@ -57,6 +60,8 @@ impl FactsNeeded {
     pub fn of<'r>(requests: impl IntoIterator<Item = &'r Request>, rules: &[SymlinkRule]) -> Self {
         let mut needed = Self::default();
         for request in requests {
+            // A device without a node counts as a parent.
+            needed.nodeless_events |= request.selectors().any(|selector| selector.parents() > 0);
             for term in request.selectors().flat_map(|selector| selector.terms()) {
                 needed.add_selector(&term.selector);
                 // If a link is the whole selector, it is followed on the host (`followed_paths`),
@@ -105,9 +110,11 @@ impl FactsNeeded {
         self.followed_paths.extend(other.followed_paths.iter().cloned());
         self.static_nodes.extend(other.static_nodes.iter().cloned());
         self.udev_of_all |= other.udev_of_all;
+        self.nodeless_events |= other.nodeless_events;
     }
 
     fn add_selector(&mut self, selector: &Selector) {
+        self.nodeless_events |= selector.can_match_nodeless();
         match selector {
             Selector::Usb { serial, .. } => {
                 // Reading a serial number waits for the lock of the device, which may take time.
@@ -244,6 +251,44 @@ mod tests {
             both.merge(&needed(other));
             assert!(both.udev_of_all, "{one} {other}");
         }
+    }
+
+    #[test]
+    fn events_of_devices_without_nodes_are_needed_where_a_selector_can_match_them() {
+        for (requests, needs) in [
+            (
+                "usb:0403:6001:A, port:1-1, pci:0000:02:00.0, driver:ftdi_sio",
+                false,
+            ),
+            (
+                "devnode:/dev/ttyUSB0, glob:/dev/tty*, regex:ttyUSB.*, node:/dev/x",
+                false,
+            ),
+            (
+                "syspath:/sys/bus/usb/devices/1-1.4, syspath:/sys/class/tty/ttyUSB0",
+                false,
+            ),
+            ("syspath:/sys/devices/pci0000:00/0000:00:14.0/usb1/1-1", false),
+            ("subsystem:tty", false),
+            ("subsystem:net", true),
+            ("parent-of:subsystem:macvtap", true),
+            ("subsystem:tty&!subsystem:bdi", true),
+            ("port:1-1;only=subsystem:queues", true),
+            ("syspath:/sys/class/net/eth0", true),
+            ("syspath:/sys/devices/virtual/net/macvtap0", true),
+            ("syspath:/sys/devices/pci0/usb1/1-1/1-1:1.0/net/usb0", true),
+            ("syspath:/sys/class/tty/ttyUSB0/../../net/a", true),
+            ("tag:seat", true),
+            ("property:ID_BUS=usb", true),
+            ("attr:address=*", true),
+        ] {
+            assert_eq!(needed(requests).nodeless_events, needs, "{requests}");
+        }
+        let rules = ["attr:address=*".parse().unwrap()];
+        assert!(FactsNeeded::of_policy(&rules).nodeless_events);
+        let mut both = needed("port:1-1");
+        both.merge(&needed("tag:seat"));
+        assert!(both.nodeless_events);
     }
 
     #[test]

@@ -196,7 +196,10 @@ mod tests {
     #[test]
     fn a_message_without_one_of_the_properties_that_all_have_is_dropped() {
         for key in ["ACTION", "DEVPATH", "SUBSYSTEM", "SEQNUM"] {
-            assert!(!is_read(KERNEL, &kernel("add@/devices/a", &without(key))), "{key}");
+            assert!(
+                !is_read(KERNEL, &kernel("add@/devices/a", &without(key))),
+                "{key}"
+            );
             let mut empty = without(key);
             empty.push((key, ""));
             assert!(!is_read(UDEV, &udev(&empty)), "{key}");

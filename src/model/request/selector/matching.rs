@@ -7,6 +7,7 @@ use std::path::Path;
 use super::Selector;
 use crate::model::device::serial;
 use crate::model::device::{Device, UdevState};
+use crate::model::uevent::nodeless::SUBSYSTEMS;
 
 impl Selector {
     /// Whether this matches the device itself, as far as its facts are known.
@@ -23,6 +24,27 @@ impl Selector {
             | Self::Subsystem(_)
             | Self::Driver(_)
             | Self::Attr { .. }
+            | Self::Port(_)
+            | Self::Pci(_)
+            | Self::Node(_)
+            | Self::Usbip { .. } => false,
+        }
+    }
+
+    /// Whether this can be true of a device that never has a node ([`nodeless`]).
+    ///
+    /// [`nodeless`]: crate::model::uevent::nodeless
+    pub fn can_match_nodeless(&self) -> bool {
+        match self {
+            Self::Subsystem(name) => SUBSYSTEMS.contains(&name.as_str()),
+            Self::SysPath(path) => !leads_elsewhere(path),
+            Self::Tag(_) | Self::Property { .. } | Self::Attr { .. } => true,
+            // They have neither a node, nor a link to it, nor a driver, and are not on a bus.
+            Self::Usb { .. }
+            | Self::DevNode(_)
+            | Self::Glob(_)
+            | Self::Regex(_)
+            | Self::Driver(_)
             | Self::Port(_)
             | Self::Pci(_)
             | Self::Node(_)
@@ -78,6 +100,32 @@ impl Selector {
             Self::Node(path) => device.node.as_ref().is_some_and(|node| node.path == *path),
             _ => false,
         }
+    }
+}
+
+/// Whether a path of sysfs certainly does not lead to a device of [`SUBSYSTEMS`]: it names a device
+/// of a bus or of another class, or the place of a USB device.
+fn leads_elsewhere(path: &Path) -> bool {
+    let Some(path) = path.to_str() else { return false };
+    let names: Vec<&str> = path.trim_start_matches('/').split('/').collect();
+    let is_plain = names.iter().all(|name| !matches!(*name, "" | "." | ".."));
+    let is_below_nodeless = names.iter().any(|name| SUBSYSTEMS.contains(name));
+    let is_elsewhere = match names[..] {
+        ["sys", "bus", _, "devices", _] | ["sys", "block", _] => true,
+        ["sys", "class", class, _] => !SUBSYSTEMS.contains(&class),
+        ["sys", "devices", .., name] => is_usb_port(name),
+        _ => false,
+    };
+    is_plain && !is_below_nodeless && is_elsewhere
+}
+
+/// Whether a device has the name of one on USB: `usb1`, `1-1.4` (drivers/usb/core/usb.c,
+/// usb_alloc_dev). No link in a device's directory is named so; an interface can be (`net/usb0`).
+fn is_usb_port(name: &str) -> bool {
+    let is_number = |text: &str| !text.is_empty() && text.bytes().all(|digit| digit.is_ascii_digit());
+    match name.split_once('-') {
+        Some((bus, ports)) => is_number(bus) && ports.split('.').all(is_number),
+        None => name.strip_prefix("usb").is_some_and(is_number),
     }
 }
 

@@ -1,0 +1,181 @@
+//! Filters for the sockets of uevents (classic BPF, Documentation/networking/filter.rst): the
+//! kernel drops messages about devices without nodes before they wake the reader.
+//!
+//! A message that is dropped is one that [`is_nodeless`] is true of, or one that is not about a
+//! device. Must not know how a filter is attached (`host::monitor`).
+//!
+//! [`is_nodeless`]: super::nodeless::is_nodeless
+
+use super::nodeless::SUBSYSTEMS;
+use super::{HEADER, MAGIC, UeventForm, murmur2};
+
+/// One instruction: `struct sock_filter` (linux/filter.h).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Instruction {
+    /// Operation.
+    pub code: u16,
+    /// How many instructions to skip where a comparison is true.
+    pub jump_true: u8,
+    /// How many to skip where it is false.
+    pub jump_false: u8,
+    /// Operand.
+    pub operand: u32,
+}
+
+/// Operations (linux/bpf_common.h).
+mod code {
+    pub const LOAD_LENGTH: u16 = 0x80;
+    pub const LOAD_WORD: u16 = 0x20;
+    pub const LOAD_BYTE: u16 = 0x30;
+    pub const LOAD_WORD_AFTER_X: u16 = 0x40;
+    pub const LOAD_BYTE_AFTER_X: u16 = 0x50;
+    pub const SET_X: u16 = 0x01;
+    pub const JUMP: u16 = 0x05;
+    pub const JUMP_IF_EQUAL: u16 = 0x15;
+    pub const JUMP_IF_GREATER_OR_EQUAL: u16 = 0x35;
+    pub const RETURN: u16 = 0x06;
+}
+
+/// A load beyond the end would drop the message: shorter messages of the kernel pass. None is so
+/// short, as each names its path twice.
+const KERNEL_MINIMUM: u32 = 64;
+
+/// The longest name of a network interface (IFNAMSIZ without its NUL, linux/if.h).
+const INTERFACE_NAME: u32 = 15;
+
+/// The filter for messages of this form.
+pub fn program(form: UeventForm) -> Vec<Instruction> {
+    let mut program = Program::default();
+    match form {
+        UeventForm::Kernel => program.filter_kernel(),
+        UeventForm::Udev => program.filter_udev(),
+    }
+    program.finish()
+}
+
+/// Where a comparison leads.
+#[derive(Clone, Copy)]
+enum Target {
+    /// To the instruction after the next so many.
+    Skip(u8),
+    Pass,
+    Drop,
+}
+
+const NEXT: Target = Target::Skip(0);
+
+#[derive(Default)]
+struct Program(Vec<(u16, u32, Target, Target)>);
+
+impl Program {
+    /// `ACTION@DEVPATH`: the path alone decides, and only of devices whose place is fixed.
+    fn filter_kernel(&mut self) {
+        self.push(code::LOAD_LENGTH, 0);
+        self.compare(code::JUMP_IF_GREATER_OR_EQUAL, KERNEL_MINIMUM, NEXT, Target::Pass);
+        // `move` and `bind` pass.
+        self.load_and_compare(code::LOAD_BYTE, 4, "@", Target::Pass, NEXT);
+        // `add`; `remove`, `change`, `online`, `unbind`; `offline`. The jumps lead behind the last
+        // of these, where the path begins at X.
+        for (at, to_path) in [(3, 9), (6, 5), (7, 1)] {
+            self.load_and_compare(code::LOAD_BYTE, at, "@", NEXT, Target::Skip(2));
+            self.push(code::SET_X, at + 1);
+            self.push(code::JUMP, to_path);
+        }
+        self.jump(Target::Pass);
+        // Modules, drivers and caches are not devices.
+        for (at, text) in [(0, "/dev"), (4, "ices")] {
+            self.load_and_compare(code::LOAD_WORD_AFTER_X, at, text, NEXT, Target::Drop);
+        }
+        self.load_and_compare(code::LOAD_BYTE_AFTER_X, 8, "/", NEXT, Target::Drop);
+        for (at, text) in [(8, "/vir"), (12, "tual")] {
+            self.load_and_compare(code::LOAD_WORD_AFTER_X, at, text, NEXT, Target::Pass);
+        }
+        self.load_and_compare(code::LOAD_BYTE_AFTER_X, 20, "/", NEXT, Target::Pass);
+        self.load_and_compare(code::LOAD_WORD_AFTER_X, 16, "/bdi", Target::Drop, NEXT);
+        self.compare(code::JUMP_IF_EQUAL, word("/net"), NEXT, Target::Pass);
+        self.filter_interface(21);
+    }
+
+    /// An interface, whose name begins at X + `at`, or its queues. What else is below it may have a
+    /// node.
+    fn filter_interface(&mut self, at: u32) {
+        for end in at..=at + INTERFACE_NAME {
+            self.push(code::LOAD_BYTE_AFTER_X, end);
+            self.compare(code::JUMP_IF_EQUAL, 0, Target::Drop, NEXT);
+            self.compare(code::JUMP_IF_EQUAL, word("/"), NEXT, Target::Skip(2));
+            self.load_and_compare(
+                code::LOAD_WORD_AFTER_X,
+                end + 1,
+                "queu",
+                Target::Drop,
+                Target::Pass,
+            );
+        }
+        self.jump(Target::Pass);
+    }
+
+    /// The header holds the hash of the subsystem.
+    fn filter_udev(&mut self) {
+        self.push(code::LOAD_LENGTH, 0);
+        self.compare(code::JUMP_IF_GREATER_OR_EQUAL, HEADER, NEXT, Target::Pass);
+        self.push(code::LOAD_WORD, 8);
+        self.compare(code::JUMP_IF_EQUAL, MAGIC, NEXT, Target::Pass);
+        self.push(code::LOAD_WORD, 24);
+        for subsystem in SUBSYSTEMS {
+            let hash = murmur2(subsystem.as_bytes());
+            self.compare(code::JUMP_IF_EQUAL, hash, Target::Drop, NEXT);
+        }
+        self.jump(Target::Pass);
+    }
+
+    fn push(&mut self, code: u16, operand: u32) {
+        self.0.push((code, operand, NEXT, NEXT));
+    }
+
+    fn compare(&mut self, code: u16, operand: u32, yes: Target, no: Target) {
+        self.0.push((code, operand, yes, no));
+    }
+
+    fn load_and_compare(&mut self, load: u16, at: u32, text: &str, yes: Target, no: Target) {
+        self.push(load, at);
+        self.compare(code::JUMP_IF_EQUAL, word(text), yes, no);
+    }
+
+    /// An unconditional jump, as a comparison with two equal targets.
+    fn jump(&mut self, target: Target) {
+        self.compare(code::JUMP_IF_EQUAL, 0, target, target);
+    }
+
+    /// Appends the two ends, and resolves the targets.
+    fn finish(self) -> Vec<Instruction> {
+        let length = self.0.len();
+        let resolve = |index: usize, target: Target| match target {
+            Target::Skip(count) => count,
+            // A jump skips at most 255 instructions; the tests hold the programs to it.
+            Target::Pass => (length - index - 1) as u8,
+            Target::Drop => (length - index) as u8,
+        };
+        let end = |operand| Instruction {
+            code: code::RETURN,
+            jump_true: 0,
+            jump_false: 0,
+            operand,
+        };
+        let body = self.0.iter().enumerate();
+        let body = body.map(|(index, &(code, operand, yes, no))| Instruction {
+            code,
+            jump_true: resolve(index, yes),
+            jump_false: resolve(index, no),
+            operand,
+        });
+        body.chain([end(u32::MAX), end(0)]).collect()
+    }
+}
+
+/// The text as a load has it: big endian.
+fn word(text: &str) -> u32 {
+    text.bytes().fold(0, |word, byte| word << 8 | u32::from(byte))
+}
+
+#[cfg(test)]
+mod tests;

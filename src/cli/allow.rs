@@ -1,18 +1,19 @@
 //! `oci-hotplug allow`: rules of the policy, each a file in `config.d`.
 
+mod written;
+
 use std::io::Write;
 use std::path::PathBuf;
 
 use anyhow::{Result, bail};
 use clap::Args;
-use serde::Deserialize;
 use serde_json::{Value, json};
 
 use super::drop_in;
 use super::error::Usage;
 use super::reload::{self, Reloaded};
-use super::render::json::{write_json, write_json_list};
-use super::render::table::{self, print_line};
+use super::render::json::write_json;
+use super::render::table::print_line;
 use super::request_word::request_text;
 use crate::host::config::Config;
 use crate::host::state::registry::Registry;
@@ -53,28 +54,10 @@ pub(super) struct Allow {
     remove: bool,
 }
 
-/// The part of our files that is read back.
-#[derive(Deserialize)]
-struct File {
-    policy: Rules,
-}
-
-#[derive(Deserialize)]
-struct Rules {
-    allow: Vec<Written>,
-}
-
-#[derive(Deserialize)]
-struct Written {
-    devices: Vec<String>,
-    access: Option<Access>,
-    reason: Option<String>,
-}
-
 /// Does what the arguments say.
 pub(super) fn run(arguments: &Allow, config: &Config, registry: &Registry, as_json: bool) -> Result<()> {
     if arguments.list {
-        return list(config, as_json);
+        return written::list(config, as_json);
     }
     let selectors: Vec<String> = arguments
         .selectors
@@ -82,7 +65,7 @@ pub(super) fn run(arguments: &Allow, config: &Config, registry: &Registry, as_js
         .map(|text| request_text(text))
         .collect();
     if arguments.remove {
-        return remove(config, registry, &selectors, arguments.access, as_json);
+        return written::remove(config, registry, &selectors, arguments.access, as_json);
     }
     add(arguments, config, registry, selectors, as_json)
 }
@@ -230,103 +213,9 @@ fn report(
     Ok(())
 }
 
-/// The rules that this command has written, with their files.
-fn written(config: &Config) -> Result<Vec<(PathBuf, Written)>> {
-    let mut rules = Vec::new();
-    for (path, text) in drop_in::files(config, PREFIX)? {
-        // The administrator changed the file.
-        let Ok(file) = toml::from_str::<File>(&text) else {
-            continue;
-        };
-        rules.extend(file.policy.allow.into_iter().map(|rule| (path.clone(), rule)));
-    }
-    Ok(rules)
-}
-
-fn list(config: &Config, as_json: bool) -> Result<()> {
-    let rules = written(config)?;
-    let mut out = std::io::stdout().lock();
-    let access = |rule: &Written| rule.access.unwrap_or(Access::ALL).to_string();
-    if as_json {
-        let list: Vec<Value> = rules
-            .iter()
-            .map(|(path, rule)| {
-                json!({ "devices": rule.devices, "access": access(rule), "reason": rule.reason, "file": path })
-            })
-            .collect();
-        write_json_list(&mut out, "rules", &list)?;
-    } else if rules.is_empty() {
-        print_line!(
-            out,
-            "No rule of `oci-hotplug allow` is in {}.",
-            config.drop_in_dir().display()
-        )?;
-    } else {
-        let rows: Vec<[String; 4]> = rules
-            .iter()
-            .map(|(path, rule)| {
-                let reason = rule.reason.clone().unwrap_or_else(|| "-".into());
-                [
-                    rule.devices.join(" "),
-                    access(rule),
-                    reason,
-                    path.display().to_string(),
-                ]
-            })
-            .collect();
-        table::write(&mut out, ["DEVICES", "ACCESS", "REASON", "FILE"], &rows)?;
-    }
-    Ok(())
-}
-
-fn remove(
-    config: &Config,
-    registry: &Registry,
-    selectors: &[String],
-    access: Option<Access>,
-    as_json: bool,
-) -> Result<()> {
-    let sorted = |texts: &[String]| {
-        let mut texts = texts.to_vec();
-        texts.sort();
-        texts
-    };
-    let matches = |rule: &Written| {
-        let is_access = access.is_none_or(|access| rule.access.unwrap_or(Access::ALL) == access);
-        sorted(&rule.devices) == sorted(selectors) && is_access
-    };
-    let what = selectors.join(", ");
-    let found: Vec<(PathBuf, Written)> = written(config)?
-        .into_iter()
-        .filter(|(_, rule)| matches(rule))
-        .collect();
-    if found.is_empty() {
-        bail!(
-            "cannot remove the rule for {what}: `oci-hotplug allow` did not write it (`oci-hotplug allow --list` shows the rules that it wrote)"
-        );
-    }
-    for (path, _) in &found {
-        drop_in::remove(path, &what)?;
-    }
-    let reloaded = reload::all(registry)?;
-    for (path, rule) in &found {
-        let access = rule.access.unwrap_or(Access::ALL);
-        let first = path == &found[0].0;
-        let reloaded = if first { &reloaded[..] } else { &[] };
-        report(
-            selectors,
-            access,
-            Some(path.clone()),
-            "removed",
-            reloaded,
-            as_json,
-        )?;
-    }
-    reload::failures(&reloaded)
-}
-
 #[cfg(test)]
 mod tests {
+    use super::written::File;
     use super::*;
     use crate::model::any_text::any_text;
     use proptest::prelude::*;

@@ -17,7 +17,7 @@ const POLL_INTERVAL: u16 = 1000;
 const DEBOUNCE: Duration = Duration::from_millis(50);
 
 /// Calls `show` at once, after uevents, and every second. Returns when `show` fails, for instance
-/// because the reader of the output is gone.
+/// because the reader of the output has ended.
 pub(super) fn follow(
     monitor: &mut DeviceMonitor,
     mut show: impl FnMut(&DeviceMonitor) -> Result<()>,

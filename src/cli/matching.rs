@@ -69,7 +69,7 @@ struct Selection {
     nodes: BTreeSet<Node>,
     names: Names,
     not_attached: Vec<String>,
-    /// What is selected and has no node by its nature, and what to do instead.
+    /// Selected devices that never have a node, and what to do instead.
     nodeless: BTreeSet<String>,
 }
 

@@ -25,7 +25,7 @@ pub(super) fn nodes_of_request<'s>(
     for step in plan.steps {
         match step {
             Step::RemoveNode { path } => going.extend([path]),
-            // Another request for the same node may have said first what it looks like.
+            // Another request for the same node may have determined its mode and owner.
             Step::AddNode { path, attachment } => {
                 let there = status.attached.get(&path);
                 if there.is_some_and(|there| there.device.syspath == attachment.device.syspath) {
@@ -70,7 +70,7 @@ mod tests {
         entry
     }
 
-    /// What is inside once all of these are served.
+    /// The status once the devices of all these requests are attached.
     fn status(all: &[RequestEntry]) -> Status {
         let inventory = Inventory::new([device("a", 1), device("b", 2)]);
         let planner = Planner::new(all.to_vec(), Vec::new(), Default::default());

@@ -1,4 +1,4 @@
-//! What came of `attach` and `detach`.
+//! What `attach` and `detach` print.
 
 use std::io::Write;
 use std::path::{Path, PathBuf};

@@ -18,5 +18,5 @@ pub(super) struct LoggedEvent {
     pub(super) message: String,
 }
 
-/// Prints an event; fails when the reader of the output is gone.
+/// Prints an event; fails when the reader of the output has ended.
 pub(super) type Show<'a> = &'a mut dyn FnMut(LoggedEvent) -> Result<()>;

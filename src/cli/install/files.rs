@@ -1,4 +1,4 @@
-//! The files of an installation: which there are, and where they go.
+//! The files of an installation, and their paths.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -29,7 +29,7 @@ const LIBEXEC: [&str; 4] = [
     "oci-hotplug-poststop",
 ];
 
-/// Removes at boot what the last boot has left.
+/// Removes, at boot, the records of the boot before.
 pub const RECOVER_UNIT: &str = "oci-hotplug-recover.service";
 
 const UNITS: [(&str, &str); 3] = [
@@ -278,7 +278,7 @@ struct Scratch(PathBuf);
 impl Scratch {
     fn new() -> Result<Self> {
         let path = std::env::temp_dir().join(format!("oci-hotplug-install.{}", std::process::id()));
-        // Fails if it exists: then someone else has made it.
+        // Fails if it exists: another process may have made it.
         fs::create_dir(&path).with_context(|| format!("making {}", path.display()))?;
         Ok(Self(path))
     }

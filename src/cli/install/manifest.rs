@@ -23,7 +23,7 @@ use crate::host::state::atomic_file::{Durability, replace};
 /// The fingerprint of a configuration that was changed: that of no file.
 const KEPT: &str = "kept";
 
-/// What a manifest says.
+/// The content of a manifest.
 #[derive(Debug, Default)]
 pub struct Notes {
     pub directories: BTreeSet<PathBuf>,

@@ -32,7 +32,7 @@ pub fn run(layout: &Layout, root: &Root, force: bool) -> Result<Report> {
         root.systemctl(&["--quiet", "disable", "--now", RECOVER_UNIT, METRICS_TIMER]);
         fs::remove_file(Path::new(WANTED_AT_BOOT).join(RECOVER_UNIT)).or_else(ignore_absent)?;
     }
-    // The hooks' JSON first, so that no engine starts a hook that is gone.
+    // The hooks' JSON first, so that no engine starts a removed hook.
     let is_json = |path: &PathBuf| path.starts_with(&layout.hooks_json);
     let (json, rest): (Vec<_>, Vec<_>) = notes.files.iter().partition(|(path, _)| is_json(path));
     let mut report = Report::new();

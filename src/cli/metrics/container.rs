@@ -16,7 +16,7 @@ pub(super) struct Recorded {
     pub(super) counters: Counters,
 }
 
-/// One container, and what was counted of it.
+/// One container and its counters.
 pub(super) struct Counted {
     pub(super) id: String,
     pub(super) name: String,

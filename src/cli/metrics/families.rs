@@ -1,4 +1,4 @@
-//! Which metrics there are, and what they count.
+//! The metrics, and the counters that they show.
 
 use super::container::Counted;
 use crate::cli::render::prometheus::{Family, Sample};

@@ -1,0 +1,132 @@
+//! The rules that `oci-hotplug allow` has written: `--list` and `--remove`.
+
+use std::io::Write;
+use std::path::PathBuf;
+
+use anyhow::{Result, bail};
+use serde::Deserialize;
+use serde_json::{Value, json};
+
+use super::{PREFIX, report};
+use crate::cli::drop_in;
+use crate::cli::reload;
+use crate::cli::render::json::write_json_list;
+use crate::cli::render::table::{self, print_line};
+use crate::host::config::Config;
+use crate::host::state::registry::Registry;
+use crate::model::device::Access;
+
+/// The part of a written file that is read again.
+#[derive(Deserialize)]
+pub(super) struct File {
+    pub(super) policy: Rules,
+}
+
+#[derive(Deserialize)]
+pub(super) struct Rules {
+    pub(super) allow: Vec<Written>,
+}
+
+#[derive(Deserialize)]
+pub(super) struct Written {
+    pub(super) devices: Vec<String>,
+    pub(super) access: Option<Access>,
+    pub(super) reason: Option<String>,
+}
+
+/// The rules that this command has written, with their files.
+fn written(config: &Config) -> Result<Vec<(PathBuf, Written)>> {
+    let mut rules = Vec::new();
+    for (path, text) in drop_in::files(config, PREFIX)? {
+        // The administrator changed the file.
+        let Ok(file) = toml::from_str::<File>(&text) else {
+            continue;
+        };
+        rules.extend(file.policy.allow.into_iter().map(|rule| (path.clone(), rule)));
+    }
+    Ok(rules)
+}
+
+/// Prints these rules.
+pub(super) fn list(config: &Config, as_json: bool) -> Result<()> {
+    let rules = written(config)?;
+    let mut out = std::io::stdout().lock();
+    let access = |rule: &Written| rule.access.unwrap_or(Access::ALL).to_string();
+    if as_json {
+        let list: Vec<Value> = rules
+            .iter()
+            .map(|(path, rule)| {
+                json!({ "devices": rule.devices, "access": access(rule), "reason": rule.reason, "file": path })
+            })
+            .collect();
+        write_json_list(&mut out, "rules", &list)?;
+    } else if rules.is_empty() {
+        print_line!(
+            out,
+            "No rule of `oci-hotplug allow` is in {}.",
+            config.drop_in_dir().display()
+        )?;
+    } else {
+        let rows: Vec<[String; 4]> = rules
+            .iter()
+            .map(|(path, rule)| {
+                let reason = rule.reason.clone().unwrap_or_else(|| "-".into());
+                [
+                    rule.devices.join(" "),
+                    access(rule),
+                    reason,
+                    path.display().to_string(),
+                ]
+            })
+            .collect();
+        table::write(&mut out, ["DEVICES", "ACCESS", "REASON", "FILE"], &rows)?;
+    }
+    Ok(())
+}
+
+/// Removes the rules for exactly these selectors, and reloads the watchers.
+pub(super) fn remove(
+    config: &Config,
+    registry: &Registry,
+    selectors: &[String],
+    access: Option<Access>,
+    as_json: bool,
+) -> Result<()> {
+    let sorted = |texts: &[String]| {
+        let mut texts = texts.to_vec();
+        texts.sort();
+        texts
+    };
+    let matches = |rule: &Written| {
+        let is_access = access.is_none_or(|access| rule.access.unwrap_or(Access::ALL) == access);
+        sorted(&rule.devices) == sorted(selectors) && is_access
+    };
+    let what = selectors.join(", ");
+    let found: Vec<(PathBuf, Written)> = written(config)?
+        .into_iter()
+        .filter(|(_, rule)| matches(rule))
+        .collect();
+    if found.is_empty() {
+        bail!(
+            "cannot remove the rule for {what}: `oci-hotplug allow` did not write it (`oci-hotplug allow --list` shows the rules that it wrote)"
+        );
+    }
+    for (path, _) in &found {
+        drop_in::remove(path, &what)?;
+    }
+    let reloaded = reload::all(registry)?;
+    for (path, rule) in &found {
+        let access = rule.access.unwrap_or(Access::ALL);
+        let first = path == &found[0].0;
+        let reloaded = if first { &reloaded[..] } else { &[] };
+        report(
+            selectors,
+            access,
+            Some(path.clone()),
+            "removed",
+            reloaded,
+            as_json,
+        )?;
+    }
+    reload::failures(&reloaded)
+}

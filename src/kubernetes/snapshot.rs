@@ -24,7 +24,7 @@ const MAX_DEPTH: usize = 10;
 
 /// The type of a path after following links.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Found {
+pub enum PathKind {
     Device,
     Directory,
     /// A file or a socket: not usable as a device.
@@ -44,7 +44,7 @@ pub struct Snapshot {
     pub attached: Vec<Device>,
     /// All absolute paths below /dev, except for those of devices that `inventory` omits; and the
     /// paths outside /dev that a definition names.
-    pub paths: BTreeMap<PathBuf, Found>,
+    pub paths: BTreeMap<PathBuf, PathKind>,
     /// The places of USB devices that share a socket with a place on the other bus, in both
     /// directions.
     pub peers: BTreeMap<SysPath, SysPath>,
@@ -150,13 +150,13 @@ pub(super) fn is_remote(device: &Device) -> bool {
 }
 
 /// The paths outside /dev that match patterns of groups.
-pub fn paths_outside_dev(definitions: &[Definition]) -> BTreeMap<PathBuf, Found> {
+pub fn paths_outside_dev(definitions: &[Definition]) -> BTreeMap<PathBuf, PathKind> {
     let patterns = definitions.iter().flat_map(Definition::patterns_outside_dev);
     patterns.flat_map(glob).collect()
 }
 
 /// The paths that a pattern matches on the host; a link that leads nowhere is not a match.
-fn glob(pattern: &GoGlob) -> BTreeMap<PathBuf, Found> {
+fn glob(pattern: &GoGlob) -> BTreeMap<PathBuf, PathKind> {
     let mut paths = vec![PathBuf::from("/")];
     for part in pattern.parts() {
         paths = match part {
@@ -198,20 +198,20 @@ fn device_at(port: &Path) -> Option<SysPath> {
 }
 
 /// All paths below /dev. Unreadable directories count as absent.
-fn paths_below_dev() -> BTreeMap<PathBuf, Found> {
+fn paths_below_dev() -> BTreeMap<PathBuf, PathKind> {
     let mut paths = BTreeMap::new();
     walk(Path::new(DEV), 0, &mut paths);
     paths
 }
 
-fn walk(directory: &Path, depth: usize, paths: &mut BTreeMap<PathBuf, Found>) {
+fn walk(directory: &Path, depth: usize, paths: &mut BTreeMap<PathBuf, PathKind>) {
     let Ok(entries) = fs::read_dir(directory) else {
         return;
     };
     for path in entries.flatten().map(|entry| entry.path()) {
         let Some(found) = look(&path) else { continue };
         // Do not follow a link out of /dev (/dev/fd leads to /proc).
-        let leads_on = found == Found::Directory
+        let leads_on = found == PathKind::Directory
             && depth < MAX_DEPTH
             && fs::canonicalize(&path).is_ok_and(|real| real.starts_with(DEV));
         if leads_on {
@@ -222,14 +222,14 @@ fn walk(directory: &Path, depth: usize, paths: &mut BTreeMap<PathBuf, Found>) {
 }
 
 /// The type of a path; `None` if it does not exist.
-fn look(path: &Path) -> Option<Found> {
+fn look(path: &Path) -> Option<PathKind> {
     let kind = fs::metadata(path).ok()?.file_type();
     Some(if kind.is_char_device() || kind.is_block_device() {
-        Found::Device
+        PathKind::Device
     } else if kind.is_dir() {
-        Found::Directory
+        PathKind::Directory
     } else {
-        Found::Other
+        PathKind::Other
     })
 }
 

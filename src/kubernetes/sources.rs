@@ -21,7 +21,7 @@ use super::config::Definition;
 use super::kubelet::pod_resources::{self, Holders};
 use super::options::Options;
 use super::resources;
-use super::snapshot::{self, Found, Snapshot};
+use super::snapshot::{self, PathKind, Snapshot};
 use super::usbip_servers::{Known, Servers};
 use crate::host::monitor::{DeviceMonitor, RECEIVE_BUFFER};
 use crate::model::remote::address::Server;
@@ -224,7 +224,7 @@ impl Sources {
 /// Paths outside /dev that match patterns.
 struct OutsidePaths {
     definitions: Vec<Definition>,
-    found: BTreeMap<PathBuf, Found>,
+    found: BTreeMap<PathBuf, PathKind>,
     next: Instant,
 }
 

@@ -46,7 +46,7 @@ use crate::model::quoting::{shell_quoted, slug};
 use crate::model::remote::address::RemoteDevice;
 use crate::model::request::Request;
 use crate::model::request::entry::RequestEntry;
-use crate::model::request::selector::{DeviceSelector, Found, Selector};
+use crate::model::request::selector::{DeviceSelector, Match, Selector};
 
 /// The longest name that a message suggests for a class, in bytes.
 const MAX_SUGGESTED_NAME: usize = 40;
@@ -291,7 +291,7 @@ impl Policy {
             let subject = Subject::for_deny(exposed, context.inventory, context.host_use);
             for rule in &rules {
                 match rule.finds(&subject) {
-                    Found::Yes => {
+                    Match::Yes => {
                         let mut denial = denied_by_rule(rule, access);
                         if index > 0 {
                             denial.reason.push_str(&exposes(exposed));
@@ -300,7 +300,7 @@ impl Policy {
                     }
                     // An overdue device decides at once: waiting for the other devices would not
                     // change the verdict.
-                    Found::Unknown(whose)
+                    Match::Unknown(whose)
                         if unknown
                             .as_ref()
                             .is_none_or(|(_, known)| subject.is_awaited(known)) =>
@@ -320,7 +320,7 @@ impl Policy {
             return Verdict::Denied(self.denied_by_classes_only(request));
         }
         let protection = protected::find(subject);
-        if let Some((line, Found::Yes)) = &protection {
+        if let Some((line, Match::Yes)) = &protection {
             if line.always {
                 return Verdict::Denied(self.denied_by_line_of(line, request, subject));
             }
@@ -332,17 +332,17 @@ impl Policy {
         let mut unknown = None;
         for rule in self.allow.iter().filter(|rule| rule.applies(of)) {
             let found = match &remote {
-                Some(remote) if rule.covers(remote) => Found::Yes,
+                Some(remote) if rule.covers(remote) => Match::Yes,
                 _ => rule.finds_in_sysfs(subject),
             };
             match found {
-                Found::Yes => {
+                Match::Yes => {
                     allowed |= rule.access;
                     first = first.or(Some(&rule.place));
                 }
                 // Facts that udevd will not deliver soon count as not allowed.
-                Found::Unknown(_) => unknown = unknown.or_else(|| subject.next_awaited()),
-                Found::No => {}
+                Match::Unknown(_) => unknown = unknown.or_else(|| subject.next_awaited()),
+                Match::No => {}
             }
         }
         let by_fallback = match self.fallback {
@@ -355,9 +355,9 @@ impl Policy {
             // unknown.
             (Some(place), _, _) if allowed.covers(wanted) => Verdict::Allowed(AllowedBy::Rule(place)),
             (_, None, _) if by_fallback => Verdict::Allowed(AllowedBy::Fallback(self.fallback)),
-            (_, Some((_, Found::Unknown(whose))), _) if by_fallback => Verdict::Undecided(whose),
+            (_, Some((_, Match::Unknown(whose))), _) if by_fallback => Verdict::Undecided(whose),
             (_, _, Some(whose)) => Verdict::Undecided(whose),
-            (_, Some((line, Found::Yes)), _) => {
+            (_, Some((line, Match::Yes)), _) => {
                 Verdict::Denied(self.denied_by_line_of(line, request, subject))
             }
             (Some(place), _, _) => Verdict::Denied(denied_for_access(place, wanted, allowed)),

@@ -35,7 +35,7 @@ pub use untrusted::check_untrusted;
 use crate::model::device::inventory::Inventory;
 use crate::model::device::{Access, DevKind, Device, SysPath, UdevState};
 use crate::model::quoting::escape;
-use crate::model::request::selector::{DeviceSelector, Found, Selector};
+use crate::model::request::selector::{DeviceSelector, Match, Selector};
 
 /// One request. `FromStr` and `Display` are inverse, and the text is also the stored form.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -102,11 +102,11 @@ impl Default for Options {
 impl Options {
     /// Whether `only=` admits this device, which is at or below a root. Evaluates the device itself
     /// and not its parents: `only=subsystem:usb` is the raw node, not everything below it.
-    pub fn admits(&self, own: &[&Device]) -> Found {
+    pub fn admits(&self, own: &[&Device]) -> Match {
         if self.only.is_empty() {
-            return Found::Yes;
+            return Match::Yes;
         }
-        Found::any(self.only.iter().map(|only| only.found_in(own)))
+        Match::any(self.only.iter().map(|only| only.found_in(own)))
     }
 }
 
@@ -166,10 +166,10 @@ impl Request {
 
     /// Whether the container gets the node of a device at or below `root`: no negated term excludes
     /// it or one of its parents, and `only=` admits it.
-    pub fn gives(&self, root: &SysPath, device: &Device, inventory: &Inventory) -> Found {
+    pub fn gives(&self, root: &SysPath, device: &Device, inventory: &Inventory) -> Match {
         self.leaves(root, device, inventory).and(|| {
             if self.options.only.is_empty() {
-                return Found::Yes;
+                return Match::Yes;
             }
             self.options.admits(inventory.chain(device).own())
         })
@@ -178,21 +178,21 @@ impl Request {
     /// Whether the negated terms keep the device, according to one of the alternatives that name
     /// its root. A root that none of them names is the parent of a device (`parent-of:`), and
     /// everything below it is kept.
-    fn leaves(&self, root: &SysPath, device: &Device, inventory: &Inventory) -> Found {
+    fn leaves(&self, root: &SysPath, device: &Device, inventory: &Inventory) -> Match {
         let chain = || inventory.chain(device);
         if self.options.or.is_empty() {
             return self.selector.leaves(chain);
         }
         let root = inventory.get(root);
         let names = |selector: &&DeviceSelector| {
-            let named = |root| selector.names(root, || inventory.chain(root)) != Found::No;
+            let named = |root| selector.names(root, || inventory.chain(root)) != Match::No;
             selector.parents() == 0 && root.is_some_and(named)
         };
         let naming: Vec<&DeviceSelector> = self.selectors().filter(names).collect();
         if naming.is_empty() {
-            return Found::Yes;
+            return Match::Yes;
         }
-        Found::any(naming.into_iter().map(|selector| selector.leaves(chain)))
+        Match::any(naming.into_iter().map(|selector| selector.leaves(chain)))
     }
 
     /// Whether udevd must process this device, which the container gets, first.

@@ -20,7 +20,7 @@ use crate::model::cgroup::grants::{Change, GrantSet};
 use crate::model::counters::Counters;
 use crate::model::device::{DevNum, Device, SysPath};
 use crate::model::plan::RootRemoved;
-use crate::model::plan::attachment::{Attachments, Found, NodeCreator, NodeSpec};
+use crate::model::plan::attachment::{Attachments, NodeCreator, NodeSpec, PathState};
 use crate::model::remote::address::RemoteDevice;
 use crate::model::remote::binding::Binding;
 use crate::model::request::entry::RequestEntry;
@@ -248,11 +248,11 @@ fn made_by_us(attachments: &Attachments) -> BTreeSet<PathBuf> {
 impl Effects for ContainerEffects {
     type Error = EffectError;
 
-    fn find_node(&mut self, path: &Path, node: &NodeSpec) -> Result<Found, EffectError> {
+    fn find_node(&mut self, path: &Path, node: &NodeSpec) -> Result<PathState, EffectError> {
         Ok(self.dev.find_node(path, node.num)?)
     }
 
-    fn find_link(&mut self, link: &Path, target: &Path) -> Result<Found, EffectError> {
+    fn find_link(&mut self, link: &Path, target: &Path) -> Result<PathState, EffectError> {
         Ok(self.dev.find_link(link, target)?)
     }
 

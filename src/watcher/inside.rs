@@ -21,7 +21,7 @@ use crate::model::cgroup::grants::{Change, GrantSet};
 use crate::model::counters::Counters;
 use crate::model::device::inventory::Inventory;
 use crate::model::device::{Device, SysPath};
-use crate::model::plan::attachment::{Attachment, Attachments, Found, NodeCreator};
+use crate::model::plan::attachment::{Attachment, Attachments, NodeCreator, PathState};
 use crate::model::plan::{Current, Plan, Planner, RootRemoved, Step, moved, remove_all, still_due};
 use crate::model::policy::ContainerTraits;
 use crate::model::request::entry::RequestEntry;
@@ -68,12 +68,12 @@ impl Inside {
         let mut missing = Vec::new();
         let effects = &mut self.effects;
         for (path, attachment) in self.attachments.iter_mut() {
-            if !matches!(effects.find_node(path, &attachment.node), Ok(Found::Same)) {
+            if !matches!(effects.find_node(path, &attachment.node), Ok(PathState::Same)) {
                 missing.push(path.clone());
             }
             attachment
                 .links
-                .retain(|link, _| matches!(effects.find_link(link, path), Ok(Found::Same)));
+                .retain(|link, _| matches!(effects.find_link(link, path), Ok(PathState::Same)));
         }
         for path in missing {
             let Some(attachment) = self.attachments.remove(&path) else {

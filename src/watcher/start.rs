@@ -13,7 +13,7 @@ use crate::model::policy::Denial;
 use crate::model::request::Request;
 use crate::model::request::entry::RequestEntry;
 use crate::model::request::id::RequestId;
-use crate::model::request::selector::Found;
+use crate::model::request::selector::Match;
 
 impl Watcher {
     /// Replies to the clients whose devices are attached, or whose time is over. Returns false if
@@ -97,7 +97,7 @@ impl Watcher {
         }
         let has_node = |root: &&SysPath| {
             inventory.get(root).is_some_and(|device| {
-                device.node.is_some() && entry.request.gives(root, device, inventory) != Found::No
+                device.node.is_some() && entry.request.gives(root, device, inventory) != Match::No
             })
         };
         let roots = entry.roots.iter().filter(has_node);

@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 use crate::model::cgroup::grants::{GrantSet, common};
 use crate::model::device::{Access, DevNum, Device};
 use crate::model::plan::Step;
-use crate::model::plan::attachment::{Attachment, Attachments, Found, NodeCreator, NodeSpec};
+use crate::model::plan::attachment::{Attachment, Attachments, NodeCreator, NodeSpec, PathState};
 use crate::model::uevent::{UeventAction, UeventForm};
 
 /// The operations of a transaction on a container. Each is idempotent.
@@ -17,9 +17,9 @@ pub trait Effects {
     type Error: std::error::Error;
 
     /// What is at the node's path.
-    fn find_node(&mut self, path: &Path, node: &NodeSpec) -> Result<Found, Self::Error>;
+    fn find_node(&mut self, path: &Path, node: &NodeSpec) -> Result<PathState, Self::Error>;
     /// What is at the link's path.
-    fn find_link(&mut self, link: &Path, target: &Path) -> Result<Found, Self::Error>;
+    fn find_link(&mut self, link: &Path, target: &Path) -> Result<PathState, Self::Error>;
     /// Creates a node unless it exists. Returns which process created it.
     fn add_node(&mut self, path: &Path, node: &NodeSpec) -> Result<NodeCreator, Self::Error>;
     /// Removes a node that the watcher created.
@@ -125,14 +125,15 @@ impl<E: Effects> Transaction<'_, E> {
                     let is_ours = ahead
                         .get(path)
                         .is_some_and(|before| before.node_creator == NodeCreator::Watcher);
-                    if !is_ours && matches!(self.effects.find_node(path, &planned.node), Ok(Found::Same)) {
+                    if !is_ours && matches!(self.effects.find_node(path, &planned.node), Ok(PathState::Same))
+                    {
                         planned.node_creator = NodeCreator::Other;
                     }
                     ahead.insert(path.clone(), planned);
                     news = true;
                 }
                 Step::AddLink { path, link } => {
-                    let is_there = matches!(self.effects.find_link(link, path), Ok(Found::Same));
+                    let is_there = matches!(self.effects.find_link(link, path), Ok(PathState::Same));
                     if let Some(attachment) = ahead.get_mut(path) {
                         let creator = if is_there {
                             NodeCreator::Other

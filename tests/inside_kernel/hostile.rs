@@ -7,7 +7,7 @@ use std::process::{Command, Stdio};
 
 use oci_hotplug::host::container_dev::{ContainerDev, ContainerDevError, LinkOutcome, NodeOutcome};
 use oci_hotplug::model::cgroup::grants::Change;
-use oci_hotplug::model::plan::attachment::Found;
+use oci_hotplug::model::plan::attachment::PathState;
 
 use crate::fixture::{Inside, Kind, OWNER, Reaped, ZERO, mount_silent, path, wait_until};
 
@@ -184,7 +184,7 @@ fn a_file_system_that_never_answers_is_asked_nothing_and_keeps_only_its_own_plac
         assert_eq!(dev.remove_node(node, ZERO).unwrap(), Change::None);
 
         let board = path("/dev/board");
-        assert_eq!(dev.find_node(board, ZERO).unwrap(), Found::Other);
+        assert_eq!(dev.find_node(board, ZERO).unwrap(), PathState::Other);
         let error = dev.add_node(board, ZERO, &OWNER, true).unwrap_err();
         let taken = "/dev/board in the container is a mount of another file system, which oci-hotplug does not replace; remove it or choose another path";
         assert_eq!(error.to_string(), taken);
@@ -205,7 +205,7 @@ fn a_file_system_that_never_answers_is_asked_nothing_and_keeps_only_its_own_plac
         others_go_on(&mut inside, &mut dev);
         // A container that is opened again does not query it either.
         let again = inside.dev();
-        assert_eq!(again.find_node(board, ZERO).unwrap(), Found::Other);
+        assert_eq!(again.find_node(board, ZERO).unwrap(), PathState::Other);
         for server in [way, place, volume] {
             server.expect_no_request();
         }

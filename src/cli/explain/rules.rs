@@ -17,7 +17,7 @@ use crate::model::plan::{NotAttached, Planner};
 use crate::model::policy::{AllowedBy, HostUse, Policy, PolicyContext, Verdict};
 use crate::model::request::Request;
 use crate::model::request::entry::RequestEntry;
-use crate::model::request::selector::{DeviceSelector, Found};
+use crate::model::request::selector::{DeviceSelector, Match};
 
 /// One rule that a device must pass to be attached for a request.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
@@ -103,7 +103,7 @@ impl Facts<'_> {
         // `only=` is a rule of its own.
         let mut all = request.clone();
         all.options.only.clear();
-        let selects = |root: &SysPath| all.gives(root, self.device, self.inventory) != Found::No;
+        let selects = |root: &SysPath| all.gives(root, self.device, self.inventory) != Match::No;
         // With `or=`, one root may exclude what another one selects.
         let above = |root: &&SysPath| self.device.syspath.is_at_or_below(root);
         let mut roots = entry.roots.iter().filter(above);
@@ -144,7 +144,7 @@ impl Facts<'_> {
         let parents = own.parents().iter();
         let named = std::iter::once(self.device)
             .chain(parents.copied())
-            .find(|device| selector.names(device, || self.inventory.chain(device)) == Found::Yes);
+            .find(|device| selector.names(device, || self.inventory.chain(device)) == Match::Yes);
         match named {
             Some(device) => format!(
                 "{selector} matches {}, but selects a different device",
@@ -160,14 +160,14 @@ impl Facts<'_> {
             return None;
         }
         let admits = options.admits(self.inventory.chain(self.device).own());
-        if let Found::Unknown(pending) = &admits {
+        if let Match::Unknown(pending) = &admits {
             return Some(Rule {
                 rule: "only",
                 holds: false,
                 reason: format!("udevd has not processed {pending} yet"),
             });
         }
-        let holds = admits == Found::Yes;
+        let holds = admits == Match::Yes;
         let word = if holds {
             "matches the device"
         } else {

@@ -8,7 +8,7 @@ use super::error::ContainerDevError;
 use super::place::Place;
 use super::walk::Walk;
 use crate::model::cgroup::grants::Change;
-use crate::model::plan::attachment::{Attachments, Found, NodeCreator};
+use crate::model::plan::attachment::{Attachments, NodeCreator, PathState};
 
 impl ContainerDev {
     /// Removes our nodes and links from file systems that still exist after the container has
@@ -35,19 +35,19 @@ impl ContainerDev {
         &self,
         path: &Path,
         is_it: impl FnOnce(&Entry) -> bool,
-    ) -> Result<Found, ContainerDevError> {
+    ) -> Result<PathState, ContainerDevError> {
         if self.is_host_owned(path) {
-            return Ok(Found::Same);
+            return Ok(PathState::Same);
         }
         let entry = match self.walker(path).walk(path, None)? {
             Walk::Place(place) => place.entry()?,
-            Walk::Missing => return Ok(Found::Vacant),
-            Walk::HostOwned => return Ok(Found::Same),
+            Walk::Missing => return Ok(PathState::Vacant),
+            Walk::HostOwned => return Ok(PathState::Same),
         };
         Ok(match &entry {
-            Entry::Nothing => Found::Vacant,
-            entry if is_it(entry) => Found::Same,
-            _ => Found::Other,
+            Entry::Nothing => PathState::Vacant,
+            entry if is_it(entry) => PathState::Same,
+            _ => PathState::Other,
         })
     }
 

@@ -10,7 +10,7 @@ use super::error::ContainerDevError;
 use super::outcome::LinkOutcome;
 use super::path::{checked, leads_to, link_text};
 use crate::model::cgroup::grants::Change;
-use crate::model::plan::attachment::Found;
+use crate::model::plan::attachment::PathState;
 
 impl ContainerDev {
     /// Creates a symbolic link at `link` to `target` (absolute, in the container), with missing
@@ -46,7 +46,7 @@ impl ContainerDev {
     }
 
     /// Whether a link to `target` is at `link`.
-    pub fn find_link(&self, link: &Path, target: &Path) -> Result<Found, ContainerDevError> {
+    pub fn find_link(&self, link: &Path, target: &Path) -> Result<PathState, ContainerDevError> {
         let (link, target) = (checked(link, false)?, checked(target, false)?);
         self.find(
             &link,

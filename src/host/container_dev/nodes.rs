@@ -16,7 +16,7 @@ use super::place::Place;
 use super::staging::Staging;
 use crate::model::cgroup::grants::Change;
 use crate::model::device::{DevKind, DevNum};
-use crate::model::plan::attachment::Found;
+use crate::model::plan::attachment::PathState;
 
 impl ContainerDev {
     /// Creates a node at `path` (absolute, below /dev), with missing parent directories. `ours`
@@ -68,7 +68,7 @@ impl ContainerDev {
 
     /// Whether a node with this number is at `path`. In the host's devtmpfs everything counts as in
     /// place.
-    pub fn find_node(&self, path: &Path, num: DevNum) -> Result<Found, ContainerDevError> {
+    pub fn find_node(&self, path: &Path, num: DevNum) -> Result<PathState, ContainerDevError> {
         let path = checked(path, true)?;
         self.find(
             &path,

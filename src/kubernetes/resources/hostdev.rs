@@ -9,7 +9,7 @@ use super::nodes::node_offer;
 use super::resource::Resource;
 use super::unit::{NodeSpec, Unit};
 use crate::kubernetes::config::HOSTDEV_DOMAIN;
-use crate::kubernetes::snapshot::{Found, Snapshot};
+use crate::kubernetes::snapshot::{PathKind, Snapshot};
 use crate::model::device::Access;
 
 /// hostdev: `/dev/xx/yy` is `dev_xx_yy`, and its id the path (its server.go:185-201).
@@ -27,12 +27,12 @@ pub(super) fn resource(
         &text.trim_start_matches('/').replace('/', "_"),
     )?;
     let found = snapshot.paths.get(path);
-    if found == Some(&Found::Other) {
+    if found == Some(&PathKind::Other) {
         names.note(format!(
             "{text} is neither a device nor a directory: {name} is unhealthy"
         ));
     }
-    let healthy = matches!(found, Some(Found::Device | Found::Directory));
+    let healthy = matches!(found, Some(PathKind::Device | PathKind::Directory));
     let id = |number: u32| match count {
         1 if text.len() <= MAX_ID => text.to_owned(),
         _ => unit_id(&name, text, number),

@@ -253,7 +253,7 @@ fn nodes_of<'a>(
     let options = &asked.request.options;
     let admitted = move || {
         let below = inventory.at_or_below(root);
-        below.filter(|device| asked.request.gives(root, device, inventory) == selector::Found::Yes)
+        below.filter(|device| asked.request.gives(root, device, inventory) == selector::Match::Yes)
     };
     let named = named_node::of_request(&asked.request, admitted(), inventory).map(|device| &device.syspath);
     admitted().filter_map(move |device| {

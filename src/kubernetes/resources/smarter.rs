@@ -11,7 +11,7 @@ use super::nodes::node_offer;
 use super::resource::Resource;
 use super::unit::{NodeSpec, Offer, Unit};
 use crate::kubernetes::config::{DEV, GoRegex, SMARTER_DOMAIN};
-use crate::kubernetes::snapshot::{Found, Snapshot};
+use crate::kubernetes::snapshot::{PathKind, Snapshot};
 use crate::model::device::Access;
 
 /// A resource for each path below /dev that matches.
@@ -21,7 +21,10 @@ pub(super) fn resources(
     snapshot: &Snapshot,
     names: &mut Names,
 ) -> Vec<Resource> {
-    let usable = snapshot.paths.iter().filter(|(_, found)| **found != Found::Other);
+    let usable = snapshot
+        .paths
+        .iter()
+        .filter(|(_, found)| **found != PathKind::Other);
     let resources = usable.filter_map(|(path, _)| {
         let below = path.strip_prefix(DEV).ok()?.to_str()?;
         let is_match = pattern.is_match(below);

@@ -3,7 +3,7 @@ use std::path::Path;
 
 use super::*;
 use crate::kubernetes::config::{Texts, read};
-use crate::kubernetes::snapshot::Found;
+use crate::kubernetes::snapshot::PathKind;
 use crate::model::device::inventory::Inventory;
 use crate::model::device::recorded::{accelerator, remote_adapter};
 use crate::model::device::{DevKind, DevNode, DevNum, Device, SysPath, UdevState};
@@ -12,7 +12,7 @@ use crate::model::plan::Planner;
 use crate::model::remote::reservation::Reservation;
 use crate::model::request::class::Classes;
 
-fn snapshot(paths: &[(&str, Found)]) -> Snapshot {
+fn snapshot(paths: &[(&str, PathKind)]) -> Snapshot {
     Snapshot {
         paths: paths.iter().map(|(path, found)| (path.into(), *found)).collect(),
         ..Snapshot::default()
@@ -102,10 +102,10 @@ fn path_is_for_the_main_node_and_the_raw_node_stays_where_libusb_looks() {
 #[test]
 fn smarters_patterns_find_devices_and_directories_anywhere_below_dev() {
     let snapshot = snapshot(&[
-        ("/dev/snd", Found::Directory),
-        ("/dev/snd/timer", Found::Device),
-        ("/dev/net/tun", Found::Device),
-        ("/dev/log", Found::Other),
+        ("/dev/snd", PathKind::Directory),
+        ("/dev/snd/timer", PathKind::Device),
+        ("/dev/net/tun", PathKind::Device),
+        ("/dev/log", PathKind::Other),
     ]);
     let mut names = Names::default();
     let wanted = smarter(
@@ -120,7 +120,7 @@ fn smarters_patterns_find_devices_and_directories_anywhere_below_dev() {
 
 #[test]
 fn a_path_that_two_patterns_match_is_one_resource_of_the_first_pattern() {
-    let snapshot = snapshot(&[("/dev/a", Found::Device)]);
+    let snapshot = snapshot(&[("/dev/a", PathKind::Device)]);
     let wanted = smarter("- {devicematch: a, nummaxdevices: 2}\n- {devicematch: ^a, nummaxdevices: 5}");
     assert_eq!(
         shown(&resources(&wanted, &snapshot, &mut Names::default())),
@@ -130,7 +130,7 @@ fn a_path_that_two_patterns_match_is_one_resource_of_the_first_pattern() {
 
 #[test]
 fn two_paths_with_the_same_name_remain_two_resources() {
-    let snapshot = snapshot(&[("/dev/by/a", Found::Device), ("/dev/by_a", Found::Device)]);
+    let snapshot = snapshot(&[("/dev/by/a", PathKind::Device), ("/dev/by_a", PathKind::Device)]);
     let mut names = Names::default();
     let found = resources(
         &smarter("- {devicematch: 'by.a', nummaxdevices: 1}"),
@@ -165,7 +165,7 @@ fn a_hostdev_path_is_always_advertised_and_healthy_while_it_exists() {
     });
     let found = resources(
         &wanted,
-        &snapshot(&[("/dev/mem", Found::Device)]),
+        &snapshot(&[("/dev/mem", PathKind::Device)]),
         &mut Names::default(),
     );
     assert_eq!(
@@ -183,7 +183,7 @@ fn a_hostdev_path_that_is_not_a_device_gets_one_note() {
         ..Texts::default()
     });
     let mut names = Names::default();
-    let snapshot = snapshot(&[("/etc/hostname", Found::Other)]);
+    let snapshot = snapshot(&[("/etc/hostname", PathKind::Other)]);
     for notes in [1, 0] {
         assert!(
             resources(&wanted, &snapshot, &mut names)[0]
@@ -204,9 +204,9 @@ fn a_hostdev_path_that_is_not_a_device_gets_one_note() {
 #[test]
 fn a_resource_has_at_most_as_many_units_as_kubelet_accepts_in_one_list() {
     let snapshot = snapshot(&[
-        ("/dev/a0", Found::Device),
-        ("/dev/a1", Found::Device),
-        ("/dev/a2", Found::Device),
+        ("/dev/a0", PathKind::Device),
+        ("/dev/a1", PathKind::Device),
+        ("/dev/a2", PathKind::Device),
     ]);
     let wanted = own("devices: [{name: x, groups: [{count: 20000, paths: [{path: '/dev/a*'}]}]}]");
     let mut names = Names::default();
@@ -224,9 +224,9 @@ fn a_resource_has_at_most_as_many_units_as_kubelet_accepts_in_one_list() {
 #[test]
 fn a_group_pairs_the_matches_of_its_paths() {
     let snapshot = snapshot(&[
-        ("/dev/v0", Found::Device),
-        ("/dev/v1", Found::Device),
-        ("/dev/ctl", Found::Device),
+        ("/dev/v0", PathKind::Device),
+        ("/dev/v1", PathKind::Device),
+        ("/dev/ctl", PathKind::Device),
     ]);
     let units = |group: &str| {
         let wanted = own(&format!("devices: [{{name: x, groups: [{group}]}}]"));
@@ -305,10 +305,10 @@ fn a_usb_device_of_a_group_has_the_numa_node_of_its_host_controller() {
 #[test]
 fn a_mount_path_with_a_slash_at_its_end_is_a_directory() {
     let snapshot = snapshot(&[
-        ("/dev/ttyS0", Found::Device),
-        ("/dev/ttyS1", Found::Device),
-        ("/dev/fuse", Found::Device),
-        ("/dev/ctl", Found::Device),
+        ("/dev/ttyS0", PathKind::Device),
+        ("/dev/ttyS1", PathKind::Device),
+        ("/dev/fuse", PathKind::Device),
+        ("/dev/ctl", PathKind::Device),
     ]);
     let wanted = own(
         "devices: [{name: serial, groups: [{paths: [{path: /dev/ttyS*, mountPath: /dev/serial/}]}, {paths: [{path: \
@@ -335,9 +335,11 @@ fn a_unit_is_not_advertised_while_its_mount_is_missing() {
         "devices: [{name: r, groups: [{paths: [{path: /dev/null}, {path: /var/run/none.sock, type: Mount}]}]}]",
     );
     let counted = |snapshot: &Snapshot| resources(&wanted, snapshot, &mut Names::default())[0].units.len();
-    let mut snapshot = snapshot(&[("/dev/null", Found::Device)]);
+    let mut snapshot = snapshot(&[("/dev/null", PathKind::Device)]);
     assert_eq!(counted(&snapshot), 0);
-    snapshot.paths.insert("/var/run/none.sock".into(), Found::Other);
+    snapshot
+        .paths
+        .insert("/var/run/none.sock".into(), PathKind::Other);
     assert_eq!(counted(&snapshot), 1);
 }
 
@@ -345,10 +347,10 @@ fn a_unit_is_not_advertised_while_its_mount_is_missing() {
 #[test]
 fn gos_patterns_and_large_counts_are_advertised_as_in_the_original() {
     let snapshot = snapshot(&[
-        ("/dev/fuse", Found::Device),
-        ("/dev/ttyS0", Found::Device),
-        ("/dev/ttyS1", Found::Device),
-        ("/dev/ttyS2", Found::Device),
+        ("/dev/fuse", PathKind::Device),
+        ("/dev/ttyS0", PathKind::Device),
+        ("/dev/ttyS1", PathKind::Device),
+        ("/dev/ttyS2", PathKind::Device),
     ]);
     let wanted = own(
         "devices: [{name: f, groups: [{count: 5000, paths: [{path: /dev/fuse}]}]},{name: g, groups: [{count: 0, paths: \
@@ -527,7 +529,7 @@ fn a_remote_device_in_use_is_not_a_unit_of_a_local_resource() {
     let (place, node) = (&devices[0].syspath, devices[0].node.as_ref());
     let wanted = own("resources: [{name: x, mode: present, requests: ['usb:0403']}]");
     for (owner, local, below_dev) in [(Some("c1"), 0, 0), (None, 1, 1)] {
-        let mut snapshot = snapshot(&[("/dev/ttyUSB0", Found::Device)]);
+        let mut snapshot = snapshot(&[("/dev/ttyUSB0", PathKind::Device)]);
         snapshot.inventory = Inventory::new(devices.clone());
         snapshot.set_reserved_apart(&[Reservation {
             remote: "lab/busid:1-1".into(),

@@ -16,7 +16,7 @@ use super::resource::{Format, Resource};
 use super::unit::{NodeSpec, Offer, Unit};
 use crate::cdi::generate::NewDevice;
 use crate::kubernetes::config::{Definition, RemoteEntry, remote};
-use crate::kubernetes::snapshot::{Found, Snapshot};
+use crate::kubernetes::snapshot::{PathKind, Snapshot};
 use crate::model::device::Device;
 use crate::model::remote::address::{RemoteDevice, UsbIds};
 
@@ -219,7 +219,12 @@ fn extra_nodes(entry: &RemoteEntry, snapshot: &Snapshot) -> Vec<NodeSpec> {
             (is_node || device.links.contains(path)) && device.syspath.as_str().contains("/usb")
         })
     };
-    let exists = |path: &PathBuf| matches!(snapshot.paths.get(path), Some(Found::Device | Found::Directory));
+    let exists = |path: &PathBuf| {
+        matches!(
+            snapshot.paths.get(path),
+            Some(PathKind::Device | PathKind::Directory)
+        )
+    };
     let extras = entry.extras.iter();
     let fixed = extras.filter(|extra| exists(&extra.host) && !comes_and_goes(&extra.host));
     fixed

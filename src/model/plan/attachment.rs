@@ -31,7 +31,7 @@ pub enum NodeCreator {
 
 /// What exists at a path in a container.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Found {
+pub enum PathState {
     Vacant,
     /// Exactly the desired node or link.
     Same,

@@ -9,7 +9,7 @@ use crate::model::plan::{NotAttached, Reason};
 use crate::model::remote::reservation::{ReservedDevice, is_reserved};
 use crate::model::request::entry::RequestEntry;
 use crate::model::request::id::RequestId;
-use crate::model::request::selector::{Found, Selector};
+use crate::model::request::selector::{Match, Selector};
 
 /// A device with a node that a request selects by one of its roots.
 #[derive(Debug, Clone)]
@@ -58,9 +58,9 @@ impl Planner {
                         continue;
                     }
                     let undecided = match entry.request.gives(root, device, inventory) {
-                        Found::No => continue,
-                        Found::Unknown(undecided) => Some(undecided),
-                        Found::Yes => None,
+                        Match::No => continue,
+                        Match::Unknown(undecided) => Some(undecided),
+                        Match::Yes => None,
                     };
                     if is_remote || !is_reserved(self.reserved(), device, inventory) {
                         selected.push(Candidate {
@@ -177,10 +177,10 @@ fn would_select(entry: &RequestEntry, device: &Device, reserved: &[&Device], inv
     let named = reserved.iter().filter(|named| {
         entry.request.selectors().any(|selector| {
             (selector.parents() > 0 || is_below(&named.syspath))
-                && selector.names(named, || inventory.chain(named)) == Found::Yes
+                && selector.names(named, || inventory.chain(named)) == Match::Yes
         })
     });
-    let gives = |root| entry.request.gives(root, device, inventory) != Found::No;
+    let gives = |root| entry.request.gives(root, device, inventory) != Match::No;
     let mut roots = entry.roots.iter().filter(|root| is_below(root));
     roots.any(gives) || named.map(|named| &named.syspath).any(gives)
 }

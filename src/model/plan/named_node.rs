@@ -10,7 +10,7 @@
 use crate::model::device::inventory::Inventory;
 use crate::model::device::{Device, SysPath};
 use crate::model::request::Request;
-use crate::model::request::selector::{DeviceSelector, Found, Selector};
+use crate::model::request::selector::{DeviceSelector, Match, Selector};
 
 /// The classes of nodes. Of several nodes, the one with the first class is named.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -225,7 +225,7 @@ pub fn can_name(request: &Request, device: &Device) -> bool {
 fn means_itself(request: &Request, device: &Device) -> bool {
     request
         .selectors()
-        .any(|selector| selector.parents() == 0 && selector.names_itself(device) != Found::No)
+        .any(|selector| selector.parents() == 0 && selector.names_itself(device) != Match::No)
 }
 
 fn is_raw_usb(device: &Device) -> bool {

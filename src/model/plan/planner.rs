@@ -13,7 +13,7 @@ use crate::model::remote::binding::Binding;
 use crate::model::remote::reservation::{ReservedDevice, is_reserved};
 use crate::model::request::entry::RequestEntry;
 use crate::model::request::id::RequestId;
-use crate::model::request::selector::{DeviceSelector, Found};
+use crate::model::request::selector::{DeviceSelector, Match};
 use crate::model::request::symlink::SymlinkRule;
 use crate::model::request::{OnRemoval, Request};
 
@@ -286,9 +286,9 @@ impl Planner {
                 |root: &SysPath| syspath.is_at_or_below(root) || root.is_at_or_below(syspath);
             let is_affected = |selector: &DeviceSelector| {
                 let is_named = |device: &Device| match selector.names(device, || inventory.chain(device)) {
-                    Found::Yes => true,
-                    Found::Unknown(_) => selector.names_itself(device) == Found::Yes,
-                    Found::No => false,
+                    Match::Yes => true,
+                    Match::Unknown(_) => selector.names_itself(device) == Match::Yes,
+                    Match::No => false,
                 };
                 device.is_some_and(is_named)
                     // A term that matches a parent counts for all devices below it.
@@ -323,11 +323,11 @@ fn roots_of(
     let mut roots = BTreeSet::new();
     for device in inventory.iter() {
         let found = selector.names(device, || inventory.chain(device));
-        if found == Found::No || is_reserved(reserved, device, inventory) {
+        if found == Match::No || is_reserved(reserved, device, inventory) {
             continue;
         }
-        if let Found::Unknown(whose) = found {
-            if selector.names_itself(device) == Found::Yes {
+        if let Match::Unknown(whose) = found {
+            if selector.names_itself(device) == Match::Yes {
                 undecided.insert(whose);
             }
             continue;

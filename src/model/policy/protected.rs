@@ -12,7 +12,7 @@ use crate::model::device::same_data;
 use crate::model::device::usb_classes::UsbClasses;
 use crate::model::device::{DevKind, Device, UdevState};
 use crate::model::request::facts_needed::{CAPABILITIES, DESCRIPTORS, REPORT_DESCRIPTOR};
-use crate::model::request::selector::Found;
+use crate::model::request::selector::Match;
 
 /// The name of the line for hubs.
 pub const USB_HUB: &str = "usb-hub";
@@ -54,7 +54,7 @@ pub struct Line {
     /// Nodes below /dev, as patterns.
     nodes: &'static [&'static str],
     /// A check for devices that names and numbers do not show.
-    more: Option<fn(&Subject<'_>) -> Found>,
+    more: Option<fn(&Subject<'_>) -> Match>,
 }
 
 /// All lines. Lines that no rule lifts are first, because the first line that protects a device
@@ -221,11 +221,11 @@ pub static LINES: [Line; 13] = [
 ];
 
 impl Line {
-    fn finds(&self, subject: &Subject<'_>) -> Found {
+    fn finds(&self, subject: &Subject<'_>) -> Match {
         if self.names_it(subject.device()) || subject.own().iter().any(|device| self.numbers_it(device)) {
-            return Found::Yes;
+            return Match::Yes;
         }
-        self.more.map_or(Found::No, |more| more(subject))
+        self.more.map_or(Match::No, |more| more(subject))
     }
 
     fn names_it(&self, device: &Device) -> bool {
@@ -250,15 +250,15 @@ impl Line {
 
 /// The first line that protects this device, or may protect it. Facts that udevd will not deliver
 /// soon count as protecting.
-pub fn find(subject: &Subject<'_>) -> Option<(&'static Line, Found)> {
+pub fn find(subject: &Subject<'_>) -> Option<(&'static Line, Match)> {
     let certain = |found| match found {
-        Found::Unknown(whose) if !subject.is_awaited(&whose) => Found::Yes,
+        Match::Unknown(whose) if !subject.is_awaited(&whose) => Match::Yes,
         found => found,
     };
     LINES
         .iter()
         .map(|line| (line, certain(line.finds(subject))))
-        .find(|(_, found)| *found != Found::No)
+        .find(|(_, found)| *found != Match::No)
 }
 
 /// Why a line protects a device, and how to change that.
@@ -274,7 +274,7 @@ pub fn because(line: &Line, subject: &Subject<'_>) -> Option<Because> {
     match line.name {
         HOST_DISK | HOST_DISK_USB => used_by_the_host(subject),
         "seat-input" => {
-            let Found::Unknown(whose) = is_at_the_seat(subject) else {
+            let Match::Unknown(whose) = is_at_the_seat(subject) else {
                 return None;
             };
             let reason = format!("udevd has not processed {whose}, which counts as protected until then");
@@ -306,13 +306,13 @@ fn fits(pattern: &str, name: &str) -> bool {
 }
 
 /// Protects a disk's own nodes: they give access to the disk.
-fn is_used_by_the_host(subject: &Subject<'_>) -> Found {
+fn is_used_by_the_host(subject: &Subject<'_>) -> Match {
     yes_if(!is_usb_device(subject.device()) && used_by_the_host(subject).is_some())
 }
 
 /// Protects the node of a USB device: through it, a process can unbind the disk's driver and access
 /// the disk directly.
-fn has_a_disk_of_the_host(subject: &Subject<'_>) -> Found {
+fn has_a_disk_of_the_host(subject: &Subject<'_>) -> Match {
     yes_if(is_usb_device(subject.device()) && used_by_the_host(subject).is_some())
 }
 
@@ -348,7 +348,7 @@ fn used_by_the_host(subject: &Subject<'_>) -> Option<Because> {
 
 /// Classifies an input node by the capabilities of its own device; a hidraw or hiddev node by the
 /// devices of its HID interface; a USB node by all interfaces of its device.
-fn is_at_the_seat(subject: &Subject<'_>) -> Found {
+fn is_at_the_seat(subject: &Subject<'_>) -> Match {
     let device = subject.device();
     match device.subsystem.as_deref() {
         Some("input") if device.node.is_some() => is_seat_input(subject, device, false),
@@ -357,25 +357,25 @@ fn is_at_the_seat(subject: &Subject<'_>) -> Found {
                 .ancestors()
                 .iter()
                 .find(|above| matches!(above.subsystem.as_deref(), Some("hid" | "usb")));
-            owner.map_or(Found::No, |owner| reports_what_is_typed(subject, owner))
+            owner.map_or(Match::No, |owner| reports_what_is_typed(subject, owner))
         }
         // A USB device itself: its interfaces have no descriptors.
-        Some("usb") => classes(device).map_or(Found::No, |classes| is_typed_on(subject, device, &classes)),
-        _ => Found::No,
+        Some("usb") => classes(device).map_or(Match::No, |classes| is_typed_on(subject, device, &classes)),
+        _ => Match::No,
     }
 }
 
 /// A keyboard or mouse with a boot interface is known from the descriptors before any driver is
 /// bound. Other human interface devices are classified by their HID devices.
-fn is_typed_on(subject: &Subject<'_>, device: &Device, classes: &UsbClasses) -> Found {
+fn is_typed_on(subject: &Subject<'_>, device: &Device, classes: &UsbClasses) -> Match {
     if classes.is_keyboard_or_mouse() {
-        return Found::Yes;
+        return Match::Yes;
     }
     if !classes.has_hid() || classes.is_hub() {
-        return Found::No;
+        return Match::No;
     }
     if matches!(device.udev_state, UdevState::Pending | UdevState::Overdue) {
-        return Found::Unknown(device.syspath.clone());
+        return Match::Unknown(device.syspath.clone());
     }
     reports_what_is_typed(subject, device)
 }
@@ -384,7 +384,7 @@ fn is_typed_on(subject: &Subject<'_>, device: &Device, classes: &UsbClasses) -> 
 /// that are. A gamepad's touchpad does not count here: its reports show only what is played,
 /// because nobody uses it to type or point elsewhere. (The touchpad's own event node is still
 /// protected.)
-fn reports_what_is_typed(subject: &Subject<'_>, owner: &Device) -> Found {
+fn reports_what_is_typed(subject: &Subject<'_>, owner: &Device) -> Match {
     let at_or_below = || subject.inventory.at_or_below(&owner.syspath);
     let is_hid = |device: &&Device| device.subsystem.as_deref() == Some("hid");
     let says_so = |hid: &Device| {
@@ -395,7 +395,7 @@ fn reports_what_is_typed(subject: &Subject<'_>, owner: &Device) -> Found {
     yes_if(by_usage).or(|| {
         let inputs =
             at_or_below().filter(|below| below.subsystem.as_deref() == Some("input") && below.node.is_some());
-        Found::any(inputs.map(|input| {
+        Match::any(inputs.map(|input| {
             let mut above = subject.inventory.ancestors(&input.syspath);
             let is_gamepads = above.find(is_hid).is_some_and(|hid| {
                 let mut inputs = subject.inventory.at_or_below(&hid.syspath);
@@ -409,20 +409,20 @@ fn reports_what_is_typed(subject: &Subject<'_>, owner: &Device) -> Found {
 /// Whether an input node belongs to a keyboard or a pointing device. What the kernel reports is
 /// certain; udev may add to it. Where no udevd runs, the kernel's facts decide alone. A device that
 /// neither classifies counts as a keyboard.
-fn is_seat_input(subject: &Subject<'_>, device: &Device, without_touchpad: bool) -> Found {
+fn is_seat_input(subject: &Subject<'_>, device: &Device, without_touchpad: bool) -> Match {
     let mut above = subject.inventory.ancestors(&device.syspath);
     let found = above
         .find(|above| above.subsystem.as_deref() == Some("input"))
         .and_then(capabilities_of);
     let passes_as_touchpad = without_touchpad && found.is_some_and(|found| found.touchpad);
     if found.is_some_and(|found| found.keyboard || found.pointer || (found.touchpad && !without_touchpad)) {
-        return Found::Yes;
+        return Match::Yes;
     }
     let is = |key: &str| device.properties.get(key).is_some_and(|value| value == "1");
     match device.udev_state {
-        UdevState::Pending | UdevState::Overdue => Found::Unknown(device.syspath.clone()),
+        UdevState::Pending | UdevState::Overdue => Match::Unknown(device.syspath.clone()),
         UdevState::NoUdevd => yes_if(found.is_none()),
-        UdevState::Processed if found.is_none() && !is("ID_INPUT") => Found::Yes,
+        UdevState::Processed if found.is_none() && !is("ID_INPUT") => Match::Yes,
         UdevState::Processed => {
             let mut seat = SEAT
                 .into_iter()
@@ -437,7 +437,7 @@ fn capabilities_of(input: &Device) -> Option<InputCapabilities> {
 }
 
 /// A device without readable descriptors may be a hub, so it counts as one.
-fn is_hub(subject: &Subject<'_>) -> Found {
+fn is_hub(subject: &Subject<'_>) -> Match {
     let device = subject.device();
     let hub = || classes(device).is_none_or(|classes| classes.is_hub());
     yes_if(is_usb_device(device) && device.node.is_some() && hub())
@@ -447,6 +447,6 @@ fn classes(device: &Device) -> Option<UsbClasses> {
     UsbClasses::from_text(device.attribute(DESCRIPTORS)?)
 }
 
-fn yes_if(it_is: bool) -> Found {
-    if it_is { Found::Yes } else { Found::No }
+fn yes_if(it_is: bool) -> Match {
+    if it_is { Match::Yes } else { Match::No }
 }

@@ -13,7 +13,7 @@ use super::subject::Subject;
 use crate::model::device::Access;
 use crate::model::remote::address::{RemoteDevice, ServerDevice};
 use crate::model::request::entry::RequestEntry;
-use crate::model::request::selector::{Chain, DeviceSelector, Found, Glob, SelectorError};
+use crate::model::request::selector::{Chain, DeviceSelector, Glob, Match, SelectorError};
 
 /// A rule in the configuration: an element of `[[policy.allow]]` or `[[policy.deny]]`.
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
@@ -242,20 +242,20 @@ impl Rule {
     }
 
     /// Whether the rule matches this device by any of its names: for deny rules.
-    pub fn finds(&self, subject: &Subject<'_>) -> Found {
+    pub fn finds(&self, subject: &Subject<'_>) -> Match {
         self.finds_in(subject.chain())
     }
 
     /// Whether the rule matches the device by its names in sysfs alone: for allow rules, because
     /// the path of a static node comes from the request.
-    pub fn finds_in_sysfs(&self, subject: &Subject<'_>) -> Found {
+    pub fn finds_in_sysfs(&self, subject: &Subject<'_>) -> Match {
         subject
             .in_sysfs()
-            .map_or(Found::No, |chain| self.finds_in(&chain))
+            .map_or(Match::No, |chain| self.finds_in(&chain))
     }
 
-    fn finds_in(&self, chain: &Chain<'_>) -> Found {
-        Found::any(self.devices.iter().map(|devices| devices.matches(chain)))
+    fn finds_in(&self, chain: &Chain<'_>) -> Match {
+        Match::any(self.devices.iter().map(|devices| devices.matches(chain)))
     }
 }
 

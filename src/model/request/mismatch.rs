@@ -5,7 +5,7 @@
 use crate::model::device::Device;
 use crate::model::device::inventory::Inventory;
 use crate::model::quoting::shown;
-use crate::model::request::selector::{Chain, DeviceSelector, Found, Selector, Term};
+use crate::model::request::selector::{Chain, DeviceSelector, Match, Selector, Term};
 
 /// How many characters of a serial number are shown.
 const SHOWN_SERIAL: usize = 64;
@@ -31,7 +31,7 @@ impl DeviceSelector {
         let is_had = |term: &&Term| {
             inventory
                 .iter()
-                .any(|device| term.selector.found(device) != Found::No)
+                .any(|device| term.selector.found(device) != Match::No)
         };
         let absent: Vec<String> = positive()
             .filter(|term| !is_had(term))
@@ -47,12 +47,12 @@ impl DeviceSelector {
             let failing = self
                 .terms()
                 .iter()
-                .filter(|term| term.found(&chain) != Found::Yes);
+                .filter(|term| term.found(&chain) != Match::Yes);
             failing.count()
         };
         let device = inventory
             .iter()
-            .filter(|device| self.names_itself(device) != Found::No)
+            .filter(|device| self.names_itself(device) != Match::No)
             .min_by_key(failing)?;
         Some(match self.why_not(&inventory.chain(device)) {
             Some(reason) => format!("the nearest is {}: {reason}", device.syspath),
@@ -71,14 +71,14 @@ impl DeviceSelector {
 impl Term {
     fn why_not(&self, chain: &Chain<'_>) -> Option<String> {
         match (self.found(chain), self.negated) {
-            (Found::Yes, _) => None,
-            (Found::Unknown(whose), _) => Some(format!(
+            (Match::Yes, _) => None,
+            (Match::Unknown(whose), _) => Some(format!(
                 "{self} is not decided: udevd has not processed {whose} yet"
             )),
-            (Found::No, false) => Some(format!("{self} does not match the device or any of its parents")),
-            (Found::No, true) => {
+            (Match::No, false) => Some(format!("{self} does not match the device or any of its parents")),
+            (Match::No, true) => {
                 let selector = &self.selector;
-                let is_it = |device: &&&Device| selector.found(device) == Found::Yes;
+                let is_it = |device: &&&Device| selector.found(device) == Match::Yes;
                 let parent = chain.parents().iter().find(is_it);
                 Some(
                     match chain

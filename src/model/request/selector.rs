@@ -17,7 +17,7 @@ use std::path::PathBuf;
 
 pub use error::{MAX_PARENTS, MAX_TERMS, SelectorError};
 pub(super) use error::{did_you_mean, did_you_mean_owned};
-pub use evaluation::{Chain, Found};
+pub use evaluation::{Chain, Match};
 pub(super) use grammar::{lowrisc_selector, parse_usb_id};
 pub use path::PathFault;
 pub use pattern::{Glob, PathRegex};

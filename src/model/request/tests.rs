@@ -539,7 +539,7 @@ fn a_character_device_is_attached_when_it_matches_for_certain_and_a_block_device
         (
             matches!(
                 request.gives(&device.syspath, device, &inventory),
-                Found::Unknown(_)
+                Match::Unknown(_)
             ),
             request.awaits_udev(device),
         )
@@ -571,7 +571,7 @@ fn a_character_device_is_attached_when_it_matches_for_certain_and_a_block_device
             .unwrap();
         assert_eq!(
             request(text).gives(&device.syspath, device, &inventory),
-            Found::Yes,
+            Match::Yes,
             "{text} {node}"
         );
         assert!(!request(text).awaits_udev(device), "{text} {node}");
@@ -622,7 +622,7 @@ fn any_of_several_only_options_may_match() {
         let options = request(text).options;
         let nodes = devices
             .iter()
-            .filter(|device| device.node.is_some() && options.admits(&[device]) == Found::Yes);
+            .filter(|device| device.node.is_some() && options.admits(&[device]) == Match::Yes);
         nodes.map(|device| device.syspath.name()).collect::<Vec<_>>()
     };
     assert_eq!(admitted("usb:2341;only=subsystem:tty"), ["ttyACM0"]);

@@ -26,7 +26,7 @@ use crate::model::device::recorded::{before_udev, disk_with_partitions, hub_with
 use crate::model::device::{Access, DevKind, DevNum, Device, SysPath, UdevState};
 use crate::model::oci::ProcessUser;
 use crate::model::plan::admission::{Admissions, Decision};
-use crate::model::plan::attachment::{Attachments, Found, NodeCreator, NodeSpec};
+use crate::model::plan::attachment::{Attachments, NodeCreator, NodeSpec, PathState};
 use crate::model::plan::{Current, NotAttached, Plan, Planner, Reason, Step, plan, still_due};
 use crate::model::policy::Denial;
 use crate::model::request::entry::{Origin, RequestEntry};

@@ -5,7 +5,7 @@ use oci_hotplug::model::request::annotations::read_list;
 use oci_hotplug::model::request::class::Classes;
 use oci_hotplug::model::request::entry::Origin;
 use oci_hotplug::model::request::facts_needed::FactsNeeded;
-use oci_hotplug::model::request::selector::Found;
+use oci_hotplug::model::request::selector::Match;
 use oci_hotplug::model::request::{
     ListItem, MAX_GRACE, MAX_REQUESTS, MAX_TEXT, Request, parse_lowrisc_devices, parse_request_list,
     parse_requests,
@@ -84,9 +84,9 @@ fn is_sound(request: &Request, length: usize) {
         for selector in request.selectors() {
             let named = selector.names(device, || inventory.chain(device));
             let matches = selector.matches(&inventory.chain(device));
-            assert!(named != Found::Yes || matches == Found::Yes, "{matches:?}");
+            assert!(named != Match::Yes || matches == Match::Yes, "{matches:?}");
             let reason = selector.why_not(&inventory.chain(device));
-            assert_eq!(reason.is_none(), matches == Found::Yes);
+            assert_eq!(reason.is_none(), matches == Match::Yes);
         }
         request.gives(&device.syspath, device, &inventory);
         request.awaits_udev(device);

@@ -193,7 +193,7 @@ fn the_requests_do_not_depend_on_the_device_and_fixed_extras_are_given_if_they_e
     let mut now = snapshot(exports("lab", &[("1-1", 0x0403, 0x6001)]));
     let before = resources::resources(&definitions, &snapshot(Exports::new()), &mut Names::default());
     for path in ["/dev/net/tun", "/dev/ttyUSB0"] {
-        now.paths.insert(path.into(), Found::Device);
+        now.paths.insert(path.into(), PathKind::Device);
     }
     // A local adapter with the name that the remote one may get.
     now.inventory = Inventory::new(hub_with_two_adapters());

@@ -7,7 +7,7 @@ fn named(request: &str, devices: &[Device]) -> Option<String> {
     let inventory = Inventory::new(devices.to_vec());
     let given = inventory
         .iter()
-        .filter(|device| request.options.admits(&[device]) != Found::No);
+        .filter(|device| request.options.admits(&[device]) != Match::No);
     let chosen = of_request(&request, given, &inventory)?;
     Some(chosen.node.as_ref()?.path.display().to_string())
 }

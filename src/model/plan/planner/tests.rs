@@ -309,7 +309,7 @@ fn a_reserved_device_is_not_selected_and_the_devices_beside_it_are() {
     let anothers = adapters
         .find(|device| {
             let is_adapter = "usb:0403:6001".parse::<Request>().unwrap();
-            is_adapter.selector.names_itself(device) == Found::Yes
+            is_adapter.selector.names_itself(device) == Match::Yes
         })
         .unwrap();
     let requests = ["usb:0403:6001", "parent-of:usb:0403:6001", "subsystem:tty"];

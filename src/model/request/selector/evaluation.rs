@@ -11,7 +11,7 @@ use crate::model::device::{Device, SysPath, UdevState};
 
 /// Whether something matches, as far as the facts are known.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Found {
+pub enum Match {
     /// It does not match, whatever facts udevd delivers.
     No,
     /// It depends on facts of this device that udevd has not delivered yet.
@@ -19,47 +19,47 @@ pub enum Found {
     Yes,
 }
 
-impl Found {
+impl Match {
     /// Whether one of the two matches.
-    pub fn or(self, other: impl FnOnce() -> Found) -> Found {
+    pub fn or(self, other: impl FnOnce() -> Match) -> Match {
         match self {
-            Found::Yes => Found::Yes,
-            Found::No => other(),
-            Found::Unknown(whose) => match other() {
-                Found::Yes => Found::Yes,
-                _ => Found::Unknown(whose),
+            Match::Yes => Match::Yes,
+            Match::No => other(),
+            Match::Unknown(whose) => match other() {
+                Match::Yes => Match::Yes,
+                _ => Match::Unknown(whose),
             },
         }
     }
 
     /// Whether both match.
-    pub fn and(self, other: impl FnOnce() -> Found) -> Found {
+    pub fn and(self, other: impl FnOnce() -> Match) -> Match {
         match self {
-            Found::No => Found::No,
-            Found::Yes => other(),
-            Found::Unknown(whose) => match other() {
-                Found::No => Found::No,
-                _ => Found::Unknown(whose),
+            Match::No => Match::No,
+            Match::Yes => other(),
+            Match::Unknown(whose) => match other() {
+                Match::No => Match::No,
+                _ => Match::Unknown(whose),
             },
         }
     }
 
     /// The opposite.
     #[allow(clippy::should_implement_trait)]
-    pub fn not(self) -> Found {
+    pub fn not(self) -> Match {
         match self {
-            Found::No => Found::Yes,
-            Found::Yes => Found::No,
+            Match::No => Match::Yes,
+            Match::Yes => Match::No,
             unknown => unknown,
         }
     }
 
     /// Whether at least one matches.
-    pub fn any(all: impl IntoIterator<Item = Found>) -> Found {
-        let mut found = Found::No;
+    pub fn any(all: impl IntoIterator<Item = Match>) -> Match {
+        let mut found = Match::No;
         for one in all {
             found = found.or(|| one);
-            if found == Found::Yes {
+            if found == Match::Yes {
                 break;
             }
         }
@@ -67,11 +67,11 @@ impl Found {
     }
 
     /// Whether all match.
-    pub fn all(all: impl IntoIterator<Item = Found>) -> Found {
-        let mut found = Found::Yes;
+    pub fn all(all: impl IntoIterator<Item = Match>) -> Match {
+        let mut found = Match::Yes;
         for one in all {
             found = found.and(|| one);
-            if found == Found::No {
+            if found == Match::No {
                 break;
             }
         }
@@ -156,19 +156,19 @@ const LINK_PLACES: [&str; 9] = [
 
 impl Selector {
     /// Whether this matches the device itself. Where no udevd runs, udev's facts count as absent.
-    pub fn found(&self, device: &Device) -> Found {
+    pub fn found(&self, device: &Device) -> Match {
         self.found_when(device, device.udev_state >= UdevState::NoUdevd)
     }
 
-    fn found_when(&self, device: &Device, is_complete: bool) -> Found {
-        let unknown = || Found::Unknown(device.syspath.clone());
+    fn found_when(&self, device: &Device, is_complete: bool) -> Match {
+        let unknown = || Match::Unknown(device.syspath.clone());
         match self.decided_by(device) {
-            Some(stage) if is_complete || device.udev_state >= stage => Found::Yes,
+            Some(stage) if is_complete || device.udev_state >= stage => Match::Yes,
             Some(_) => unknown(),
-            None if is_complete || !self.needs_udev() => Found::No,
+            None if is_complete || !self.needs_udev() => Match::No,
             None => match self {
                 // Only nodes have links.
-                Self::DevNode(_) | Self::Glob(_) | Self::Regex(_) if device.node.is_none() => Found::No,
+                Self::DevNode(_) | Self::Glob(_) | Self::Regex(_) if device.node.is_none() => Match::No,
                 _ => unknown(),
             },
         }
@@ -204,36 +204,36 @@ impl Selector {
     }
 
     /// Whether this matches one of these devices.
-    pub fn found_in(&self, devices: &[&Device]) -> Found {
-        Found::any(devices.iter().map(|device| self.found(device)))
+    pub fn found_in(&self, devices: &[&Device]) -> Match {
+        Match::any(devices.iter().map(|device| self.found(device)))
     }
 }
 
 impl Term {
     /// Whether the term matches a device with these parents.
-    pub fn found(&self, chain: &Chain<'_>) -> Found {
+    pub fn found(&self, chain: &Chain<'_>) -> Match {
         let selector = &self.selector;
         let complete = match chain.is_strict && selector.needs_udevd() {
             true => UdevState::Processed,
             false => UdevState::NoUdevd,
         };
         let all = chain.all().iter();
-        let found = Found::any(all.map(|device| selector.found_when(device, device.udev_state >= complete)));
+        let found = Match::any(all.map(|device| selector.found_when(device, device.udev_state >= complete)));
         if self.negated {
             return found.not();
         }
         let claims = |device: &&Device| device.lost_links.iter().any(|link| selector.is_by_path(link));
         found.or(|| match chain.counts_claims && chain.all().iter().any(claims) {
-            true => Found::Yes,
-            false => Found::No,
+            true => Match::Yes,
+            false => Match::No,
         })
     }
 }
 
 impl DeviceSelector {
     /// Whether all terms match a device with these parents. Ignores `parent-of:`.
-    pub fn matches(&self, chain: &Chain<'_>) -> Found {
-        Found::all(self.terms.iter().map(|term| term.found(chain)))
+    pub fn matches(&self, chain: &Chain<'_>) -> Match {
+        Match::all(self.terms.iter().map(|term| term.found(chain)))
     }
 
     /// Whether the terms name a device: all of them match it or its parents, and at least one that
@@ -241,10 +241,10 @@ impl DeviceSelector {
     /// device.)
     ///
     /// `chain` is called only if the device itself does not decide: most devices match no term.
-    pub fn names<'a>(&self, device: &Device, chain: impl FnOnce() -> Chain<'a>) -> Found {
+    pub fn names<'a>(&self, device: &Device, chain: impl FnOnce() -> Chain<'a>) -> Match {
         let named = self.names_itself(device);
-        if named == Found::No {
-            return Found::No;
+        if named == Match::No {
+            return Match::No;
         }
         if let [_] = self.terms[..] {
             return named;
@@ -256,20 +256,20 @@ impl DeviceSelector {
     /// Whether at least one term that is not negated matches the device itself under this very
     /// name. A term that matches the device with a static node's number makes that device a root,
     /// but not the static node.
-    pub fn names_itself(&self, device: &Device) -> Found {
+    pub fn names_itself(&self, device: &Device) -> Match {
         let positive = self.terms.iter().filter(|term| !term.negated);
-        Found::any(positive.map(|term| term.selector.found(device)))
+        Match::any(positive.map(|term| term.selector.found(device)))
     }
 
     /// Whether a device at or below a root stays in the request: no negated term matches it or one
     /// of its parents. With `parent-of:`, the terms are about the device that leads to the parent,
     /// and everything below the parent stays.
-    pub fn leaves<'a>(&self, chain: impl FnOnce() -> Chain<'a>) -> Found {
+    pub fn leaves<'a>(&self, chain: impl FnOnce() -> Chain<'a>) -> Match {
         if self.parents > 0 || !self.terms.iter().any(|term| term.negated) {
-            return Found::Yes;
+            return Match::Yes;
         }
         let chain = chain();
         let negated = self.terms.iter().filter(|term| term.negated);
-        Found::all(negated.map(|term| term.found(&chain)))
+        Match::all(negated.map(|term| term.found(&chain)))
     }
 }

@@ -24,7 +24,7 @@ fn matching<'d>(devices: &'d [Device], text: &str) -> Vec<&'d str> {
     let (selector, inventory) = (selector(text), Inventory::new(devices.to_vec()));
     let found = devices.iter().filter(|device| {
         let known = inventory.get(&device.syspath).unwrap();
-        selector.names(known, || inventory.chain(known)) == Found::Yes
+        selector.names(known, || inventory.chain(known)) == Match::Yes
     });
     found.map(|device| device.syspath.name()).collect()
 }
@@ -47,7 +47,7 @@ fn nodes<'d>(devices: &'d [Device], text: &str) -> Vec<&'d str> {
 }
 
 /// Whether a selector matches a device without parents.
-fn alone(device: &Device, text: &str) -> Found {
+fn alone(device: &Device, text: &str) -> Match {
     selector(text).names(device, || Chain::new(&[device], []))
 }
 
@@ -80,7 +80,7 @@ fn usb_ids_without_a_kind_get_their_own_message() {
 fn only_a_device_with_a_node_waits_for_its_links() {
     let mut device = Device::new(SysPath::new("/sys/devices/hub"));
     for text in ["devnode:/dev/x", "glob:/dev/x*", "regex:x"] {
-        assert_eq!(alone(&device, text), Found::No, "{text}");
+        assert_eq!(alone(&device, text), Match::No, "{text}");
     }
     device.node = Some(DevNode {
         path: "/dev/y".into(),
@@ -93,7 +93,7 @@ fn only_a_device_with_a_node_waits_for_its_links() {
     for text in ["devnode:/dev/x", "glob:/dev/x*", "regex:x"] {
         assert_eq!(
             alone(&device, text),
-            Found::Unknown(device.syspath.clone()),
+            Match::Unknown(device.syspath.clone()),
             "{text}"
         );
     }
@@ -105,9 +105,9 @@ fn with_parent_of_a_negated_term_is_about_the_device_that_leads_to_the_parent() 
     secret.tags.insert("secret".into());
     secret.udev_state = UdevState::Processed;
     let leaves = |text: &str| selector(text).leaves(|| Chain::new(&[&secret], []));
-    assert_eq!(leaves("subsystem:tty&!tag:secret"), Found::No);
-    assert_eq!(leaves("parent-of:subsystem:tty&!tag:secret"), Found::Yes);
-    assert_eq!(leaves("subsystem:tty"), Found::Yes);
+    assert_eq!(leaves("subsystem:tty&!tag:secret"), Match::No);
+    assert_eq!(leaves("parent-of:subsystem:tty&!tag:secret"), Match::Yes);
+    assert_eq!(leaves("subsystem:tty"), Match::Yes);
 }
 
 #[test]
@@ -417,7 +417,7 @@ fn an_interface_is_not_a_usb_device_whatever_its_attributes_are() {
 fn hex_ids_of_the_device_may_be_in_upper_case() {
     let mut device = recorded::named(&recorded::root_hubs(), "usb1").clone();
     device.attributes.insert("idVendor".to_owned(), "1D6B".to_owned());
-    assert_eq!(alone(&device, "usb:1d6b:0002"), Found::Yes);
+    assert_eq!(alone(&device, "usb:1d6b:0002"), Match::Yes);
 }
 
 #[test]
@@ -476,11 +476,11 @@ fn a_path_that_leads_to_a_device_selects_it() {
     assert_eq!(matching(&devices, "syspath:/sys/class/block/sda"), ["sda"]);
     assert_eq!(matching(&devices, "devnode:/dev/my-disk"), ["sda"]);
     let disk = recorded::named(&devices, "sda").clone();
-    assert_eq!(alone(&disk, "devnode:/dev/my-disk"), Found::Yes);
+    assert_eq!(alone(&disk, "devnode:/dev/my-disk"), Match::Yes);
     let disk = recorded::before_udev(disk);
-    let unknown = Found::Unknown(disk.syspath.clone());
+    let unknown = Match::Unknown(disk.syspath.clone());
     assert_eq!(alone(&disk, "devnode:/dev/my-disk"), unknown);
-    assert_eq!(alone(&disk, "syspath:/sys/class/block/sda"), Found::Yes);
+    assert_eq!(alone(&disk, "syspath:/sys/class/block/sda"), Match::Yes);
     // An alias that another request uses for the device does not match.
     assert_eq!(matching(&devices, "glob:my-*"), [""; 0]);
 }
@@ -496,8 +496,8 @@ fn a_static_node_is_selected_by_its_path() {
             minor: 229,
         },
     });
-    assert_eq!(alone(&device, "node:/dev/fuse"), Found::Yes);
-    assert_eq!(alone(&device, "node:/dev/net/tun"), Found::No);
+    assert_eq!(alone(&device, "node:/dev/fuse"), Match::Yes);
+    assert_eq!(alone(&device, "node:/dev/net/tun"), Match::No);
 }
 
 #[test]
@@ -505,29 +505,29 @@ fn sysfs_facts_are_decided_by_the_kernel_and_the_rest_by_udev() {
     let devices = recorded::hub_with_two_adapters();
     let tty = recorded::with_node(&devices, "/dev/ttyUSB0");
     let early = recorded::before_udev(tty.clone());
-    let unknown = || Found::Unknown(tty.syspath.clone());
+    let unknown = || Match::Unknown(tty.syspath.clone());
     for (text, after, before) in [
-        ("subsystem:tty", Found::Yes, Found::Yes),
-        ("devnode:/dev/ttyUSB0", Found::Yes, Found::Yes),
-        ("glob:ttyUSB*", Found::Yes, Found::Yes),
-        ("regex:USB", Found::Yes, Found::Yes),
-        ("glob:serial/by-id/*", Found::Yes, unknown()),
-        ("regex:by-id", Found::Yes, unknown()),
-        ("tag:systemd", Found::Yes, unknown()),
-        ("property:ID_BUS=usb", Found::Yes, unknown()),
-        ("subsystem:tty&tag:systemd", Found::Yes, unknown()),
-        ("subsystem:tty&!driver:x", Found::Yes, Found::Yes),
-        ("subsystem:tty&!tag:other", Found::Yes, unknown()),
-        ("subsystem:tty&!tag:systemd", Found::No, unknown()),
-        ("subsystem:tty&!glob:serial/*/*", Found::No, unknown()),
-        ("subsystem:tty&!subsystem:tty", Found::No, Found::No),
-        ("subsystem:net", Found::No, Found::No),
+        ("subsystem:tty", Match::Yes, Match::Yes),
+        ("devnode:/dev/ttyUSB0", Match::Yes, Match::Yes),
+        ("glob:ttyUSB*", Match::Yes, Match::Yes),
+        ("regex:USB", Match::Yes, Match::Yes),
+        ("glob:serial/by-id/*", Match::Yes, unknown()),
+        ("regex:by-id", Match::Yes, unknown()),
+        ("tag:systemd", Match::Yes, unknown()),
+        ("property:ID_BUS=usb", Match::Yes, unknown()),
+        ("subsystem:tty&tag:systemd", Match::Yes, unknown()),
+        ("subsystem:tty&!driver:x", Match::Yes, Match::Yes),
+        ("subsystem:tty&!tag:other", Match::Yes, unknown()),
+        ("subsystem:tty&!tag:systemd", Match::No, unknown()),
+        ("subsystem:tty&!glob:serial/*/*", Match::No, unknown()),
+        ("subsystem:tty&!subsystem:tty", Match::No, Match::No),
+        ("subsystem:net", Match::No, Match::No),
     ] {
         assert_eq!(alone(tty, text), after, "{text} after udev");
         assert_eq!(alone(&early, text), before, "{text} before udev");
     }
     let adapter = recorded::before_udev(recorded::named(&devices, "1-1.1").clone());
-    assert_eq!(alone(&adapter, "usb:0403:6001:A"), Found::Yes);
+    assert_eq!(alone(&adapter, "usb:0403:6001:A"), Match::Yes);
 }
 
 /// Case README 5. Case README 25.
@@ -599,13 +599,13 @@ fn an_unprocessed_parent_leaves_a_negated_term_undecided() {
     let tty = recorded::with_node(&devices, "/dev/ttyUSB1");
     let parent = recorded::named(&devices, "1-1.2").syspath.clone();
     let found = |text: &str| selector(text).names(tty, || inventory.chain(tty));
-    assert_eq!(found("subsystem:tty&!tag:secret"), Found::Unknown(parent.clone()));
-    assert_eq!(found("subsystem:tty&tag:systemd"), Found::Yes);
+    assert_eq!(found("subsystem:tty&!tag:secret"), Match::Unknown(parent.clone()));
+    assert_eq!(found("subsystem:tty&tag:systemd"), Match::Yes);
     assert_eq!(
         found("subsystem:tty&property:ID_VENDOR=x"),
-        Found::Unknown(parent)
+        Match::Unknown(parent)
     );
-    assert_eq!(found("subsystem:net&!tag:secret"), Found::No);
+    assert_eq!(found("subsystem:net&!tag:secret"), Match::No);
 }
 
 /// Case README 5.
@@ -790,18 +790,18 @@ proptest! {
         let selector = selector(&text);
         for device in inventory.iter() {
             let own = inventory.chain(device);
-            let is_root = |device: &Device| selector.names(device, || inventory.chain(inventory.get(&device.syspath).unwrap())) == Found::Yes;
+            let is_root = |device: &Device| selector.names(device, || inventory.chain(inventory.get(&device.syspath).unwrap())) == Match::Yes;
             let below_a_root = own.all().iter().any(|device| is_root(device));
             let left = selector.leaves(|| inventory.chain(device));
-            let given = below_a_root && left == Found::Yes;
-            prop_assert_eq!(given, selector.matches(&own) == Found::Yes, "{} {}", text, device.syspath);
+            let given = below_a_root && left == Match::Yes;
+            prop_assert_eq!(given, selector.matches(&own) == Match::Yes, "{} {}", text, device.syspath);
             // A result is unknown only because of a device of the chain that udevd has not
             // processed.
-            if let Found::Unknown(whose) = selector.matches(&own) {
+            if let Match::Unknown(whose) = selector.matches(&own) {
                 let whose = own.all().iter().find(|device| device.syspath == whose);
                 prop_assert!(whose.is_some_and(|device| device.udev_state == UdevState::Pending));
             }
-            prop_assert_eq!(selector.why_not(&own).is_none(), selector.matches(&own) == Found::Yes);
+            prop_assert_eq!(selector.why_not(&own).is_none(), selector.matches(&own) == Match::Yes);
         }
     }
 }

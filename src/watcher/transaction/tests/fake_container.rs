@@ -59,7 +59,7 @@ impl FakeContainer {
 impl Effects for FakeContainer {
     type Error = Refusal;
 
-    fn find_node(&mut self, path: &Path, node: &NodeSpec) -> Result<Found, Refusal> {
+    fn find_node(&mut self, path: &Path, node: &NodeSpec) -> Result<PathState, Refusal> {
         self.is_entered();
         let there = self
             .nodes
@@ -67,18 +67,18 @@ impl Effects for FakeContainer {
             .map(|node| node.num)
             .or(self.theirs.get(path).copied());
         Ok(match there {
-            None => Found::Vacant,
-            Some(num) if num == node.num => Found::Same,
-            Some(_) => Found::Other,
+            None => PathState::Vacant,
+            Some(num) if num == node.num => PathState::Same,
+            Some(_) => PathState::Other,
         })
     }
 
-    fn find_link(&mut self, link: &Path, target: &Path) -> Result<Found, Refusal> {
+    fn find_link(&mut self, link: &Path, target: &Path) -> Result<PathState, Refusal> {
         self.is_entered();
         Ok(match self.links.get(link).or(self.their_links.get(link)) {
-            None => Found::Vacant,
-            Some(there) if there == target => Found::Same,
-            Some(_) => Found::Other,
+            None => PathState::Vacant,
+            Some(there) if there == target => PathState::Same,
+            Some(_) => PathState::Other,
         })
     }
 

@@ -1,19 +1,18 @@
 //! `oci-hotplug allow`: rules of the policy, each a file in `config.d`.
 
+mod report;
 mod written;
 
 use std::io::Write;
-use std::path::PathBuf;
 
 use anyhow::{Result, bail};
 use clap::Args;
-use serde_json::{Value, json};
 
+use self::report::report;
+use self::written::PREFIX;
 use super::drop_in;
 use super::error::Usage;
-use super::reload::{self, Reloaded};
-use super::render::json::write_json;
-use super::render::table::print_line;
+use super::reload;
 use super::request_word::request_text;
 use crate::host::config::Config;
 use crate::host::state::registry::Registry;
@@ -23,9 +22,6 @@ use crate::model::quoting::{shell_quoted, slug, split_unescaped, visible};
 use crate::model::request::Request;
 use crate::model::request::entry::{Origin, RequestEntry};
 use crate::model::request::selector::DeviceSelector;
-
-/// How the names of our files begin.
-const PREFIX: &str = "allow-";
 
 /// The longest part of a file's name that is made from the selectors, in bytes.
 const MAX_SLUG: usize = 60;
@@ -178,39 +174,6 @@ fn text(selectors: &[String], access: Option<Access>, reason: Option<&str>) -> S
         text += &format!("reason = {}\n", drop_in::quoted(reason));
     }
     text
-}
-
-fn report(
-    selectors: &[String],
-    access: Access,
-    file: Option<PathBuf>,
-    result: &str,
-    reloaded: &[Reloaded],
-    as_json: bool,
-) -> Result<()> {
-    let mut out = std::io::stdout().lock();
-    if as_json {
-        let containers: Vec<Value> = reloaded.iter().map(Reloaded::to_json).collect();
-        let whole = json!({
-            "devices": selectors, "access": access.to_string(), "file": file, "result": result,
-            "containers": containers,
-        });
-        write_json(&mut out, &whole)?;
-        return Ok(());
-    }
-    let what = selectors.join(", ");
-    match file {
-        Some(file) => print_line!(out, "{what}, access {access}: {result} {}", file.display())?,
-        None => print_line!(
-            out,
-            "{what}, access {access}: unchanged, a rule already allows it"
-        )?,
-    }
-    if !reloaded.is_empty() {
-        writeln!(out)?;
-        reload::write(&mut out, reloaded)?;
-    }
-    Ok(())
 }
 
 #[cfg(test)]

@@ -7,7 +7,7 @@ use anyhow::{Result, bail};
 use serde::Deserialize;
 use serde_json::{Value, json};
 
-use super::{PREFIX, report};
+use super::report::report;
 use crate::cli::drop_in;
 use crate::cli::reload;
 use crate::cli::render::json::write_json_list;
@@ -15,6 +15,9 @@ use crate::cli::render::table::{self, print_line};
 use crate::host::config::Config;
 use crate::host::state::registry::Registry;
 use crate::model::device::Access;
+
+/// How the names of our files begin.
+pub(super) const PREFIX: &str = "allow-";
 
 /// The part of a written file that is read again.
 #[derive(Deserialize)]

@@ -24,7 +24,7 @@ fn foreign_text_forges_no_line_and_moves_no_cursor_whatever_verb_shows_it() {
     std::fs::write(&path, text.replace("\"/b\"", &hostile)).expect("write the record");
     hostile_watcher(&dir);
     let event = format!(
-        "2026-11-21T14:13:38.939211Z oci-hotplug-watcher[77]  WARN {} container=\"alpha\" event=\"refused\" device=\"\" node={HOSTILE:?}\n",
+        "2026-11-21T14:13:38.939211Z oci-hotplug-watcher[77]  WARN {} container=\"alpha\" event=\"denied\" device=\"\" node={HOSTILE:?}\n",
         HOSTILE.replace('\n', " ")
     );
     std::fs::write(configured.state_dir().join("oci-hotplug.log"), event).expect("write the log");

@@ -17,7 +17,7 @@ impl Host {
         let configured = Configured::new("");
         hostile_watcher(&record(&configured.state_dir(), "alpha", 1));
         record(&configured.state_dir(), "gone", 1);
-        let event = "2026-11-21T14:13:38.939211Z oci-hotplug-watcher[77]  WARN no container=\"alpha\" event=\"refused\" device=\"\" node=\"/dev/x\"\n";
+        let event = "2026-11-21T14:13:38.939211Z oci-hotplug-watcher[77]  WARN no container=\"alpha\" event=\"denied\" device=\"\" node=\"/dev/x\"\n";
         std::fs::write(configured.state_dir().join("oci-hotplug.log"), event).expect("write the log");
         let cdi = configured.scratch.path().join("cdi");
         std::fs::create_dir(&cdi).expect("a directory for CDI specs");

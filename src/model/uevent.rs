@@ -16,7 +16,7 @@ use std::path::{Path, PathBuf};
 
 use crate::model::device::Device;
 
-/// What is told of a device.
+/// What an event reports of a device.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum UeventAction {
     /// The device came.
@@ -108,7 +108,7 @@ pub fn kernel_message(
 ///
 /// `node` is the path of the device's node in the container where it differs from the host's.
 /// libudev drops messages whose SEQNUM is 0 (sd-device, `device_new_from_nulstr`), so a `seqnum` of
-/// 0 is told as 1.
+/// 0 is sent as 1.
 pub fn udev_message(action: UeventAction, device: &Device, node: Option<&Path>, seqnum: u64) -> Vec<u8> {
     let mut properties: BTreeMap<String, String> = device
         .properties

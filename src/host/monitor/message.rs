@@ -81,7 +81,7 @@ fn syspath_of(devpath: &str) -> Option<SysPath> {
     named.then(|| SysPath::new(format!("/sys{devpath}")))
 }
 
-/// Reads the text of a `uevent` file: lines `KEY=VALUE`. Bytes that are no UTF-8 are replaced,
+/// Reads the text of a `uevent` file: lines `KEY=VALUE`. Bytes that are not UTF-8 are replaced,
 /// other lines skipped.
 pub fn parse_uevent(text: &[u8]) -> Properties {
     String::from_utf8_lossy(text)

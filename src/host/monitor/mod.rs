@@ -121,8 +121,8 @@ impl DeviceMonitor {
             if self.needed.udev_of_all || is_linked {
                 self.complete_where(device, udevd_runs, &links);
             } else {
-                // Of the hundreds of devices only the few that are selected are ever asked for
-                // their properties, and those are completed: for the others they would be most of a
+                // Of the hundreds of devices only the few that are selected have their properties
+                // read, and those are completed: for the others they would be most of a
                 // watcher's memory.
                 device.properties.clear();
             }
@@ -162,7 +162,7 @@ impl DeviceMonitor {
         std::mem::take(&mut self.links_may_have_moved)
     }
 
-    /// A word of udevd's is overdue: whether it still runs is looked up anew.
+    /// udevd has not processed a device in time: checks again whether it still runs.
     pub fn doubt_udevd(&self) {
         self.udevd.look_again();
     }
@@ -193,8 +193,8 @@ impl DeviceMonitor {
     /// the same number, and none that is older than the device's removal or of a device that is not
     /// there (any more), or not under this number, comes at all.
     pub fn drain(&mut self) -> Vec<DeviceEvent> {
-        // udevd speaks after the kernel. So its socket is emptied first: for each message found
-        // there the kernel's is waiting already, and can be told before it.
+        // udevd sends after the kernel. So its socket is emptied first: for each message found
+        // there, the kernel's is waiting already, and can be reported before it.
         let udev = self.udev.receive(&mut self.buffer);
         let kernel = self.kernel.receive(&mut self.buffer);
         let mut events = Vec::with_capacity(kernel.messages.len() + udev.messages.len());

@@ -15,17 +15,17 @@ use super::links::HostLinks;
 use crate::model::device::event::DeviceEvent;
 use crate::model::device::{DevNode, DevNum, Device, STATIC_NODE, STATIC_NODES, SysPath, UdevState};
 
-/// How many wakes are heard between two of the looks that come each second. Whoever can change a
-/// watched directory all the time is not to keep us busy.
+/// How many wakes are handled between two polls, which come each second: a process that changes a
+/// watched directory without pause must not keep the watcher busy.
 const MAX_WAKES: u32 = 50;
 
-/// The nodes that are asked for, with the number that each had when it was last looked at.
+/// The requested nodes, with the number that each had at the last poll.
 #[derive(Default)]
 pub(super) struct StaticNodes {
-    /// Only where a node is asked for: a host has 128 of these for each user, and a watcher for
-    /// each container.
+    /// Only if a node is requested: a host has 128 of these for each user, and a watcher for each
+    /// container.
     inotify: Option<Inotify>,
-    /// Whether nobody has been told yet that there is a descriptor to wait on.
+    /// Whether the event loop does not know yet that there is a descriptor to wait on.
     is_news: bool,
     /// Wakes since the last look of the second's round.
     wakes: u32,
@@ -39,7 +39,7 @@ impl StaticNodes {
     /// Adds nodes to look after.
     ///
     /// Errors: the host's limit of inotify instances (fs.inotify.max_user_instances). The nodes are
-    /// looked after all the same, by looks alone.
+    /// followed anyway, by polls alone.
     pub fn add(&mut self, paths: &BTreeSet<PathBuf>) -> Result<(), MonitorError> {
         for path in paths {
             self.known.entry(path.clone()).or_insert(None);
@@ -110,7 +110,7 @@ impl StaticNodes {
             .filter_map(move |path| Some(device(path, links.number(path)?)))
     }
 
-    /// The look of the second's round, after which wakes count anew.
+    /// The poll of each second, after which wakes count from zero.
     pub fn poll(&mut self) -> Vec<DeviceEvent> {
         self.wakes = 0;
         // Where they can't be watched, the looks find them.

@@ -1,6 +1,6 @@
 //! Devices as sysfs has them at this moment: all with nodes and what is above them, or one.
 //!
-//! Must not know events nor udev. Reads no more than it is asked for: listing must cost a few
+//! Must not know events nor udev. Reads no more than is requested: listing must cost a few
 //! milliseconds.
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -157,7 +157,7 @@ impl SysFs {
             .collect()
     }
 
-    /// One attribute, or what its snapshot has of it where it is no text.
+    /// One attribute; from its snapshot if it is not text.
     fn attribute(&self, place: &str, name: &str) -> Option<String> {
         let file = |name: &str| self.file(&format!("{place}/{name}"));
         let whole = |name: &str| self.whole_file(&format!("{place}/{name}"));
@@ -403,7 +403,7 @@ mod tests {
         ];
         assert_eq!(
             names, expected,
-            "the glue directory tty and the node-less lo are no part of it"
+            "the glue directory tty and the node-less lo do not belong to it"
         );
     }
 

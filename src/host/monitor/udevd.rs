@@ -42,7 +42,7 @@ impl Udevd {
         }
     }
 
-    /// The next answer is looked up anew: one that was killed leaves the same file behind.
+    /// Makes the next query look again: a udevd that was killed leaves the same file behind.
     pub fn look_again(&self) {
         self.known.set(None);
     }

@@ -435,13 +435,13 @@ mod tests {
         #[test]
         fn after_each_transition_exactly_the_wanted_access_and_the_baseline_are_allowed(
             engine in proptest::collection::vec(any_rule(), 0..6),
-            wishes in proptest::collection::vec(any_grants(), 1..5),
+            grants in proptest::collection::vec(any_grants(), 1..5),
         ) {
             let mut kernel = Kernel(Vec::new());
             engine.into_iter().for_each(|rule| kernel.allow(rule));
             let baseline = kernel.0.clone();
             let mut held = GrantSet::new();
-            for wanted in wishes {
+            for wanted in grants {
                 let steps = v1_transition(&baseline, &kernel.0, &held, &wanted);
                 steps.iter().for_each(|step| kernel.write(*step));
                 held = v1_held(&held, &steps);

@@ -1,7 +1,7 @@
 //! The engine that started a container, and the container's name: from the bundle's path and the
 //! engine's annotations.
 //!
-//! For display only. Whoever wrote the annotations may have lied, so no decision depends on these
+//! For display only. The author of the annotations may have lied, so no decision depends on these
 //! values.
 
 use std::collections::BTreeMap;

@@ -19,7 +19,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::host::container::ContainerFacts;
 use crate::host::filter::cgroup::{Cgroup, Version};
-use crate::host::state::flock::{self, Lock};
+use crate::host::state::flock;
 use crate::host::state::record::RecordedInit;
 use crate::host::state::registry::Registry;
 
@@ -190,9 +190,10 @@ fn read(mut file: &File) -> Option<CgroupOwner> {
 
 /// Removes an owner file, unless another process has it locked to change it.
 fn remove_if(path: &Path, is_unwanted: impl Fn(Option<CgroupOwner>) -> bool) {
-    let Ok(file) = File::open(path) else { return };
-    let is_locked = matches!(flock::try_lock(&file, Lock::Exclusive), Ok(true));
-    if is_locked && flock::is_same_file(&file, path) && is_unwanted(read(&file)) {
+    let Ok(Some(file)) = flock::try_open_locked(path) else {
+        return;
+    };
+    if is_unwanted(read(&file)) {
         // A file that stays is swept later: without its container it is not valid.
         let _ = fs::remove_file(path);
     }

@@ -4,6 +4,7 @@
 
 use std::fs::{self, DirBuilder, File, OpenOptions};
 use std::io;
+use std::ops::Deref;
 use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt};
 use std::path::Path;
 use std::time::{Duration, Instant};
@@ -99,14 +100,50 @@ pub fn lock(file: &File, lock: Lock, deadline: Instant) -> io::Result<()> {
 ///
 /// # Errors
 /// [`io::ErrorKind::TimedOut`] at the deadline; else those of open(2), mkdir(2) and flock(2).
-pub fn open_locked(path: &Path, deadline: Instant) -> io::Result<File> {
+pub fn open_locked(path: &Path, deadline: Instant) -> io::Result<Locked> {
     loop {
         let file = open_or_create_in_dir(path)?;
         lock(&file, Lock::Exclusive, deadline)?;
+        let file = Locked(file);
         // The previous holder may have removed the file.
         if is_same_file(&file, path) {
             return Ok(file);
         }
+    }
+}
+
+/// Like [`open_locked`] for a file that exists; `None` if another process holds its lock, or has
+/// removed it. Never waits.
+///
+/// # Errors
+/// Those of open(2) and flock(2).
+pub fn try_open_locked(path: &Path) -> io::Result<Option<Locked>> {
+    let file = File::open(path)?;
+    if !try_lock(&file, Lock::Exclusive)? {
+        return Ok(None);
+    }
+    let file = Locked(file);
+    Ok(is_same_file(&file, path).then_some(file))
+}
+
+/// An open file with a lock that ends when this is dropped.
+///
+/// A lock belongs to the open file description, so that a child that is being started has it too
+/// until it calls exec (flock(2)). It is therefore released explicitly.
+#[derive(Debug)]
+pub struct Locked(File);
+
+impl Deref for Locked {
+    type Target = File;
+
+    fn deref(&self) -> &File {
+        &self.0
+    }
+}
+
+impl Drop for Locked {
+    fn drop(&mut self) {
+        let _ = FileExt::unlock(&self.0);
     }
 }
 
@@ -172,6 +209,26 @@ mod tests {
         assert_eq!(mode(&scratch.path().join("state")), 0o700);
         let error = open_or_create(&scratch.path().join("absent/one")).unwrap_err();
         assert_eq!(error.kind(), io::ErrorKind::NotFound);
+    }
+
+    #[test]
+    fn a_lock_ends_although_a_child_process_has_a_copy_of_its_descriptor() {
+        let scratch = tempfile::tempdir().unwrap();
+        let path = scratch.path().join("lock");
+        let first = open_locked(&path, Instant::now()).unwrap();
+        let copy = first.try_clone().unwrap();
+        assert!(try_open_locked(&path).unwrap().is_none());
+        drop(first);
+        let second = try_open_locked(&path).unwrap().unwrap();
+        drop(copy);
+        assert!(try_open_locked(&path).unwrap().is_none());
+        drop(second);
+        assert!(try_open_locked(&path).unwrap().is_some());
+        fs::remove_file(&path).unwrap();
+        assert_eq!(
+            try_open_locked(&path).unwrap_err().kind(),
+            io::ErrorKind::NotFound
+        );
     }
 
     #[test]

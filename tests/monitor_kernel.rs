@@ -641,8 +641,8 @@ fn a_message_that_does_not_fit_is_told_as_an_overrun() {
             *event == DeviceEvent::Overrun || syspath_of(event) == Some(&device.syspath)
         })
     };
-    assert!(!send(30 << 10).contains(&DeviceEvent::Overrun));
-    assert!(send(40 << 10).contains(&DeviceEvent::Overrun));
+    assert!(!send(120 << 10).contains(&DeviceEvent::Overrun));
+    assert!(send(140 << 10).contains(&DeviceEvent::Overrun));
 }
 
 #[test]

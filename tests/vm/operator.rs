@@ -39,7 +39,9 @@ fn tree_and_list_show_who_holds_what_by_the_names_that_the_engines_give() {
         ("podman", "/dev/ttyUSB0", "FT001"),
         ("docker", "/dev/ttyUSB1", "FT002"),
     ] {
-        let row = list.lines().find(|line| line.contains(node));
+        // The list shows the names of nodes, the tree shows their paths.
+        let name = node.trim_start_matches("/dev/");
+        let row = list.lines().find(|line| line.contains(name));
         let words: Vec<&str> = row
             .unwrap_or_else(|| panic!("{list}"))
             .split_whitespace()

@@ -23,9 +23,12 @@ use crate::sys::socket_filter::{Instruction, attach, detach};
 /// Most messages taken in one go, so that a flood cannot keep its reader from anything else.
 const BATCH: usize = 16 * 1024;
 
-/// Room for one message, in bytes. The kernel's have at most 2 KiB (linux/kobject.h), udevd's
-/// seldom more. A longer one counts as lost: then all devices are read again.
-const MESSAGE_BUFFER: usize = 32 * 1024;
+/// Space for one message, in bytes. The kernel's have at most 2 KiB (linux/kobject.h), udevd's are
+/// seldom longer. A longer one counts as lost: then all devices are read again.
+///
+/// So much that the C library maps it instead of taking it from its heap (malloc(3),
+/// M_MMAP_THRESHOLD): only the pages that messages reach take memory.
+const MESSAGE_BUFFER: usize = 128 * 1024;
 
 /// Room for one message, to be used again and again.
 pub(super) struct MessageBuffer(Vec<u8>);

@@ -118,6 +118,8 @@ failures:
     not_a_test
 thread 'plug::b' panicked at tests/plug.rs:7:9:
 no node within 30 s
+stack backtrace:
+   0: rust_begin_unwind
 
 failures:
     plug::b

@@ -44,7 +44,7 @@ unstable() {
 message() {
     awk -v header="---- $1 stdout ----" '
         /^---- .* stdout ----$/ { inside = ($0 == header); next }
-        !inside || (panicked && /^failures:$/) { inside = 0; next }
+        !inside || (panicked && /^(failures|stack backtrace):$/) { inside = 0; next }
         / panicked at / && !panicked { panicked = 1; count = 0 }
         panicked && count >= 16 { next }
         { lines[count++] = substr($0, 1, 400) }

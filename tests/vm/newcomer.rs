@@ -65,9 +65,12 @@ impl<'a> Fresh<'a> {
             "/run/test/packaging/install.sh",
             include_str!("../../packaging/install.sh"),
         );
+        // A dockerd that has read /etc/cdi notices that it is removed, and reads the next one. When
+        // it is renamed, dockerd keeps watching the renamed one (container-device-interface 0.6,
+        // pkg/cdi/cache.go: Rename events).
         machine.run(
             "sh /run/test/packaging/install.sh --uninstall && mkdir /run/test/kept && mv /etc/oci-hotplug /run/test/kept/ && \
-             mv /etc/cdi /run/test/kept/ && rm -rf /run/oci-hotplug",
+             cp -a /etc/cdi /run/test/kept/ && rm -r /etc/cdi && rm -rf /run/oci-hotplug",
         );
         assert_eq!(machine.run(OURS), "");
         // Of other stories: a CRI-O, whose hook directory is removed here and not watched when it

@@ -136,8 +136,8 @@ pub(super) enum Verb {
     ///
     /// Examples: oci-hotplug events --since 15m; oci-hotplug events --follow --container lab.
     Events(events::Options),
-    /// Check whether this host is ready: kernel, cgroups, udevd, configuration, hooks, CDI, engines,
-    /// runtimes, leftovers.
+    /// Check whether this host is ready: kernel, cgroups, udevd, configuration, hooks, CDI,
+    /// engines, runtimes, leftovers.
     ///
     /// Each line says ok, warn or fail, what was found, and in brackets what to do. Only installed
     /// software is checked, and nothing is changed. Exits with 0 if nothing failed, and with 1

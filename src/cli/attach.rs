@@ -39,8 +39,8 @@ pub(super) struct Attach {
     /// stand more than once.
     #[arg(long, value_name = "DIR")]
     runtime_root: Vec<PathBuf>,
-    /// A directory with CDI specs; can be given more than once; later ones have precedence [default: /etc/cdi
-    /// and /var/run/cdi].
+    /// A directory with CDI specs; can be given more than once; later ones have precedence
+    /// [default: /etc/cdi and /var/run/cdi].
     #[arg(long, value_name = "DIR")]
     cdi_dir: Vec<PathBuf>,
 }

@@ -1,5 +1,5 @@
-//! `oci-hotplug complete`: what the completions of bash, zsh and fish offer. The shells' scripts are
-//! a few lines long. Which words fit is decided here, from the definition of the arguments.
+//! `oci-hotplug complete`: what the completions of bash, zsh and fish offer. The shells' scripts
+//! are a few lines long. Which words fit is decided here, from the definition of the arguments.
 
 mod names;
 

@@ -1,5 +1,5 @@
-//! `oci-hotplug generate-docs`: man pages, from the definition that the arguments are read with, and
-//! the shells' completions.
+//! `oci-hotplug generate-docs`: man pages, from the definition that the arguments are read with,
+//! and the shells' completions.
 
 use std::fs;
 use std::path::Path;

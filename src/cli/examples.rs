@@ -24,7 +24,8 @@ use crate::model::request::selector::{DeviceSelector, kinds};
 use crate::model::request::symlink::{SymlinkRule, parse_symlinks};
 use crate::model::yaml;
 
-/// The documents outside `docs`, all of whose pages count, too. `recipes` evaluates docs/recipes.md.
+/// The documents outside `docs`, all of whose pages count, too. `recipes` evaluates
+/// docs/recipes.md.
 const DOCUMENTS: [&str; 10] = [
     "README.md",
     "packaging/config.toml",

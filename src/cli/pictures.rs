@@ -1,6 +1,7 @@
 //! Pictures of the terminal for documents: the text that a verb draws, with its colours, as SVG.
 //!
-//! Tests draw real output and call [`check`]. With OCI_HOTPLUG_GOLDEN=write they write the pictures.
+//! Tests draw real output and call [`check`]. With OCI_HOTPLUG_GOLDEN=write they write the
+//! pictures.
 
 use std::fmt::Write;
 use std::fs;

@@ -132,9 +132,9 @@ fn holder_of(device: &Device) -> Option<String> {
     Some(holder.ok()?.file_name().to_string_lossy().into_owned())
 }
 
-/// The number of a block device, from its node in `/dev`. Other paths are not accessed: the user who
-/// mounts a file system chooses its source text, and the server of a network file system may have
-/// died.
+/// The number of a block device, from its node in `/dev`. Other paths are not accessed: the user
+/// who mounts a file system chooses its source text, and the server of a network file system may
+/// have died.
 fn number_of_node(path: &str) -> Option<(u32, u32)> {
     let below = Path::new(path).strip_prefix("/dev").ok()?;
     let how = OpenHow::new().flags(OFlag::O_PATH | OFlag::O_CLOEXEC).resolve(

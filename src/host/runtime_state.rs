@@ -1,5 +1,5 @@
-//! RunningContainer containers, as read from the state directories of OCI runtimes: for containers that were
-//! started without our hook.
+//! RunningContainer containers, as read from the state directories of OCI runtimes: for containers
+//! that were started without our hook.
 //!
 //! ```text
 //! runc   ROOT/ID/state.json   init_process_pid, init_process_start, config.labels "bundle=…"   (libcontainer/state)

@@ -3,8 +3,8 @@
 //! ```text
 //! <state-dir>/usbip/port-<N>.json    0600; written before the device is attached and after it is verified
 //! ```
-//! A record is valid only while the kernel shows the same device at the port: other tools use ports,
-//! too. Must not know how a device is attached.
+//! A record is valid only while the kernel shows the same device at the port: other tools use
+//! ports, too. Must not know how a device is attached.
 
 use std::fs;
 use std::io;

@@ -1,5 +1,5 @@
-//! The completions, in real shells on a terminal: words are typed, the tabulator is pressed, and the
-//! line that came of it is printed.
+//! The completions, in real shells on a terminal: words are typed, the tabulator is pressed, and
+//! the line that came of it is printed.
 
 use std::fs;
 use std::io::Write;

@@ -1,6 +1,6 @@
-//! What the tool prints, in files: `golden/help.txt` has the help of every verb, `golden/output.txt`
-//! what verbs print, errors included. A change of a text is reviewed there. With
-//! OCI_HOTPLUG_GOLDEN=write the files are written.
+//! What the tool prints, in files: `golden/help.txt` has the help of every verb,
+//! `golden/output.txt` what verbs print, errors included. A change of a text is reviewed there.
+//! With OCI_HOTPLUG_GOLDEN=write the files are written.
 
 use std::path::Path;
 use std::process::Command;

@@ -1,6 +1,6 @@
 //! The alert rules and the dashboard of packaging/monitoring: promtool accepts the rules and runs
-//! their tests, a real Prometheus scrapes the tool's metrics and the plugin's, and every metric that
-//! rules and dashboard name is among them.
+//! their tests, a real Prometheus scrapes the tool's metrics and the plugin's, and every metric
+//! that rules and dashboard name is among them.
 
 use std::collections::BTreeSet;
 use std::fs;

@@ -281,8 +281,8 @@ spec:
         self.machine.run("systemctl restart kubelet");
         self.machine
             .wait_until("busybox wget -qO- http://127.0.0.1:10255/healthz");
-        // Its counts begin again; the checkpoint is the old one's until the new one has something to
-        // write.
+        // Its counts begin again; the checkpoint is the old one's until the new one has something
+        // to write.
         self.is_registered(resource, 0);
     }
 

@@ -110,8 +110,8 @@ const OWN_NODE: &str = "set -- $(stat -c '%t %T' /dev/ttyUSB0) && rm -f /run/min
 const OWN_NODE_IS_REFUSED: &str = "if test -e /run/mine; then \
     ! (: < /run/mine) 2> /run/words && grep -q 'not permitted' /run/words; fi";
 
-/// The engine's own device can be read and not written, as the engine's option says. Prints what its
-/// node is.
+/// The engine's own device can be read and not written, as the engine's option says. Prints what
+/// its node is.
 const READ_ONLY_FUSE: &str = ": < /dev/fuse && ! (: > /dev/fuse) 2> /run/words && grep -q 'not permitted' /run/words && \
     stat -c '%a %u %g %t %T %i' /dev/fuse";
 

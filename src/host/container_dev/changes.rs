@@ -1,4 +1,5 @@
-//! What nodes and links have in common: find, create with parent directories, remove with empty ones.
+//! What nodes and links have in common: find, create with parent directories, remove with empty
+//! ones.
 
 use std::path::Path;
 

@@ -108,7 +108,8 @@ impl DeviceMonitor {
     /// lead to, and the static nodes.
     ///
     /// Parents come before their children; `seqnum` is 0 and `udev_state` is
-    /// [`UdevState::Pending`], unless the requests need udev's facts of all: then each is completed. Errors: sysfs cannot be listed.
+    /// [`UdevState::Pending`], unless the requests need udev's facts of all: then each is
+    /// completed. Errors: sysfs cannot be listed.
     pub fn enumerate(&self) -> Result<Vec<Device>, MonitorError> {
         let links = HostLinks::open();
         let named = Aliases::new(links.follow(&self.needed.followed_paths));
@@ -134,10 +135,10 @@ impl DeviceMonitor {
     /// Adds what udev's database knows: properties, tags, links.
     ///
     /// `udev_state` becomes [`UdevState::Processed`] when udevd has processed the device, and
-    /// [`UdevState::NoUdevd`] when none runs. Of most devices without a node udevd stores nothing: not being in its
-    /// database says nothing of them, and they count as processed. (udevd processes a device after
-    /// those above it: what is decided by such a device is certain when the device with the node
-    /// below it was processed.) Of a device that is gone all facts stay.
+    /// [`UdevState::NoUdevd`] when none runs. Of most devices without a node udevd stores nothing:
+    /// not being in its database says nothing of them, and they count as processed. (udevd
+    /// processes a device after those above it: what is decided by such a device is certain when
+    /// the device with the node below it was processed.) Of a device that is gone all facts stay.
     pub fn complete(&self, device: &mut Device) {
         self.complete_where(device, self.udevd.runs(), &HostLinks::open());
     }

@@ -86,7 +86,8 @@ mod tests {
     use crate::model::policy::{ContainerTraits, Fallback, HostUse};
     use crate::model::request::entry::{Origin, RequestEntry};
 
-    /// The decisions about a device in this udev state: by the policy, and if everything is admitted.
+    /// The decisions about a device in this udev state: by the policy, and if everything is
+    /// admitted.
     fn decisions(request: &str, udev_state: UdevState, fallback: Fallback) -> [Vec<Decision>; 2] {
         let mut device = recorded::virtual_device("lab", "lab1", "/dev/lab1", 240, 1);
         device.udev_state = udev_state;

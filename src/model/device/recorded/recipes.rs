@@ -49,7 +49,8 @@ const DEVICES: &[Usb] = &[
     Usb("1-2", ("10c4", "ea60"), "CP2102 USB to UART Bridge Controller", Some("0001"), &[
         Interface(0, VENDOR, "cp210x", &[Node("tty", "ttyUSB1/tty/ttyUSB1", "ttyUSB1", &[])]),
     ]),
-    // Z-Wave, and a stick with a port for each. Another adapter's number lies between the two ports.
+    // Z-Wave, and a stick with a port for each. Another adapter's number lies between the two
+    // ports.
     Usb("1-3", ("0658", "0200"), "", None, &[
         Interface(0, ACM, "cdc_acm", &[Node("tty", "tty/ttyACM0", "ttyACM0", &[])]),
         Interface(1, ACM_DATA, "cdc_acm", &[]),

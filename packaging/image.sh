@@ -44,7 +44,7 @@ make_tree() {
 }
 
 commit() {
-    # A store of its own: nothing is left behind, and no other image is touched.
+    # A separate store: nothing is left behind, and other images stay unchanged.
     set -- --root "$work/store" --runroot "$work/run" --storage-driver vfs
     container=$(buildah "$@" from --name oci-hotplug-device-plugin scratch)
     buildah "$@" add --quiet "$container" "$tree" / >/dev/null

@@ -75,7 +75,7 @@ pub struct Sources {
     outside: OutsidePaths,
     holders: watch::Receiver<Option<Holders>>,
     asks_kubelet: bool,
-    /// Whether kubelet is often asked for holders, because other nodes wait for devices of USB/IP
+    /// Whether to query kubelet for holders often, because other nodes wait for devices of USB/IP
     /// servers that a pod releases.
     often: watch::Sender<bool>,
     servers: Servers,

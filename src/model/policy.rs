@@ -187,7 +187,7 @@ impl fmt::Display for Denial {
 
 impl Denial {
     /// Whether to refuse the start of a container if this denial is all that its request leads to.
-    /// The denial of a hub's own node is no reason to refuse: the request is for the devices on the
+    /// The denial of a hub's node is not a reason to refuse: the request is for the devices on the
     /// hub.
     pub fn refuses_start(&self) -> bool {
         self.line != Some(protected::USB_HUB)

@@ -100,7 +100,7 @@ impl Facts<'_> {
 
     fn selected(&self, entry: &RequestEntry) -> Option<Rule> {
         let request = &entry.request;
-        // `only=` is a rule of its own.
+        // `only=` is a separate rule.
         let mut all = request.clone();
         all.options.only.clear();
         let selects = |root: &SysPath| all.gives(root, self.device, self.inventory) != Match::No;

@@ -473,7 +473,7 @@ fn is_one_unit_in_all_states(requests: &str) {
         assert!(now.units.keys().eq(first.units.keys()), "one socket is one unit");
         assert_eq!(
             now.cdi_devices, first.cdi_devices,
-            "and its hooks ask for the same"
+            "and its hooks have the same requests"
         );
         pod.find_roots(&snapshot.inventory);
         let device = snapshot

@@ -178,7 +178,7 @@ mod tests {
     fn the_use(text: &str) -> ClassUse {
         match parse_request_list(text).unwrap().remove(0) {
             ListItem::Class(used) => used,
-            ListItem::Request(request) => panic!("{request} is no use of a class"),
+            ListItem::Request(request) => panic!("{request} does not use a class"),
         }
     }
 

@@ -35,7 +35,7 @@ fn ids(ids: &[&str]) -> Vec<String> {
 fn a_missing_unit_stays_unhealthy_while_it_is_allocated() {
     let before = resource(&[("given", "a", None), ("free", "b", None)]);
     let mut now = resource(&[("new", "c", None)]);
-    now.keep_allocated(&before, &["given".to_owned(), "stranger".to_owned()].into());
+    now.keep_allocated(&before, &["given".to_owned(), "unknown".to_owned()].into());
     let shown: Vec<(&str, bool)> = now
         .units
         .iter()

@@ -154,7 +154,7 @@ fn an_entry_in_use_is_healthy_whatever_its_server_lists_and_a_released_one_is_as
             (Some(Some(false)), 0),
         ),
         (
-            "its container starts anew",
+            "its container starts again",
             in_use(true, vec![], exports("lab", &[("1-1", 0x0403, 0x6001)])),
             (Some(Some(true)), 0),
         ),

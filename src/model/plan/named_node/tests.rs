@@ -97,11 +97,7 @@ fn the_unit_of_a_node_is_its_usb_device_else_the_nearest_device_of_another_subsy
     let disk = recorded::disk_with_partitions();
     let of_disk = unit(&disk, "/dev/sda");
     assert_ne!(of_disk, "sda");
-    assert_eq!(
-        unit(&disk, "/dev/sda1"),
-        of_disk,
-        "that of its partition is no other"
-    );
+    assert_eq!(unit(&disk, "/dev/sda1"), of_disk, "its partition has the same");
     let alone = [recorded::virtual_device("tty", "tty7", "/dev/tty7", 4, 7)];
     assert_eq!(unit(&alone, "/dev/tty7"), "tty7");
 }

@@ -137,7 +137,7 @@ fn the_documentation_has_every_line_with_its_reason() {
     assert_eq!(
         page.matches("\n| `").count(),
         LINES.len(),
-        "a line that is no more"
+        "a line for a device that is not protected any longer"
     );
     let manual = include_str!("../../../../packaging/man/oci-hotplug.toml.5");
     for line in &LINES {

@@ -25,7 +25,7 @@ use std::path::{Path, PathBuf};
 
 pub use self::error::MonitorError;
 use self::links::HostLinks;
-use self::message::{Happened, Message};
+use self::message::{Happened, Message, Properties};
 use self::order::Gone;
 use self::socket::{MessageBuffer, UeventSocket};
 use self::static_nodes::StaticNodes;
@@ -198,31 +198,11 @@ impl DeviceMonitor {
         // there, the kernel's is waiting already, and can be reported before it.
         let udev = self.udev.receive(&mut self.buffer);
         let kernel = self.kernel.receive(&mut self.buffer);
-        let mut events = Vec::with_capacity(kernel.messages.len() + udev.messages.len());
         self.links_may_have_moved |= !udev.messages.is_empty() || udev.overrun;
-        let links = HostLinks::open();
-        let named = Aliases::new(links.follow(&self.needed.followed_paths));
-        let mut has_removal = false;
-        if !kernel.messages.is_empty() {
-            let udevd_runs = self.udevd.runs();
-            let udev_state = if udevd_runs {
-                UdevState::Pending
-            } else {
-                UdevState::NoUdevd
-            };
-            for properties in kernel.messages {
-                if let Some(message) = Message::from_properties(properties, udev_state) {
-                    self.gone.kernel_said(&message, udevd_runs);
-                    has_removal |= message.happened == Happened::Removed;
-                    events.push(self.report(message, &named));
-                }
-            }
-        }
-        for properties in udev.messages {
-            if let Some(message) = Message::from_properties(properties, UdevState::Processed) {
-                events.extend(self.report_udev(message, &links, &named));
-            }
-        }
+        let mut events = self.report_all(kernel.messages, udev.messages);
+        let has_removal = events
+            .iter()
+            .any(|event| matches!(event, DeviceEvent::Removed { .. }));
         // A node that went with its device (device_del in drivers/base/core.c removes it before it
         // tells) is missed by inotify where it is the far end of a link, or while nothing is
         // listened to.
@@ -231,6 +211,37 @@ impl DeviceMonitor {
         }
         if kernel.overrun || udev.overrun {
             events.push(DeviceEvent::Overrun);
+        }
+        events
+    }
+
+    /// The events of the kernel's messages, then those of udevd's. Without messages nothing on the
+    /// host is read.
+    fn report_all(&mut self, kernel: Vec<Properties>, udev: Vec<Properties>) -> Vec<DeviceEvent> {
+        if kernel.is_empty() && udev.is_empty() {
+            return Vec::new();
+        }
+        let mut events = Vec::with_capacity(kernel.len() + udev.len());
+        let links = HostLinks::open();
+        let named = Aliases::new(links.follow(&self.needed.followed_paths));
+        if !kernel.is_empty() {
+            let udevd_runs = self.udevd.runs();
+            let udev_state = if udevd_runs {
+                UdevState::Pending
+            } else {
+                UdevState::NoUdevd
+            };
+            for properties in kernel {
+                if let Some(message) = Message::from_properties(properties, udev_state) {
+                    self.gone.kernel_said(&message, udevd_runs);
+                    events.push(self.report(message, &named));
+                }
+            }
+        }
+        for properties in udev {
+            if let Some(message) = Message::from_properties(properties, UdevState::Processed) {
+                events.extend(self.report_udev(message, &links, &named));
+            }
         }
         events
     }

@@ -64,10 +64,15 @@ fn listed(container: &Enrolled) -> Listed {
         health: container.health(),
         attached: status.map(|status| status.attached.iter().map(|(path, _)| path.to_owned()).collect()),
         requests: record.map_or_else(Vec::new, |record| request_texts(&record.requests)),
-        reasons: match container.health() {
-            "ok" => Vec::new(),
-            _ => container.reasons(),
-        },
+        reasons: reasons(container),
+    }
+}
+
+/// Why the container's health is not `ok`.
+fn reasons(container: &Enrolled) -> Vec<String> {
+    match container.health() {
+        "ok" => Vec::new(),
+        _ => container.reasons(),
     }
 }
 
@@ -77,7 +82,7 @@ fn to_json(container: &Enrolled) -> serde_json::Value {
         "name": container.name(),
         "engine": container.engine(),
         "health": container.health(),
-        "reasons": listed(container).reasons,
+        "reasons": reasons(container),
         "enrolled": container.record.as_ref().map(|record| record.enrolled),
         "requests": container.record.as_ref().map(|record| {
             request_texts(&record.requests)

@@ -26,7 +26,7 @@ use oci_hotplug::host::monitor::{DeviceMonitor, RECEIVE_BUFFER, udevd_is_running
 use oci_hotplug::model::device::event::DeviceEvent;
 use oci_hotplug::model::device::{Device, SysPath, UdevState};
 use oci_hotplug::model::request::facts_needed::FactsNeeded;
-use oci_hotplug::model::uevent::{UeventAction, udev_message};
+use oci_hotplug::model::uevent::{UeventAction, UeventForm, udev_message};
 
 const DEADLINE: Duration = Duration::from_secs(30);
 
@@ -237,6 +237,14 @@ fn other_socket() -> OwnedFd {
         SockProtocol::NetlinkKObjectUEvent,
     )
     .unwrap()
+}
+
+/// Sends a change of this device to the group of udevd's events, as root of this network namespace
+/// can.
+fn change_in_udevds_group(device: &Device) {
+    let message = udev_message(UeventAction::Change, device, None, 1);
+    let group = NetlinkAddr::new(0, UeventForm::Udev.group());
+    sendto(other_socket().as_raw_fd(), &message, &group, MsgFlags::empty()).unwrap();
 }
 
 fn wait(fds: Vec<BorrowedFd<'_>>, until: Instant) {
@@ -580,19 +588,9 @@ fn network_interfaces_wake_nobody_until_their_events_are_needed() {
     };
     let mut device = Device::new(SysPath::new("/sys/devices/virtual/net/oht0"));
     device.subsystem = Some("net".into());
-    let udevd = || {
-        let message = udev_message(UeventAction::Change, &device, None, 1);
-        sendto(
-            other_socket().as_raw_fd(),
-            &message,
-            &NetlinkAddr::new(0, 2),
-            MsgFlags::empty(),
-        )
-        .unwrap();
-    };
     // Other tests' events may come meanwhile, but none of this network namespace.
     pair_of_interfaces();
-    udevd();
+    change_in_udevds_group(&device);
     let of_udevd = monitor.fds().nth(1).unwrap();
     let mut fds = [PollFd::new(of_udevd, PollFlags::POLLIN)];
     assert_eq!(
@@ -628,14 +626,7 @@ fn a_message_that_does_not_fit_is_told_as_an_overrun() {
     device.subsystem = Some("mem".into());
     let mut send = |length: usize| {
         device.properties.insert("FILLER".into(), "x".repeat(length));
-        let message = udev_message(UeventAction::Change, &device, None, 1);
-        sendto(
-            other_socket().as_raw_fd(),
-            &message,
-            &NetlinkAddr::new(0, 2),
-            MsgFlags::empty(),
-        )
-        .unwrap();
+        change_in_udevds_group(&device);
         let deadline = Instant::now() + DEADLINE;
         drain_until(&mut monitor, deadline, |event| {
             *event == DeviceEvent::Overrun || syspath_of(event) == Some(&device.syspath)

@@ -246,11 +246,7 @@ fn a_container_that_races_gains_nothing_and_others_work(machine: &Machine) {
             disk.partition(2)
         );
         let bundle = Bundle::requesting(machine, &request);
-        let container = if user_namespace {
-            bundle.user_namespace().start()
-        } else {
-            bundle.start()
-        };
+        let container = bundle.with_user_namespace(user_namespace).start();
         let racer = racer(&container, &bait);
         for _ in 0..40 {
             disk.plug(1);

@@ -252,11 +252,7 @@ fn a_device_that_resets_between_create_and_start_is_attached_in_the_end(machine:
     let node = disk.plug(1);
     for user_namespace in [false, true] {
         let bundle = Bundle::requesting(machine, &format!("devnode:{node}"));
-        let container = if user_namespace {
-            bundle.user_namespace().create()
-        } else {
-            bundle.create()
-        };
+        let container = bundle.with_user_namespace(user_namespace).create();
         (0..30).for_each(|_| reset(&disk));
         while_it_resets(&disk, || container.start());
         container.eventually_reads(&node, &disk.content(1));

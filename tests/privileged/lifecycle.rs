@@ -152,11 +152,7 @@ fn deleting_ends_the_watcher_and_leaves_nothing(machine: &Machine) {
     let node = disk.plug(1);
     for user_namespace in [false, true] {
         let bundle = Bundle::requesting(machine, &format!("devnode:{node}"));
-        let container = if user_namespace {
-            bundle.user_namespace().start()
-        } else {
-            bundle.start()
-        };
+        let container = bundle.with_user_namespace(user_namespace).start();
         let watcher = container.expect_watcher();
         container.reads(&node, &disk.content(1));
         assert!(container.delete().status.success());
@@ -278,11 +274,7 @@ fn a_killed_watcher_leaves_nothing_after_poststop(machine: &Machine) {
     let node = disk.plug(1);
     for user_namespace in [false, true] {
         let bundle = Bundle::requesting(machine, &format!("devnode:{node}"));
-        let container = if user_namespace {
-            bundle.user_namespace().start()
-        } else {
-            bundle.start()
-        };
+        let container = bundle.with_user_namespace(user_namespace).start();
         container.expect_watcher().kill();
         assert_eq!(
             container.read("/dev/zero", 1).status,

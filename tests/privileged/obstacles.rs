@@ -51,6 +51,14 @@ fn the_other_device_goes_on(container: &RuncContainer<'_>, disk: &Disk) {
     container.expect_watcher();
 }
 
+/// Plugs and unplugs partition 1, and asserts each time that other devices are not affected.
+fn its_plug_and_unplug_affect_no_other(container: &RuncContainer<'_>, disk: &Disk) {
+    disk.plug(1);
+    the_other_device_goes_on(container, disk);
+    disk.unplug(1);
+    the_other_device_goes_on(container, disk);
+}
+
 fn asking_for_two<'m>(machine: &'m Machine, disk: &Disk, path: &str) -> Bundle<'m> {
     let request = format!(
         "devnode:{};path={path},devnode:{}",
@@ -73,10 +81,7 @@ fn a_link_at_the_nodes_path_is_not_followed(machine: &Machine) {
         let disk = Disk::new(machine);
         let container = asking_for_two(machine, &disk, "/dev/trap").start();
         inside(&container, &format!("ln -s {}/{target} /dev/trap", bait.path()));
-        disk.plug(1);
-        the_other_device_goes_on(&container, &disk);
-        disk.unplug(1);
-        the_other_device_goes_on(&container, &disk);
+        its_plug_and_unplug_affect_no_other(&container, &disk);
         bait.is_untouched();
     }
 }
@@ -87,16 +92,9 @@ fn a_link_in_a_parent_of_the_node_is_not_followed(machine: &Machine) {
     for user_namespace in [false, true] {
         let disk = Disk::new(machine);
         let bundle = asking_for_two(machine, &disk, "/dev/way/trap");
-        let container = if user_namespace {
-            bundle.user_namespace().start()
-        } else {
-            bundle.start()
-        };
+        let container = bundle.with_user_namespace(user_namespace).start();
         inside(&container, &format!("ln -s {} /dev/way", bait.path()));
-        disk.plug(1);
-        the_other_device_goes_on(&container, &disk);
-        disk.unplug(1);
-        the_other_device_goes_on(&container, &disk);
+        its_plug_and_unplug_affect_no_other(&container, &disk);
         bait.is_untouched();
     }
 }
@@ -106,10 +104,7 @@ fn a_directory_at_the_nodes_path_affects_only_that_device(machine: &Machine) {
     let disk = Disk::new(machine);
     let container = asking_for_two(machine, &disk, "/dev/trap").start();
     inside(&container, "mkdir /dev/trap && echo mine >/dev/trap/mine");
-    disk.plug(1);
-    the_other_device_goes_on(&container, &disk);
-    disk.unplug(1);
-    the_other_device_goes_on(&container, &disk);
+    its_plug_and_unplug_affect_no_other(&container, &disk);
     assert_eq!(container.inside("cat /dev/trap/mine").output, "mine");
 }
 
@@ -118,10 +113,7 @@ fn a_fifo_at_the_nodes_path_blocks_nothing(machine: &Machine) {
     let disk = Disk::new(machine);
     let container = asking_for_two(machine, &disk, "/dev/trap").start();
     inside(&container, "mkfifo /dev/trap");
-    disk.plug(1);
-    the_other_device_goes_on(&container, &disk);
-    disk.unplug(1);
-    the_other_device_goes_on(&container, &disk);
+    its_plug_and_unplug_affect_no_other(&container, &disk);
 }
 
 #[apply(on_both_hierarchies)]
@@ -185,10 +177,7 @@ fn a_file_of_the_container_at_the_nodes_path_stays(machine: &Machine) {
     let disk = Disk::new(machine);
     let container = asking_for_two(machine, &disk, "/dev/one").start();
     inside(&container, "echo mine >/dev/one");
-    disk.plug(1);
-    the_other_device_goes_on(&container, &disk);
-    disk.unplug(1);
-    the_other_device_goes_on(&container, &disk);
+    its_plug_and_unplug_affect_no_other(&container, &disk);
     assert_eq!(
         container.inside("cat /dev/one").output,
         "mine",

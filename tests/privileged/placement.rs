@@ -166,12 +166,7 @@ fn devices_are_attached_and_detached_with_a_read_only_root(machine: &Machine) {
     let disk = Disk::new(machine);
     for user_namespace in [false, true] {
         let bundle = Bundle::requesting(machine, &format!("devnode:{}", disk.partition(1))).read_only();
-        let bundle = if user_namespace {
-            bundle.user_namespace()
-        } else {
-            bundle
-        };
-        let container = bundle.start();
+        let container = bundle.with_user_namespace(user_namespace).start();
         disk.plug(1);
         container.eventually_reads(&disk.partition(1), &disk.content(1));
         disk.unplug(1);

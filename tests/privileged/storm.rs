@@ -55,11 +55,7 @@ fn rounds_leave_nothing(machine: &Machine, user_namespace: bool) {
     let node = disk.partition(1);
     let request = format!("devnode:{node};link=/dev/data/link");
     let bundle = Bundle::requesting(machine, &request).capability("CAP_MKNOD");
-    let container = if user_namespace {
-        bundle.user_namespace().start()
-    } else {
-        bundle.start()
-    };
+    let container = bundle.with_user_namespace(user_namespace).start();
     let watcher = container.expect_watcher();
     let round = || {
         disk.plug(1);

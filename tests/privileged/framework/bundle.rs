@@ -228,8 +228,13 @@ impl<'m> Bundle<'m> {
     }
 
     /// A user namespace: ids of the container start at 100000 on the host.
-    pub fn user_namespace(mut self) -> Self {
-        self.user_namespace = true;
+    pub fn user_namespace(self) -> Self {
+        self.with_user_namespace(true)
+    }
+
+    /// The same for a test that runs with and without one.
+    pub fn with_user_namespace(mut self, user_namespace: bool) -> Self {
+        self.user_namespace = user_namespace;
         self
     }
 

@@ -62,48 +62,27 @@ fn events(acts: &[Act]) -> (Vec<DeviceEvent>, Vec<DeviceEvent>) {
     let mut present = [false; 4];
     let (mut kernel, mut udevd) = (Vec::new(), Vec::new());
     for (seqnum, act) in (1u64..).zip(acts) {
-        match *act {
+        let both = |event: fn(Device) -> DeviceEvent, index, life| {
+            let states = [UdevState::Pending, UdevState::Processed];
+            states.map(|state| event(place(index, life, state, seqnum)))
+        };
+        let [of_kernel, of_udevd] = match *act {
             Act::Plug(index) if !present[index] => {
                 lives[index] += 1;
                 present[index] = true;
-                kernel.push(DeviceEvent::Added(place(
-                    index,
-                    lives[index],
-                    UdevState::Pending,
-                    seqnum,
-                )));
-                udevd.push(DeviceEvent::Added(place(
-                    index,
-                    lives[index],
-                    UdevState::Processed,
-                    seqnum,
-                )));
+                both(DeviceEvent::Added, index, lives[index])
             }
             Act::Pull(index) if present[index] => {
                 present[index] = false;
                 let syspath = place(index, 0, UdevState::Pending, 0).syspath;
-                kernel.push(DeviceEvent::Removed {
-                    syspath: syspath.clone(),
-                    seqnum,
-                });
-                udevd.push(DeviceEvent::Removed { syspath, seqnum });
+                let removed = DeviceEvent::Removed { syspath, seqnum };
+                [removed.clone(), removed]
             }
-            Act::Change(index) if present[index] => {
-                kernel.push(DeviceEvent::Changed(place(
-                    index,
-                    lives[index],
-                    UdevState::Pending,
-                    seqnum,
-                )));
-                udevd.push(DeviceEvent::Changed(place(
-                    index,
-                    lives[index],
-                    UdevState::Processed,
-                    seqnum,
-                )));
-            }
-            _ => {}
-        }
+            Act::Change(index) if present[index] => both(DeviceEvent::Changed, index, lives[index]),
+            _ => continue,
+        };
+        kernel.push(of_kernel);
+        udevd.push(of_udevd);
     }
     (kernel, udevd)
 }

@@ -6,10 +6,12 @@
 
 mod error;
 mod evaluation;
+mod glob;
 mod grammar;
 mod matching;
 mod memo;
 pub(super) mod path;
+mod path_regex;
 mod pattern;
 
 use std::fmt;
@@ -18,9 +20,10 @@ use std::path::PathBuf;
 pub use error::{MAX_PARENTS, MAX_TERMS, SelectorError};
 pub(super) use error::{did_you_mean, did_you_mean_owned};
 pub use evaluation::{Chain, Match};
+pub use glob::Glob;
 pub(super) use grammar::{lowrisc_selector, parse_usb_id};
 pub use path::PathFault;
-pub use pattern::{Glob, PathRegex};
+pub use path_regex::PathRegex;
 
 use crate::model::quoting::escape;
 use crate::model::remote::address::{RemoteDevice, Server, ServerDevice};

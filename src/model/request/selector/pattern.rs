@@ -1,378 +1,21 @@
-//! Globs and regular expressions that can be compared, displayed and parsed again.
+//! What globs and regular expressions have in common.
 //!
 //! root evaluates patterns from untrusted requests for every device. Matching therefore takes time
 //! and memory linear in pattern and text, and each verdict is computed only once per text
-//! ([`Memo`]). The total cost of a container's patterns is limited in `request::cost`. Must not
-//! know which facts of a device a pattern is matched with (`matching`).
-
-use std::fmt;
-use std::path::Path;
+//! ([`Memo`]). The total cost of a container's patterns is limited in `request::cost`.
+//!
+//! [`Memo`]: super::memo::Memo
 
 use super::SelectorError;
-use super::memo::Memo;
 
 /// The longest pattern, in characters.
 const MAX_PATTERN: usize = 1000;
 
-/// The most memory that a compiled regular expression may take, in bytes: refuses expressions such
-/// as `(((a{100}){100}){100}`.
-const MAX_COMPILED: usize = 256 * 1024;
-
-/// The size limit of the first attempt to compile an expression, in bytes. It is doubled until the
-/// expression fits, which shows the size; regex-lite does not report it.
-const FIRST_LIMIT: usize = 256;
-
-/// The size of one token of a glob, in bytes: a quarter of a state in regex-lite, which matches its
-/// time.
-const TOKEN_SIZE: usize = 8;
-
-/// A shell pattern: `*`, `?`, `[a-z]`, `[!a]`, and `**` for any number of directories.
-#[derive(Debug, Clone)]
-pub struct Glob {
-    text: String,
-    tokens: Vec<Token>,
-    memo: Memo,
-}
-
-/// One element of a glob.
-#[derive(Debug, Clone, PartialEq, Eq)]
-enum Token {
-    Char(char),
-    /// `?`
-    Any,
-    /// `[a-z]`, `[!a-z]`
-    Class {
-        ranges: Vec<(char, char)>,
-        negated: bool,
-    },
-    /// `*`
-    Sequence,
-    /// `**/`, or `**` at the end
-    Directories,
-}
-
-impl Glob {
-    /// Compiles a pattern of at most 1000 characters.
-    ///
-    /// # Errors
-    /// [`SelectorError::PatternTooLong`], or [`SelectorError::Glob`] with position and reason.
-    pub fn new(pattern: &str) -> Result<Self, SelectorError> {
-        check_length("glob", pattern)?;
-        glob::Pattern::new(pattern).map_err(|error| SelectorError::Glob {
-            position: error.pos + 1,
-            reason: error.msg,
-        })?;
-        Ok(Self {
-            text: pattern.to_owned(),
-            tokens: tokens(&pattern.chars().collect::<Vec<_>>()),
-            memo: Memo::default(),
-        })
-    }
-
-    pub fn as_str(&self) -> &str {
-        &self.text
-    }
-
-    /// The length in characters.
-    pub fn length(&self) -> usize {
-        self.text.chars().count()
-    }
-
-    /// The cost of evaluating it: the size in bytes of a compiled expression with the same cost.
-    pub fn size(&self) -> usize {
-        let ranges = |token: &Token| match token {
-            Token::Class { ranges, .. } => ranges.len(),
-            _ => 0,
-        };
-        self.tokens
-            .iter()
-            .map(|token| TOKEN_SIZE * (1 + ranges(token)))
-            .sum()
-    }
-
-    /// Whether the path of a node or link in `/dev` matches. `*` and `?` do not match `/`.
-    ///
-    /// A pattern without a leading `/` is relative to `/dev`.
-    pub fn matches_path(&self, path: &Path) -> bool {
-        let path = if self.as_str().starts_with('/') {
-            Some(path)
-        } else {
-            path.strip_prefix("/dev").ok()
-        };
-        path.and_then(Path::to_str)
-            .is_some_and(|path| self.memo.verdict(path, || matches(&self.tokens, path, true)))
-    }
-
-    /// Whether the value of a property or attribute matches. Here, `/` is an ordinary character.
-    pub fn matches_value(&self, value: &str) -> bool {
-        self.memo.verdict(value, || matches(&self.tokens, value, false))
-    }
-
-    #[cfg(test)]
-    pub(super) fn evaluations(&self) -> u64 {
-        self.memo.evaluations()
-    }
-}
-
-impl PartialEq for Glob {
-    fn eq(&self, other: &Self) -> bool {
-        self.text == other.text
-    }
-}
-
-impl Eq for Glob {}
-
-impl fmt::Display for Glob {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(self.as_str())
-    }
-}
-
-/// The tokens of a pattern that the crate glob accepts; each character has the same meaning as
-/// there.
-fn tokens(pattern: &[char]) -> Vec<Token> {
-    let mut tokens = Vec::new();
-    let mut at = 0;
-    while let Some(&letter) = pattern.get(at) {
-        at += 1;
-        match letter {
-            '?' => tokens.push(Token::Any),
-            '*' if pattern.get(at) == Some(&'*') => {
-                // `**` fills a whole component, and several `**/` in a row mean the same as one.
-                at += 1;
-                if pattern.get(at) == Some(&'/') {
-                    at += 1;
-                }
-                if tokens.last() != Some(&Token::Directories) {
-                    tokens.push(Token::Directories);
-                }
-            }
-            '*' => tokens.push(Token::Sequence),
-            '[' => {
-                let negated = pattern.get(at) == Some(&'!');
-                let first = at + usize::from(negated);
-                // A `]` in the first position is an ordinary character.
-                let end = (first + 1..pattern.len()).find(|&end| pattern[end] == ']');
-                let end = end.unwrap_or(pattern.len());
-                tokens.push(Token::Class {
-                    ranges: ranges(&pattern[first.min(end)..end]),
-                    negated,
-                });
-                at = end + 1;
-            }
-            letter => tokens.push(Token::Char(letter)),
-        }
-    }
-    tokens
-}
-
-fn ranges(class: &[char]) -> Vec<(char, char)> {
-    let mut ranges = Vec::new();
-    let mut at = 0;
-    while at < class.len() {
-        match class[at..] {
-            [first, '-', last, ..] => {
-                ranges.push((first, last));
-                at += 3;
-            }
-            _ => {
-                ranges.push((class[at], class[at]));
-                at += 1;
-            }
-        }
-    }
-    ranges
-}
-
-/// Follows all paths through the pattern at once, one character after the other. Position `n` is
-/// reached when everything before token `n` has matched. The crate's own matcher tries one path
-/// after the other, which takes exponential time for `*0*0*0*0*0*0/x`.
-fn matches(tokens: &[Token], text: &str, is_path: bool) -> bool {
-    let mut here = vec![false; tokens.len() + 1];
-    let mut next = here.clone();
-    // Whether the match is inside a directory that `**/` skips.
-    let mut inside = vec![false; tokens.len()];
-    let mut next_inside = inside.clone();
-    here[0] = true;
-    for letter in text.chars() {
-        skip_empty(tokens, &mut here);
-        next.fill(false);
-        next_inside.fill(false);
-        let separates = letter == '/';
-        for (at, token) in tokens.iter().enumerate() {
-            match token {
-                Token::Directories if here[at] || inside[at] => {
-                    next[at] |= separates;
-                    next_inside[at] |= !separates;
-                }
-                Token::Sequence if here[at] => next[at] |= !(is_path && separates),
-                token if here[at] && token.is(letter, is_path) => next[at + 1] = true,
-                _ => {}
-            }
-        }
-        std::mem::swap(&mut here, &mut next);
-        std::mem::swap(&mut inside, &mut next_inside);
-    }
-    skip_empty(tokens, &mut here);
-    // A trailing `**` matches the rest.
-    let ends_inside = tokens.last() == Some(&Token::Directories) && inside.last() == Some(&true);
-    here[tokens.len()] || ends_inside
-}
-
-/// `*` and `**/` also match nothing.
-fn skip_empty(tokens: &[Token], here: &mut [bool]) {
-    for (at, token) in tokens.iter().enumerate() {
-        if here[at] && matches!(token, Token::Sequence | Token::Directories) {
-            here[at + 1] = true;
-        }
-    }
-}
-
-impl Token {
-    /// Whether the token matches this single character.
-    fn is(&self, letter: char, is_path: bool) -> bool {
-        match self {
-            Self::Char(wanted) => letter == *wanted,
-            _ if is_path && letter == '/' => false,
-            Self::Class { ranges, negated } => {
-                ranges
-                    .iter()
-                    .any(|(first, last)| (*first..=*last).contains(&letter))
-                    != *negated
-            }
-            Self::Any => true,
-            Self::Sequence | Self::Directories => false,
-        }
-    }
-}
-
-/// A regular expression for paths below `/dev`, not anchored. Two are equal if their texts are
-/// equal.
-#[derive(Debug, Clone)]
-pub struct PathRegex {
-    text: String,
-    compiled: regex_lite::Regex,
-    size: usize,
-    memo: Memo,
-}
-
-impl PathRegex {
-    /// Compiles an expression of at most 1000 characters. Groups do not capture: regex-lite would
-    /// store the beginning and end of each group for each state of the expression.
-    ///
-    /// # Errors
-    /// [`SelectorError::PatternTooLong`], or [`SelectorError::Regex`] with the engine's message.
-    pub fn new(expression: &str) -> Result<Self, SelectorError> {
-        check_length("regex", expression)?;
-        let failed = |error: regex_lite::Error| SelectorError::Regex {
-            reason: error.to_string(),
-        };
-        // Compile the expression as written first: it decides about validity.
-        let mut size = MAX_COMPILED;
-        let mut builder = regex_lite::RegexBuilder::new(expression);
-        builder.size_limit(size).build().map_err(failed)?;
-        let plain = without_captures(expression);
-        let mut compiled = None;
-        let mut limit = FIRST_LIMIT;
-        while compiled.is_none() && limit <= MAX_COMPILED {
-            size = limit;
-            compiled = regex_lite::RegexBuilder::new(&plain)
-                .size_limit(limit)
-                .build()
-                .ok();
-            limit *= 2;
-        }
-        let compiled = match compiled {
-            Some(compiled) => compiled,
-            None => regex_lite::Regex::new(&plain).map_err(failed)?,
-        };
-        Ok(Self {
-            text: expression.to_owned(),
-            compiled,
-            size,
-            memo: Memo::default(),
-        })
-    }
-
-    pub fn as_str(&self) -> &str {
-        &self.text
-    }
-
-    /// The length in characters.
-    pub fn length(&self) -> usize {
-        self.text.chars().count()
-    }
-
-    /// The size in memory after compilation, in bytes, up to a factor of two. Matching visits all
-    /// of it for each character of a text.
-    pub fn size(&self) -> usize {
-        self.size
-    }
-
-    /// Whether the expression matches anywhere in the part of the path below `/dev`.
-    pub fn matches_path(&self, path: &Path) -> bool {
-        path.strip_prefix("/dev")
-            .ok()
-            .and_then(Path::to_str)
-            .is_some_and(|below| self.memo.verdict(below, || self.compiled.is_match(below)))
-    }
-
-    #[cfg(test)]
-    pub(super) fn evaluations(&self) -> u64 {
-        self.memo.evaluations()
-    }
-}
-
-/// The same expression with groups that do not capture: `(`, `(?P<name>` and `(?<name>` become
-/// `(?:`.
-fn without_captures(expression: &str) -> String {
-    let mut plain = String::with_capacity(expression.len());
-    let mut rest = expression;
-    let mut classes = 0usize;
-    while let Some(letter) = rest.chars().next() {
-        let (taken, written) = match letter {
-            '\\' => (1 + rest[1..].chars().next().map_or(0, char::len_utf8), None),
-            '[' => {
-                classes += 1;
-                // A `]` in the first position is an ordinary character.
-                let negated = usize::from(rest[1..].starts_with('^'));
-                let first = usize::from(rest[1 + negated..].starts_with(']'));
-                (1 + negated + first, None)
-            }
-            ']' => {
-                classes = classes.saturating_sub(1);
-                (1, None)
-            }
-            '(' if classes == 0 && !rest.starts_with("(?") => (1, Some("(?:")),
-            '(' if classes == 0 && (rest.starts_with("(?P<") || rest.starts_with("(?<")) => {
-                match rest.find('>') {
-                    Some(end) => (end + 1, Some("(?:")),
-                    None => (1, None),
-                }
-            }
-            other => (other.len_utf8(), None),
-        };
-        plain.push_str(written.unwrap_or(&rest[..taken]));
-        rest = &rest[taken..];
-    }
-    plain
-}
-
-impl PartialEq for PathRegex {
-    fn eq(&self, other: &Self) -> bool {
-        self.as_str() == other.as_str()
-    }
-}
-
-impl Eq for PathRegex {}
-
-impl fmt::Display for PathRegex {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(self.as_str())
-    }
-}
-
-fn check_length(kind: &'static str, pattern: &str) -> Result<(), SelectorError> {
+/// Checks the length of a pattern.
+///
+/// # Errors
+/// [`SelectorError::PatternTooLong`]; `kind` is the kind of the selector.
+pub(super) fn check_length(kind: &'static str, pattern: &str) -> Result<(), SelectorError> {
     let length = pattern.chars().count();
     if length > MAX_PATTERN {
         return Err(SelectorError::PatternTooLong {
@@ -386,44 +29,10 @@ fn check_length(kind: &'static str, pattern: &str) -> Result<(), SelectorError> 
 
 #[cfg(test)]
 mod tests {
+    use std::path::Path;
+
     use super::*;
-    use proptest::prelude::*;
-
-    #[test]
-    fn a_glob_without_a_leading_slash_is_relative_to_dev() {
-        let matches = |pattern: &str, path: &str| Glob::new(pattern).unwrap().matches_path(Path::new(path));
-        assert!(matches("ttyUSB*", "/dev/ttyUSB0"));
-        assert!(matches("/dev/ttyUSB[0-9]", "/dev/ttyUSB0"));
-        assert!(matches("snd/*", "/dev/snd/pcmC0D0p"));
-        assert!(!matches("*", "/dev/snd/pcmC0D0p"));
-        assert!(!matches("snd?pcm*", "/dev/snd/pcmC0D0p"));
-        assert!(matches("**/pcm*", "/dev/snd/pcmC0D0p"));
-        assert!(!matches("USB*", "/dev/ttyUSB0"));
-        assert!(!matches("x*", "/elsewhere/xyz"));
-    }
-
-    #[test]
-    fn a_character_class_has_ranges_and_may_begin_with_a_bracket() {
-        let matched = |pattern: &str| -> String {
-            let glob = Glob::new(pattern).unwrap();
-            let letters = "!-[]abcde".chars();
-            letters
-                .filter(|letter| glob.matches_value(&letter.to_string()))
-                .collect()
-        };
-        for (pattern, letters) in [
-            ("[b-d]", "bcd"),
-            ("[!b-d]", "!-[]ae"),
-            ("[ac-]", "-ac"),
-            ("[a-ce]", "abce"),
-            ("[]a]", "]a"),
-            ("[!]a]", "!-[bcde"),
-            ("[!!]", "-[]abcde"),
-            ("[[]", "["),
-        ] {
-            assert_eq!(matched(pattern), letters, "{pattern}");
-        }
-    }
+    use crate::model::request::selector::{Glob, PathRegex};
 
     #[test]
     fn the_debug_form_of_a_pattern_does_not_contain_cached_texts() {
@@ -432,22 +41,6 @@ mod tests {
         for shown in [format!("{glob:?}"), format!("{regex:?}")] {
             assert!(shown.ends_with("memo: Memo }"), "{shown}");
         }
-    }
-
-    #[test]
-    fn a_value_may_contain_slashes() {
-        assert!(Glob::new("pci-*").unwrap().matches_value("pci-0000:00/usb"));
-        assert!(Glob::new("").unwrap().matches_value(""));
-        assert!(!Glob::new("").unwrap().matches_value("x"));
-    }
-
-    #[test]
-    fn a_regex_matches_anywhere_in_the_path_below_dev() {
-        let matches = |text: &str, path: &str| PathRegex::new(text).unwrap().matches_path(Path::new(path));
-        assert!(matches("USB", "/dev/ttyUSB0"));
-        assert!(matches("^snd/pcm", "/dev/snd/pcmC0D0p"));
-        assert!(!matches("^/dev", "/dev/ttyUSB0"));
-        assert!(!matches("^USB", "/dev/ttyUSB0"));
     }
 
     #[test]
@@ -465,19 +58,6 @@ mod tests {
             Err(SelectorError::Regex { .. })
         ));
         assert!(Glob::new(&"x".repeat(1000)).is_ok());
-    }
-    /// Case security 3.
-    #[test]
-    fn groups_do_not_capture() {
-        for (written, plain) in [
-            ("(a)(?:b)(?P<n>c)(?<m>d)", "(?:a)(?:b)(?:c)(?:d)"),
-            (r"\(a[(]b[^](]()", r"\(a[(]b[^](](?:)"),
-            ("(?i)a(?i:b)(c)", "(?i)a(?i:b)(?:c)"),
-            ("[[(]a](b)", "[[(]a](?:b)"),
-            ("a\\\\(b)", "a\\\\(?:b)"),
-        ] {
-            assert_eq!(without_captures(written), plain);
-        }
     }
 
     /// Case security 3.
@@ -507,41 +87,6 @@ mod tests {
         let many_groups = format!("({}){{0,8}}#", "()".repeat(240));
         assert!(regex(&many_groups) >= 32 * 1024);
         assert!(Glob::new("ttyUSB*").unwrap().size() <= 1024);
-        // Each token, and each range of a character class, has the same size.
-        assert_eq!(Glob::new("a?*").unwrap().size(), 3 * TOKEN_SIZE);
-        assert_eq!(Glob::new("a[b-dx]*").unwrap().size(), 5 * TOKEN_SIZE);
         assert!(Glob::new(&"*a".repeat(500)).unwrap().size() >= 8 * 1000);
-    }
-
-    proptest! {
-        #[test]
-        fn globs_match_as_in_the_crate_glob(
-            pattern in r"(\*\*/)?([ab/*?]|\[!?[ab\]-]{1,3}\]){0,6}(/\*\*(/a)?)?",
-            text in "[ab/.\\]-]{0,8}",
-        ) {
-            let Ok(reference) = glob::Pattern::new(&pattern) else {
-                prop_assert!(Glob::new(&pattern).is_err());
-                return Ok(());
-            };
-            let glob = Glob::new(&pattern).unwrap();
-            let options = glob::MatchOptions {
-                require_literal_separator: true,
-                ..glob::MatchOptions::default()
-            };
-            prop_assert_eq!(matches(&glob.tokens, &text, false), reference.matches(&text));
-            prop_assert_eq!(matches(&glob.tokens, &text, true), reference.matches_with(&text, options));
-        }
-
-        #[test]
-        fn an_expression_without_captures_matches_the_same_texts(
-            expression in r"([ab]|\(|\)|\[[\^(]?[ab(]{1,2}\]|\\\(|\(\?P<x>|\(\?:|[|?*]){0,8}",
-            text in "[ab()]{0,8}",
-        ) {
-            if let Ok(reference) = regex_lite::Regex::new(&expression) {
-                let path = format!("/dev/{text}");
-                let regex = PathRegex::new(&expression).unwrap();
-                prop_assert_eq!(regex.matches_path(Path::new(&path)), reference.is_match(&text));
-            }
-        }
     }
 }

@@ -15,6 +15,7 @@ pub mod same_data;
 pub(crate) mod serial;
 pub mod tree;
 pub mod usb_classes;
+pub mod usb_hub;
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::ffi::{OsStr, OsString};
@@ -339,6 +340,9 @@ pub struct Device {
     /// Other paths in `/dev` and `/sys` that requests name and that lead to this device on the
     /// host.
     pub aliases: BTreeSet<PathBuf>,
+    /// The other half of a USB 3 hub ([`usb_hub`]); `None` for every other device.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub companion: Option<SysPath>,
     pub udev_state: UdevState,
     /// The kernel's sequence number of the latest event in this snapshot; 0 if the device was only
     /// enumerated.
@@ -360,6 +364,7 @@ impl Device {
             links: BTreeSet::new(),
             lost_links: BTreeSet::new(),
             aliases: BTreeSet::new(),
+            companion: None,
             udev_state: UdevState::Pending,
             seqnum: 0,
         }

@@ -9,7 +9,7 @@ use crate::host::monitor::{DeviceMonitor, MonitorError, RECEIVE_BUFFER};
 use crate::host::state::control::Problem;
 use crate::model::device::event::DeviceEvent;
 use crate::model::device::inventory::Inventory;
-use crate::model::device::{SysPath, UdevState};
+use crate::model::device::{Device, SysPath, UdevState};
 use crate::model::plan::Planner;
 use crate::model::policy::Policy;
 use crate::model::request::facts_needed::FactsNeeded;
@@ -102,7 +102,20 @@ impl World {
 
     /// Applies one event. Returns whether it changed anything.
     pub fn apply(&mut self, event: DeviceEvent) -> bool {
+        if let DeviceEvent::Added(device) = &event {
+            self.find_companion_of_hub_above(&device.syspath);
+        }
         self.inventory.apply(event)
+    }
+
+    /// What is plugged into a hub comes after the hub's own events, and after the kernel has linked
+    /// its two halves.
+    fn find_companion_of_hub_above(&mut self, plugged_in: &SysPath) {
+        let hub = plugged_in.parent().and_then(|hub| self.inventory.get_mut(&hub));
+        let is_usb = |hub: &&mut Device| hub.devtype.as_deref() == Some("usb_device");
+        if let Some(hub) = hub.filter(is_usb).filter(|hub| hub.companion.is_none()) {
+            hub.companion = self.monitor.companion(&hub.syspath);
+        }
     }
 
     /// Whether links of the host may have moved since the last call.

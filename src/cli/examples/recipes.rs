@@ -182,11 +182,6 @@ const SECTIONS: &[(&str, &[Recipe])] = &[
                 "ttyACM0",
             ),
             (
-                "port:1-12,port:2-12",
-                "bus/usb/001/041 bus/usb/001/042 bus/usb/001/043 ttyACM14 ttyACM15 ttyUSB6",
-                "ttyACM0",
-            ),
-            (
                 "usb:2b3e:c310:1=/dev/ttyBOARD0,usb:2b3e:c310:3=/dev/ttyBOARD1",
                 "ttyACM14 ttyACM15",
                 "ttyUSB6",

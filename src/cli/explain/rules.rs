@@ -9,8 +9,8 @@ use crate::host::state::control::{Problem, Status};
 use crate::host::state::record::Record;
 use crate::host::users::Users;
 use crate::model::device::inventory::Inventory;
-use crate::model::device::nodeless;
 use crate::model::device::{Device, SysPath};
+use crate::model::device::{nodeless, usb_hub};
 use crate::model::oci::engine::short_id;
 use crate::model::plan::attachment::{Attachment, NodeCreator};
 use crate::model::plan::{NotAttached, Planner};
@@ -105,20 +105,43 @@ impl Facts<'_> {
         all.options.only.clear();
         let selects = |root: &SysPath| all.gives(root, self.device, self.inventory) != Match::No;
         // With `or=`, one root may exclude what another one selects.
-        let above = |root: &&SysPath| self.device.syspath.is_at_or_below(root);
-        let mut roots = entry.roots.iter().filter(above);
-        let root = roots.clone().find(|root| selects(root)).or_else(|| roots.next());
+        let above = |place: &SysPath| self.device.syspath.is_at_or_below(place);
+        let own = entry
+            .roots
+            .iter()
+            .filter(|root| above(root))
+            .map(|root| (root, root));
+        let halves = entry.companions.iter().filter(|(_, half)| above(half));
+        let mut roots = own.chain(halves);
+        let root = roots
+            .clone()
+            .find(|(root, _)| selects(root))
+            .or_else(|| roots.next());
         let reason = match root {
-            Some(root) if !selects(root) => self.why_not_selected(request),
-            Some(root) if *root == self.device.syspath => "the request selects this device".to_owned(),
-            Some(root) => format!("the request selects {root}, a parent of this device"),
+            Some((root, _)) if !selects(root) => self.why_not_selected(request),
+            Some((root, half)) if root != half => self.why_as_other_half(root, half),
+            Some((root, _)) if *root == self.device.syspath => "the request selects this device".to_owned(),
+            Some((root, _)) => format!("the request selects {root}, a parent of this device"),
             None => self.why_not_selected(request),
         };
+        let root = root.map(|(root, _)| root);
         Some(Rule {
             rule: "selected",
             holds: root.is_some_and(selects),
             reason,
         })
+    }
+
+    /// The device is, or is below, the half of a USB 3 hub that the request does not name.
+    fn why_as_other_half(&self, root: &SysPath, other: &SysPath) -> String {
+        let half = self.inventory.get(other).map_or("other half", usb_hub::half);
+        let (hub, name) = (root.name(), other.name());
+        match *other == self.device.syspath {
+            true => format!("the request selects {root}, and this device is the {half} of {hub}"),
+            false => {
+                format!("the request selects {root}; this device is below {name}, the {half} of {hub}")
+            }
+        }
     }
 
     /// The terms that do not match the device.

@@ -58,3 +58,17 @@ fn a_refused_input_device_is_pictured() {
     let drawn = explained(&["usb:0403:6001", "usb:0627:0001"], "/dev/input/event10");
     pictures::check("explain", "oci-hotplug explain lab /dev/input/event10", &drawn);
 }
+
+#[test]
+fn a_device_below_the_other_half_of_a_hub_is_explained() {
+    let reason = "this device is below 2-1, the USB 3 half of 1-1";
+    let drawn = explained(&["port:1-1"], "/dev/sdb").replace("\n                 ", " ");
+    assert!(drawn.contains(reason) && drawn.contains("usb1/1-1;"), "{drawn}");
+    let drawn = explained(&["port:1-1"], "/dev/bus/usb/002/002").replace("\n                 ", " ");
+    assert!(
+        drawn.contains("and this device is the USB 3 half of 1-1"),
+        "{drawn}"
+    );
+    let drawn = explained(&["port:2-1"], "/dev/ttyUSB0").replace("\n                 ", " ");
+    assert!(drawn.contains("below 1-1, the USB 2 half of 2-1"), "{drawn}");
+}

@@ -68,6 +68,7 @@ impl<'b> Line<'b> {
         let branch = self.branch;
         let mut rest = String::new();
         let parts = [
+            branch.half.clone(),
             Some(branch.description.clone()).filter(|text| !text.is_empty()),
             branch.id.clone(),
             branch.serial.clone(),

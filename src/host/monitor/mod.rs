@@ -8,10 +8,12 @@
 //! sysfs.rs     listing and reading devices               static_nodes.rs  nodes that sysfs does not know
 //! links.rs     where links lead                          order.rs         udevd's late events sorted out (pure)
 //! database.rs  udev's database, through libudev          udevd.rs         whether udevd runs
+//! hubs.rs      the other half of a USB 3 hub
 //! ```
 
 mod database;
 mod error;
+mod hubs;
 mod links;
 pub mod message;
 mod order;
@@ -141,6 +143,11 @@ impl DeviceMonitor {
     /// the device with the node below it was processed.) Of a device that is gone all facts stay.
     pub fn complete(&self, device: &mut Device) {
         self.complete_where(device, self.udevd.runs(), &HostLinks::open());
+    }
+
+    /// The other half of a USB 3 hub now: sysfs may have it only after the hub's own events.
+    pub fn companion(&self, hub: &SysPath) -> Option<SysPath> {
+        self.sysfs.companion_at(hub)
     }
 
     /// Where [`FactsNeeded::followed_paths`] and these links of udev's point now.

@@ -92,10 +92,17 @@ impl SysFs {
 
     /// Whether the device is there now.
     pub fn has(&self, syspath: &SysPath) -> bool {
-        place_of(syspath).is_some_and(|place| {
-            let flags = fcntl::AtFlags::AT_SYMLINK_NOFOLLOW;
-            nix::sys::stat::fstatat(&self.devices, format!("{place}/uevent").as_str(), flags).is_ok()
-        })
+        place_of(syspath).is_some_and(|place| self.has_file(&format!("{place}/uevent")))
+    }
+
+    /// Whether a path below `devices` exists; a link counts by itself.
+    pub(super) fn has_file(&self, path: &str) -> bool {
+        let flags = fcntl::AtFlags::AT_SYMLINK_NOFOLLOW;
+        nix::sys::stat::fstatat(&self.devices, path, flags).is_ok()
+    }
+
+    pub(super) fn devices_path(&self) -> PathBuf {
+        self.root.join("devices")
     }
 
     /// Whether the device is there now, under the same number. What udevd says late may be of a
@@ -126,9 +133,11 @@ impl SysFs {
             device.subsystem = self.link_name(&place, "subsystem").ok();
         }
         device.attributes = self.attributes(&place, device.devtype.as_deref(), attributes);
+        device.companion = self.companion(device);
     }
 
-    fn read(&self, place: &str, attributes: &Attributes) -> Option<Device> {
+    /// One device by its place; `None` if it does not exist.
+    pub(super) fn read(&self, place: &str, attributes: &Attributes) -> Option<Device> {
         let syspath = SysPath::new(format!("/sys/devices/{place}"));
         let uevent = self.file(&format!("{place}/uevent"))?;
         let subsystem = self.link_name(place, "subsystem").ok();
@@ -140,6 +149,7 @@ impl SysFs {
         }
         let mut device = from_uevent(syspath, subsystem, properties);
         device.attributes = self.attributes(place, device.devtype.as_deref(), attributes);
+        device.companion = self.companion(&device);
         Some(device)
     }
 
@@ -189,7 +199,7 @@ impl SysFs {
 
     /// Reads a small file. None of sysfs' files blocks (but see [`may_block`]); O_NONBLOCK and
     /// O_NOCTTY keep a recorded tree harmless too.
-    fn file(&self, path: &str) -> Option<Vec<u8>> {
+    pub(super) fn file(&self, path: &str) -> Option<Vec<u8>> {
         let file = self.open_file(path)?;
         let mut buffer = [0; ATTRIBUTE_LIMIT];
         let length = unistd::read(&file, &mut buffer).ok()?;
@@ -197,7 +207,7 @@ impl SysFs {
     }
 
     /// Reads a binary file, of which the kernel gives at most a page at a time.
-    fn whole_file(&self, path: &str) -> Option<Vec<u8>> {
+    pub(super) fn whole_file(&self, path: &str) -> Option<Vec<u8>> {
         let file = fs::File::from(self.open_file(path)?);
         let mut bytes = Vec::new();
         file.take(DESCRIPTORS_LIMIT).read_to_end(&mut bytes).ok()?;
@@ -227,7 +237,7 @@ fn place_of(syspath: &SysPath) -> Option<&str> {
 }
 
 /// The place that a link such as `../../devices/virtual/mem/null` leads to.
-fn place_of_link(target: &Path) -> Option<&str> {
+pub(super) fn place_of_link(target: &Path) -> Option<&str> {
     let place = target
         .to_str()?
         .trim_start_matches("../")

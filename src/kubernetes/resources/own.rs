@@ -252,7 +252,8 @@ fn nodes_of<'a>(
 ) -> impl Iterator<Item = NodeSpec> + use<'a> {
     let options = &asked.request.options;
     let admitted = move || {
-        let below = inventory.at_or_below(root);
+        let places = std::iter::once(root).chain(asked.companions.get(root));
+        let below = places.flat_map(|place| inventory.at_or_below(place));
         below.filter(|device| asked.request.gives(root, device, inventory) == selector::Match::Yes)
     };
     let named = named_node::of_request(&asked.request, admitted(), inventory).map(|device| &device.syspath);

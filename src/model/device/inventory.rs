@@ -73,7 +73,7 @@ impl Inventory {
                     return false;
                 }
                 self.set_floor(&syspath, seqnum);
-                self.devices.remove(&syspath).is_some()
+                self.remove(&syspath)
             }
             DeviceEvent::Overrun => false,
         }
@@ -175,6 +175,31 @@ impl Inventory {
             &names[..]
         };
         Chain::new(own, self.ancestors(&real.syspath))
+    }
+
+    /// The other half of a USB 3 hub. One of them knows it: the first to be plugged in has had its
+    /// last event before the other appeared.
+    pub fn companion_of(&self, hub: &SysPath) -> Option<&SysPath> {
+        let known = self.devices.get(hub)?;
+        if known.devtype.as_deref() != Some("usb_device") {
+            return None;
+        }
+        let by_other = || {
+            let mut others = self.devices.values();
+            others.find(|other| other.companion.as_ref() == Some(hub))
+        };
+        let own = known.companion.as_ref().and_then(|other| self.devices.get(other));
+        own.or_else(by_other).map(|companion| &companion.syspath)
+    }
+
+    /// Removes a device. A later device at its path is not the other half of the same hub.
+    fn remove(&mut self, syspath: &SysPath) -> bool {
+        let removed = self.devices.remove(syspath);
+        let has_companion = |device: &&mut Device| device.companion.as_ref() == Some(syspath);
+        for hub in self.devices.values_mut().filter(has_companion) {
+            hub.companion = None;
+        }
+        removed.is_some()
     }
 
     fn take(&mut self, device: Device) -> bool {

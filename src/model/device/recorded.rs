@@ -266,6 +266,25 @@ pub(crate) fn companion_hub() -> Vec<Device> {
     ]
 }
 
+/// A USB 3 hub: adapters below its half 1-1, and a stick below its half 2-1.
+pub(crate) fn usb3_hub() -> Vec<Device> {
+    let mut devices = hub_with_two_adapters();
+    devices.extend(companion_hub());
+    join_halves(&mut devices);
+    devices
+}
+
+/// Makes the hubs 1-1 and 2-1 the halves of one hub.
+fn join_halves(devices: &mut [Device]) {
+    for (own, other, kind) in [("1/1-1", "2/2-1", "9/0/1"), ("2/2-1", "1/1-1", "9/0/3")] {
+        let [own, other] = [own, other].map(|name| SysPath::new(format!("{XHCI}/usb{name}")));
+        for half in devices.iter_mut().filter(|device| device.syspath == own) {
+            half.companion = Some(other.clone());
+            half.properties.insert("TYPE".to_owned(), kind.to_owned());
+        }
+    }
+}
+
 /// A device with two functions: a modem (interfaces 00 and 01, one tty) and a keypad (interface 02,
 /// HID).
 pub(crate) fn composite_device() -> Vec<Device> {
@@ -498,6 +517,7 @@ pub(crate) fn documented_host() -> Vec<Device> {
         ),
     );
     devices.extend(companion_hub());
+    join_halves(&mut devices);
     devices.extend(composite_device().split_off(5));
     devices.extend(joystick().split_off(5));
     devices.extend(disk_with_partitions());

@@ -9,7 +9,7 @@ use std::path::PathBuf;
 
 use serde::Serialize;
 
-use crate::model::device::{DevNode, Device, SysPath};
+use crate::model::device::{DevNode, Device, SysPath, usb_hub};
 use crate::model::oci::engine::printable;
 
 /// The sysfs attributes that the tree shows, for
@@ -51,6 +51,9 @@ pub struct Branch {
     /// The serial number of a USB device.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub serial: Option<String>,
+    /// Of which hub it is the other half, such as `USB 3 half of 1-1.4`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub half: Option<String>,
     /// The driver of this device, or else of the nearest device between it and the line above.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub driver: Option<String>,
@@ -147,6 +150,7 @@ impl Branch {
             description: String::new(),
             id: None,
             serial: None,
+            half: None,
             driver: None,
             node: None,
             holders: Vec::new(),
@@ -185,6 +189,10 @@ fn branch(
         // shows.
         serial: usb("serial")
             .filter(|serial| !serial.is_empty() && above.is_none_or(|above| serial != above.name())),
+        half: device
+            .companion
+            .as_ref()
+            .map(|other| format!("{} of {}", usb_hub::half(device), printable(other.name()))),
         // Every USB device has the driver `usb`; the lines below show the drivers of its functions.
         driver: driver
             .filter(|driver| !is_usb || driver != "usb")
@@ -364,6 +372,16 @@ virtual
         let adapter = &hub.branches[0];
         assert_eq!(adapter.id.as_deref(), Some("0403:6001"));
         assert_eq!(adapter.branches[0].driver.as_deref(), Some("ftdi_sio"));
+    }
+
+    #[test]
+    fn each_half_of_a_usb3_hub_names_the_other() {
+        let shown = tree(&recorded::usb3_hub(), &Holders::new(), false);
+        let halves = shown[0].branches[0].branches.iter().map(|bus| &bus.branches[0]);
+        let halves: Vec<Option<&str>> = halves.map(|hub| hub.half.as_deref()).collect();
+        assert_eq!(halves, [Some("USB 2 half of 2-1"), Some("USB 3 half of 1-1")]);
+        let adapter = &shown[0].branches[0].branches[0].branches[0].branches[0];
+        assert_eq!((adapter.name.as_str(), adapter.half.as_deref()), ("1-1.1", None));
     }
 
     #[test]

@@ -17,7 +17,7 @@ pub struct Candidate<'a> {
     pub request: RequestId,
     pub entry: &'a RequestEntry,
     pub root: &'a SysPath,
-    /// The device, at or below the root.
+    /// The device, at or below the root or the other half of a root that is a USB 3 hub.
     pub device: &'a Device,
     /// The device whose udev facts decide whether the request selects this one; `None` if the
     /// request selects it for certain.
@@ -52,12 +52,18 @@ impl Planner {
         let mut selected = Vec::new();
         for (request, entry) in self.requests() {
             let is_remote = entry.request.selector.remote().is_some();
-            for root in &entry.roots {
-                for device in inventory.at_or_below(root) {
+            for (root, places) in entry.groups() {
+                let devices = places.flat_map(|place| {
+                    // Another alternative of the request may select the other half of a hub.
+                    let named = if entry.roots.contains(place) { place } else { root };
+                    let devices = inventory.at_or_below(place);
+                    devices.map(move |device| (named, device))
+                });
+                for (named, device) in devices {
                     if device.node.is_none() {
                         continue;
                     }
-                    let undecided = match entry.request.gives(root, device, inventory) {
+                    let undecided = match entry.request.gives(named, device, inventory) {
                         Match::No => continue,
                         Match::Unknown(undecided) => Some(undecided),
                         Match::Yes => None,

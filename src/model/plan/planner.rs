@@ -1,6 +1,6 @@
 //! What one container requests, and which devices are the roots of its requests.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -238,6 +238,7 @@ impl Planner {
             }
             entry.named = Some(named.difference(&parents).cloned().collect());
             entry.roots = named.into_iter().chain(parents).collect();
+            entry.companions = companions(entry, inventory);
         }
         removed
     }
@@ -258,7 +259,7 @@ impl Planner {
     /// devices above and below them, and all links that point elsewhere than to the device that
     /// claims them.
     pub fn followed_links<'a>(&self, inventory: &'a Inventory) -> BTreeSet<&'a PathBuf> {
-        let roots = self.entries.iter().flat_map(|entry| &entry.roots);
+        let roots = self.entries.iter().flat_map(RequestEntry::places);
         let devices = roots.flat_map(|root| inventory.at_or_below(root).chain(inventory.ancestors(root)));
         let mut links = BTreeSet::new();
         links.extend(inventory.lost_links());
@@ -281,6 +282,9 @@ impl Planner {
         if self.reserved.iter().any(is_under_verification) {
             return true;
         }
+        // The other half of a hub that has just appeared is not in `companions` yet.
+        let at_or_above = device.into_iter().chain(inventory.ancestors(syspath));
+        let halves: Vec<&SysPath> = at_or_above.filter_map(|hub| hub.companion.as_ref()).collect();
         self.entries.iter().any(|entry| {
             let is_near_a_root =
                 |root: &SysPath| syspath.is_at_or_below(root) || root.is_at_or_below(syspath);
@@ -294,7 +298,9 @@ impl Planner {
                     // A term that matches a parent counts for all devices below it.
                     || (selector.terms().len() > 1 && inventory.at_or_below(syspath).any(is_named))
             };
-            entry.roots.iter().any(is_near_a_root) || entry.request.selectors().any(is_affected)
+            entry.places().any(is_near_a_root)
+                || halves.iter().any(|half| entry.roots.contains(half))
+                || entry.request.selectors().any(is_affected)
         })
     }
 
@@ -310,6 +316,22 @@ impl Planner {
 pub fn moved(path: &SysPath, from: &SysPath, to: &SysPath) -> Option<SysPath> {
     path.is_at_or_below(from)
         .then(|| SysPath::new(format!("{to}{}", &path.as_str()[from.as_str().len()..])))
+}
+
+/// The other halves of the roots that are USB 3 hubs. A remote device has none: it is alone, even if
+/// another one is attached at the port beside it.
+fn companions(entry: &RequestEntry, inventory: &Inventory) -> BTreeMap<SysPath, SysPath> {
+    let mut companions = BTreeMap::<SysPath, SysPath>::new();
+    if entry.request.selector.remote().is_some() {
+        return companions;
+    }
+    for root in &entry.roots {
+        let is_part_of_other = companions.values().any(|other| other == root);
+        if let Some(other) = inventory.companion_of(root).filter(|_| !is_part_of_other) {
+            companions.insert(root.clone(), other.clone());
+        }
+    }
+    companions
 }
 
 /// The roots of one selector now. Adds to `undecided` the devices whose udev facts decide about a

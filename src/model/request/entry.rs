@@ -1,6 +1,6 @@
 //! Requests with their origin and the devices that they select.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use serde::{Deserialize, Serialize};
 
@@ -33,6 +33,10 @@ pub struct RequestEntry {
     /// them.
     #[serde(default, skip_serializing_if = "BTreeSet::is_empty")]
     pub roots: BTreeSet<SysPath>,
+    /// The other halves of roots that are USB 3 hubs, by root: the container also gets the devices
+    /// at or below them.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub companions: BTreeMap<SysPath, SysPath>,
     /// The roots that selectors without `parent-of:` selected, and no selector with it: these are
     /// roots only as long as they are selected. A parent remains a root after the device that led
     /// to it is gone. `None` after a restart of the watcher, when this is unknown.
@@ -49,8 +53,22 @@ impl RequestEntry {
             class: None,
             cdi: None,
             roots: BTreeSet::new(),
+            companions: BTreeMap::new(),
             named: None,
         }
+    }
+
+    /// The roots, each with the paths at and below which its devices are: its own, and that of the
+    /// other half of a USB 3 hub. A root that is the other half of another root is part of that.
+    pub fn groups(&self) -> impl Iterator<Item = (&SysPath, impl Iterator<Item = &SysPath>)> {
+        let is_other_half = |root: &&SysPath| self.companions.values().any(|other| other == *root);
+        let roots = self.roots.iter().filter(move |root| !is_other_half(root));
+        roots.map(|root| (root, std::iter::once(root).chain(self.companions.get(root))))
+    }
+
+    /// The roots and the other halves of USB 3 hubs: all paths at and below which devices are.
+    pub fn places(&self) -> impl Iterator<Item = &SysPath> {
+        self.roots.iter().chain(self.companions.values())
     }
 
     /// Whether root wrote the request: in a hook argument, in a class, or with the operator's tool.
@@ -79,6 +97,7 @@ impl RequestEntry {
     pub fn without_roots(&self) -> Self {
         Self {
             roots: BTreeSet::new(),
+            companions: BTreeMap::new(),
             named: None,
             ..self.clone()
         }
@@ -129,6 +148,7 @@ mod tests {
         let root = SysPath::new("/sys/devices/usb1/1-1");
         let looked_at = RequestEntry {
             roots: [root.clone()].into(),
+            companions: [(root.clone(), root.clone())].into(),
             named: Some([root].into()),
             ..entry()
         };

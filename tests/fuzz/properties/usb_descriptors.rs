@@ -4,10 +4,14 @@
 use oci_hotplug::model::device::hid_usages::HidUsages;
 use oci_hotplug::model::device::input_capabilities::InputCapabilities;
 use oci_hotplug::model::device::usb_classes::UsbClasses;
+use oci_hotplug::model::device::usb_hub;
 
 /// What is understood says the same when it is written and read again, and a hub is a hub whatever
 /// follows.
 pub fn hold(input: &[u8]) {
+    if let Some(id) = usb_hub::container_id(input) {
+        assert!(id != [0; 16] && input.windows(16).any(|bytes| bytes == id));
+    }
     let usages = HidUsages::in_report_descriptor(input);
     let text = usages.to_text();
     super::is_no_larger_than(text.len(), input.len());

@@ -1,3 +1,5 @@
+mod usb_hub;
+
 use super::*;
 use crate::model::device::{Access, UdevState};
 use crate::model::plan::attachment::Attachments;

@@ -11,6 +11,7 @@
 
 pub mod admission;
 pub mod attachment;
+pub mod attachment_changes;
 mod candidates;
 mod desired;
 pub mod named_node;

@@ -4,16 +4,16 @@ use std::cell::Cell;
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 
-use serde::{Deserialize, Serialize};
-
 use super::access::{ContainerAccess, Place};
 use super::error::EffectError;
 use super::transaction::Effects;
 use crate::host::announcer::Announcer;
 use crate::host::container::Container;
 use crate::host::container_dev::{ContainerDev, LinkOutcome, NodeOutcome, NodeOwner};
-use crate::host::filter::{FilterError, FilterMemory};
+use crate::host::filter::FilterError;
 use crate::host::state::cgroup_owners::Owner;
+use crate::host::state::journal_writer::JournalWriter;
+use crate::host::state::notes::Notes;
 use crate::host::state::record::STATE_VERSION;
 use crate::host::state::record_lock::RecordLock;
 use crate::model::cgroup::grants::{Change, GrantSet};
@@ -27,38 +27,13 @@ use crate::model::request::entry::RequestEntry;
 use crate::model::request::id::RequestId;
 use crate::model::uevent::{UeventAction, UeventForm};
 
-/// The content of attached.json: what a watcher must know of its predecessor.
-#[derive(Debug, Clone, Default, Serialize, Deserialize)]
-pub struct Notes {
-    /// The version of the file.
-    pub version: u32,
-    /// What is attached, or was about to be.
-    pub attachments: Attachments,
-    /// What the device filter must know.
-    pub filter: FilterMemory,
-    /// The directories below /dev that were created for nodes and links.
-    #[serde(default)]
-    pub directories: BTreeSet<PathBuf>,
-    /// The device number of the file system with the container's root directory, when that was
-    /// first opened.
-    #[serde(default)]
-    pub root_file_system: Option<(u32, u32)>,
-    /// The roots of each request, in the order of the record.
-    #[serde(default)]
-    pub roots: Vec<BTreeSet<SysPath>>,
-    #[serde(default)]
-    pub counters: Counters,
-    /// The remote devices that are attached.
-    #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    pub bound: Vec<(RemoteDevice, Binding)>,
-}
-
 /// One container's filter, /dev, listeners and notes.
 pub struct ContainerEffects {
     access: ContainerAccess,
     dev: ContainerDev,
     announcer: Announcer,
     lock: RecordLock,
+    journal: JournalWriter<Notes>,
     roots: Vec<BTreeSet<SysPath>>,
     bound: Vec<(RemoteDevice, Binding)>,
     /// The paths that an earlier watcher created: files at these paths may be replaced.
@@ -121,6 +96,7 @@ impl ContainerEffects {
             dev,
             announcer,
             lock,
+            journal: JournalWriter::default(),
             roots: notes.roots.clone(),
             bound: notes.bound.clone(),
             made_before: made_by_us(&notes.attachments),
@@ -137,6 +113,7 @@ impl ContainerEffects {
     /// Replaces the lock, after the record was restored.
     pub fn set_lock(&mut self, lock: RecordLock) {
         self.lock = lock;
+        self.journal.forget();
         self.access.forget_owned();
     }
 
@@ -158,6 +135,14 @@ impl ContainerEffects {
         let mut counters = self.counters.get();
         change(&mut counters);
         self.counters.set(counters);
+    }
+
+    /// Shortens the journal of the notes if it has become long.
+    ///
+    /// # Errors
+    /// When it cannot be written; the long one stays.
+    pub fn compact_notes(&mut self) -> Result<(), EffectError> {
+        Ok(self.journal.compact(&self.lock)?)
     }
 
     /// Whether the next watcher would miss something that was counted. Wakes alone are not worth a
@@ -306,7 +291,7 @@ impl Effects for ContainerEffects {
 
     fn write_notes(&mut self, attachments: &Attachments) -> Result<(), EffectError> {
         let counters = self.counters.get();
-        self.lock.write_attached(&Notes {
+        let notes = Notes {
             version: STATE_VERSION,
             attachments: attachments.clone(),
             filter: self.access.memory().ahead_of(&attachments.grants()),
@@ -315,7 +300,8 @@ impl Effects for ContainerEffects {
             roots: self.roots.clone(),
             bound: self.bound.clone(),
             counters,
-        })?;
+        };
+        self.journal.write(&self.lock, notes)?;
         self.noted = counters;
         Ok(())
     }

@@ -180,6 +180,8 @@ mod tests {
     use std::path::Path;
 
     use super::*;
+    use crate::host::state::journal_writer::JournalWriter;
+    use crate::host::state::notes::Notes;
     use crate::host::state::record::STATE_VERSION;
     use crate::model::device::{Access, DevKind, DevNum, Device, SysPath};
     use crate::model::oci::ProcessUser;
@@ -245,8 +247,12 @@ mod tests {
         let lock = registry.try_enroll(&id).unwrap().unwrap();
         // No process has such a pid.
         lock.write_record(&record_of(i32::MAX - 1, bundle)).unwrap();
-        lock.write_attached(&serde_json::json!({ "version": STATE_VERSION, "attachments": attachments }))
-            .unwrap();
+        let notes = Notes {
+            version: STATE_VERSION,
+            attachments,
+            ..Notes::default()
+        };
+        JournalWriter::default().write(&lock, notes).unwrap();
         let next = record_of(i32::MAX, bundle);
         drop(lock);
         let deadline = Instant::now() + Duration::from_secs(5);

@@ -4,10 +4,10 @@
 use std::cell::OnceCell;
 use std::path::PathBuf;
 
-use super::effects::Notes;
 use super::inside::Inside;
 use crate::host::engine_names;
 use crate::host::log::event;
+use crate::host::state::notes::Notes;
 use crate::host::state::registry::Registry;
 use crate::model::device::inventory::Inventory;
 use crate::model::device::{DevKind, Device, SysPath, same_data};

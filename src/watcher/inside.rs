@@ -6,7 +6,7 @@ use std::time::{SystemTime, UNIX_EPOCH};
 use nix::sys::signal::Signal;
 
 use super::access::Place;
-use super::effects::{ContainerEffects, Notes};
+use super::effects::ContainerEffects;
 use super::error::EffectError;
 use super::report::{FailedPath, Report};
 use super::restore::Entry;
@@ -15,6 +15,7 @@ use crate::host::container::{CgroupPaths, Container, ContainerError, ContainerFa
 use crate::host::filter::FilterError;
 use crate::host::log::event;
 use crate::host::process::Process;
+use crate::host::state::notes::Notes;
 use crate::host::state::record::Record;
 use crate::host::state::record_lock::RecordLock;
 use crate::model::cgroup::grants::{Change, GrantSet};
@@ -282,12 +283,15 @@ impl Inside {
         }
     }
 
-    /// Writes the counters, for the next watcher and for `oci-hotplug metrics`.
+    /// Writes the counters, for the next watcher and for `oci-hotplug metrics`. Call this when no
+    /// device waits: it may also shorten the notes.
     pub fn write_counters(&mut self) {
-        if self.effects.has_counted() {
-            if let Err(error) = self.write_notes() {
-                tracing::debug!(container = %self.id(), "{error}");
-            }
+        let written = match self.effects.has_counted() {
+            true => self.write_notes(),
+            false => Ok(()),
+        };
+        if let Err(error) = written.and_then(|()| self.effects.compact_notes()) {
+            tracing::debug!(container = %self.id(), "{error}");
         }
     }
 

@@ -48,7 +48,6 @@ use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
 use self::admission::Admission;
-use self::effects::Notes;
 use self::event_loop::{EventLoop, Sources, Wake};
 use self::handover::Handover;
 use self::holders::Holders;
@@ -62,6 +61,7 @@ use self::world::World;
 use crate::host::container::Container;
 use crate::host::state::leases::Leases;
 use crate::host::state::leftovers;
+use crate::host::state::notes::Notes;
 use crate::host::state::record::Record;
 use crate::host::state::record_lock::RecordLock;
 use crate::host::state::registry::Registry;

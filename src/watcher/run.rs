@@ -4,7 +4,6 @@ use std::fs::File;
 use std::time::Duration;
 
 use super::detach::HandedOver;
-use super::effects::Notes;
 use super::error::WatcherError;
 use super::event_loop::{EventLoop, Wake, block_signals};
 use super::handover::take_over;
@@ -15,6 +14,7 @@ use crate::host::process::start_time;
 use crate::host::state::control::{ControlResponse, ControlSocket};
 use crate::host::state::leases::Leases;
 use crate::host::state::leftovers;
+use crate::host::state::notes::Notes;
 use crate::host::state::record_lock::{RecordLock, WatcherProcess};
 use crate::host::state::registry::Registry;
 use crate::model::oci::ContainerId;

@@ -666,7 +666,7 @@ fn only_root_can_access_the_state_directory_at_any_time(machine: &Machine) {
         .hooks_after("umask 0");
     let state = machine.state_dir();
     let own = state.join("containers").join(&bundle.id);
-    let secrets = ["control.sock", "record.json", "attached.json", "lock"].map(|name| own.join(name));
+    let secrets = ["control.sock", "record.json", "attached.jsonl", "lock"].map(|name| own.join(name));
     let log = state.join("oci-hotplug.log");
     let (over, attempts) = (AtomicBool::new(false), AtomicU64::new(0));
     let tries_again = |when: &str| {

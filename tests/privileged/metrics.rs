@@ -170,7 +170,7 @@ fn a_crashed_watcher_is_counted_and_its_counters_stay(machine: &Machine) {
         .state_dir()
         .join("containers")
         .join(&container.id)
-        .join("attached.json");
+        .join("attached.jsonl");
     eventually("it is noted that the device went", || {
         fs::read_to_string(&notes).is_ok_and(|text| text.contains(r#""detached":1"#))
     });

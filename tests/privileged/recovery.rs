@@ -583,15 +583,17 @@ fn notes_of_an_older_version_are_read_and_notes_of_a_newer_version_are_an_error(
         record.remove("config").expect("a configuration");
         record.insert("of-another-time".into(), json!("is passed over"));
     });
-    let attached = record_of(machine, &container.id).with_file_name("attached.json");
-    edit(&attached, |attached| {
-        attached["version"] = json!(0);
-        attached
-            .as_object_mut()
-            .expect("notes are an object")
-            .remove("roots")
-            .expect("roots");
-    });
+    let attached = record_of(machine, &container.id).with_file_name("attached.jsonl");
+    let written = fs::read_to_string(&attached).expect("read the notes");
+    let (first, changes) = written.split_once('\n').expect("notes have lines");
+    let mut notes: Value = serde_json::from_str(first).expect("a line is JSON");
+    notes["version"] = json!(0);
+    notes
+        .as_object_mut()
+        .expect("notes are an object")
+        .remove("roots")
+        .expect("roots");
+    fs::write(&attached, format!("{notes}\n{changes}")).expect("write the notes");
     let message = recover_well(machine, &[]);
     assert!(message.contains("watcher started"), "{message}");
     assert_eq!(inode(&container, &node), before, "the node was created again");

@@ -1,19 +1,26 @@
 //! The counters of one container.
 
-use serde::Deserialize;
-
 use crate::cli::enrolled::Enrolled;
+use crate::host::state::notes::Notes;
 use crate::host::state::registry::Registry;
 use crate::model::counters::Counters;
 use crate::model::plan::attachment::Attachments;
 
 /// The attachments and counters that a watcher has recorded. They are known also while no watcher
 /// answers.
-#[derive(Debug, Default, Deserialize)]
+#[derive(Debug, Default)]
 pub(super) struct Recorded {
     pub(super) attachments: Attachments,
-    #[serde(default)]
     pub(super) counters: Counters,
+}
+
+impl From<Notes> for Recorded {
+    fn from(notes: Notes) -> Self {
+        Self {
+            attachments: notes.attachments,
+            counters: notes.counters,
+        }
+    }
 }
 
 /// One container and its counters.
@@ -38,11 +45,10 @@ impl Counted {
                 attachments: status.attached.clone(),
                 counters: status.counters,
             },
-            None => registry
-                .attached(&container.id)
-                .ok()
-                .flatten()
-                .unwrap_or_default(),
+            None => {
+                let notes: Option<Notes> = registry.attached(&container.id).ok().flatten();
+                notes.map(Recorded::from).unwrap_or_default()
+            }
         };
         Self {
             id: container.id.to_string(),

@@ -31,6 +31,11 @@ impl FilterMemory {
         memory
     }
 
+    /// Whether everything but the granted access is the same.
+    pub fn is_at_the_place_of(&self, other: &FilterMemory) -> bool {
+        (&self.baseline, &self.cgroups) == (&other.baseline, &other.cgroups)
+    }
+
     /// Whether a cgroup that still exists has some of these grants.
     pub fn is_in_force(&self) -> bool {
         !self.held.is_empty() && self.cgroups.all().any(|(_, cgroup)| cgroup.exists())

@@ -3,7 +3,7 @@
 //!
 //! Does not know what the files contain.
 
-use std::fs::{self, OpenOptions};
+use std::fs::{self, File, OpenOptions};
 use std::io::{self, Write};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
@@ -23,6 +23,14 @@ pub enum Durability {
 /// # Errors
 /// Those of open(2), write(2) and rename(2). Then nothing is left of the new file.
 pub fn replace(path: &Path, content: &[u8], mode: u32, durability: Durability) -> io::Result<()> {
+    begin(path, content, mode, durability).map(drop)
+}
+
+/// Like [`replace`], but returns the new file, open for appending.
+///
+/// # Errors
+/// Those of [`replace`].
+pub fn begin(path: &Path, content: &[u8], mode: u32, durability: Durability) -> io::Result<File> {
     publish(path, content, mode, durability, |temporary| {
         fs::rename(temporary, path)
     })
@@ -38,7 +46,7 @@ pub fn create(path: &Path, content: &[u8], mode: u32, durability: Durability) ->
         fs::remove_file(temporary)
     });
     match created {
-        Ok(()) => Ok(true),
+        Ok(_) => Ok(true),
         Err(error) if error.kind() == io::ErrorKind::AlreadyExists => Ok(false),
         Err(error) => Err(error),
     }
@@ -52,13 +60,13 @@ fn publish(
     mode: u32,
     durability: Durability,
     rename: impl FnOnce(&Path) -> io::Result<()>,
-) -> io::Result<()> {
+) -> io::Result<File> {
     let temporary = temporary_name(path);
     // A killed process with the same pid may have left one.
     let _ = fs::remove_file(&temporary);
     let write = || {
         let mut file = OpenOptions::new()
-            .write(true)
+            .append(true)
             .create_new(true)
             .mode(mode)
             .open(&temporary)?;
@@ -66,7 +74,8 @@ fn publish(
         if durability == Durability::Synced {
             file.sync_all()?;
         }
-        rename(&temporary)
+        rename(&temporary)?;
+        Ok(file)
     };
     write().inspect_err(|_| {
         let _ = fs::remove_file(&temporary);

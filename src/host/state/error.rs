@@ -27,6 +27,14 @@ pub enum RegistryError {
         path: PathBuf,
         source: serde_json::Error,
     },
+    /// A line of a journal is damaged.
+    #[error("reading {path}: line {line}: {source} (damaged, or written by another program? remove the directory after its container has ended)", path = path.display())]
+    MalformedLine {
+        path: PathBuf,
+        /// Counted from 1.
+        line: usize,
+        source: serde_json::Error,
+    },
     /// A newer version of oci-hotplug wrote the file.
     #[error("reading {path}: it has version {version}, but this oci-hotplug supports versions up to {known} (install the newer oci-hotplug)", path = path.display())]
     TooNew {

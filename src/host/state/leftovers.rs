@@ -1,29 +1,13 @@
 //! Removes what containers leave in the state directory if their watchers and hooks were killed.
 
-use std::collections::BTreeSet;
-use std::path::PathBuf;
-
-use serde::Deserialize;
-
 use crate::host::container_dev::ContainerDev;
-use crate::host::filter::{self, Cgroups, FilterMemory};
+use crate::host::filter::{self, Cgroups};
 use crate::host::state::cgroup_owners::{self, Owner};
 use crate::host::state::error::RegistryError;
 use crate::host::state::leases;
+use crate::host::state::notes::Notes;
 use crate::host::state::record_lock::RecordLock;
 use crate::host::state::registry::Registry;
-use crate::model::plan::attachment::Attachments;
-
-/// The part of a watcher's notes that is needed after its container has ended.
-#[derive(Default, Deserialize)]
-struct Notes {
-    #[serde(default)]
-    filter: FilterMemory,
-    #[serde(default)]
-    attachments: Attachments,
-    #[serde(default)]
-    directories: BTreeSet<PathBuf>,
-}
 
 /// Removes leases and owner files without a holder, and the records of containers that have ended
 /// and have no watcher. Logs each record. Never waits.

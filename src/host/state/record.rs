@@ -17,7 +17,7 @@ use crate::model::policy::ContainerTraits;
 use crate::model::request::entry::{RequestEntry, Requests};
 use crate::model::request::symlink::SymlinkRule;
 
-/// The version of record.json and attached.json that this program writes. It reads all versions up
+/// The version of record.json and attached.jsonl that this program writes. It reads all versions up
 /// to this one.
 pub const STATE_VERSION: u32 = 1;
 
@@ -162,7 +162,7 @@ pub(super) fn read_init(path: &Path) -> Option<RecordedInit> {
     })
 }
 
-/// Reads record.json or attached.json; `None` if it is absent.
+/// Reads record.json; `None` if it is absent.
 ///
 /// # Errors
 /// When it cannot be read, or is of a newer version.

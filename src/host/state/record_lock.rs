@@ -5,13 +5,16 @@ use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};
 
-use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
-use crate::host::state::atomic_file::{Durability, replace};
+use crate::host::state::atomic_file::{self, Durability};
 use crate::host::state::error::RegistryError;
 use crate::host::state::flock::{self, Lock};
+use crate::host::state::journal::{self, Journaled};
 use crate::host::state::record::{Record, RecordedInit, read_init, read_json};
+
+/// The name of the file with a watcher's notes.
+pub(super) const ATTACHED: &str = "attached.jsonl";
 
 /// The content of a lock file: the watcher that holds the lock.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -130,23 +133,28 @@ impl RecordLock {
     /// # Errors
     /// When it cannot be written; then the old one stays.
     pub fn write_record(&self, record: &Record) -> Result<(), RegistryError> {
-        self.write_json("record.json", record)
+        let content = || Ok(serde_json::to_vec(record)?);
+        self.replace("record.json", content).map(|_| ())
     }
 
     /// The notes of an earlier watcher of this container.
     ///
     /// # Errors
     /// When they cannot be read, or are of a newer version.
-    pub fn attached<T: DeserializeOwned>(&self) -> Result<Option<T>, RegistryError> {
-        read_json(&self.dir.join("attached.json"))
+    pub fn attached<T: Journaled>(&self) -> Result<Option<T>, RegistryError> {
+        journal::read(&self.dir.join(ATTACHED))
     }
 
-    /// Writes the notes of the watcher.
+    /// Begins a new journal with this first line; returns the file, to append to it, and the length
+    /// of the line in bytes.
     ///
     /// # Errors
-    /// When they cannot be written; then the old ones stay.
-    pub fn write_attached(&self, attached: &impl Serialize) -> Result<(), RegistryError> {
-        self.write_json("attached.json", attached)
+    /// When it cannot be written; then the old one stays.
+    pub(super) fn replace_attached(
+        &self,
+        first_line: impl FnOnce() -> serde_json::Result<Vec<u8>>,
+    ) -> Result<(File, usize), RegistryError> {
+        self.replace(ATTACHED, || first_line().map_err(io::Error::from))
     }
 
     /// Removes all files but the lock, so that another container with the same id starts without
@@ -204,7 +212,12 @@ impl RecordLock {
         })
     }
 
-    fn write_json(&self, name: &str, value: &impl Serialize) -> Result<(), RegistryError> {
+    /// Replaces a file; returns the new one, open for appending, and its length in bytes.
+    fn replace(
+        &self,
+        name: &str,
+        content: impl FnOnce() -> io::Result<Vec<u8>>,
+    ) -> Result<(File, usize), RegistryError> {
         let path = self.dir.join(name);
         let write = || {
             // The file is found by its path, where another container with the same id may be by
@@ -212,7 +225,9 @@ impl RecordLock {
             if !self.is_in_place() {
                 return Err(io::ErrorKind::NotFound.into());
             }
-            replace(&path, &serde_json::to_vec(value)?, 0o600, Durability::Volatile)
+            let content = content()?;
+            let file = atomic_file::begin(&path, &content, 0o600, Durability::Volatile)?;
+            Ok((file, content.len()))
         };
         write().map_err(|source| RegistryError::Io {
             doing: "writing",

@@ -3,7 +3,8 @@
 //! ```text
 //! /run/oci-hotplug/                 0700
 //!   containers/<id>/record.json     the container and its requests; versioned, temp + rename, 0600
-//!                   attached.json   what the watcher has created, written before each plan is applied
+//!                   attached.jsonl  what the watcher has created, written before each plan is applied:
+//!                                   a journal (`journal`) of the watcher's notes (`notes`); 0600
 //!                   lock            flock held by the watcher while it runs: free = no watcher. Content: its pid
 //!                   control.sock    control requests to the watcher (`control`)
 //!   leases/                         which containers have a device (`leases`)
@@ -18,12 +19,11 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
-use serde::de::DeserializeOwned;
-
 use crate::host::state::error::RegistryError;
 use crate::host::state::flock::{self, Lock};
+use crate::host::state::journal::{self, Journaled};
 use crate::host::state::record::{Record, RecordedInit, read_init, read_json};
-use crate::host::state::record_lock::{RecordLock, WatcherProcess};
+use crate::host::state::record_lock::{ATTACHED, RecordLock, WatcherProcess};
 use crate::host::state::trust;
 use crate::model::oci::ContainerId;
 
@@ -152,8 +152,8 @@ impl Registry {
     ///
     /// # Errors
     /// When they cannot be read, or are of a newer version.
-    pub fn attached<T: DeserializeOwned>(&self, id: &ContainerId) -> Result<Option<T>, RegistryError> {
-        read_json(&self.container_dir(id).join("attached.json"))
+    pub fn attached<T: Journaled>(&self, id: &ContainerId) -> Result<Option<T>, RegistryError> {
+        journal::read(&self.container_dir(id).join(ATTACHED))
     }
 
     /// The ids of all enrolled containers, sorted. An absent state directory has none.
@@ -213,6 +213,8 @@ impl Registry {
 mod tests {
     use super::*;
     use crate::host::container::ContainerFacts;
+    use crate::host::state::journal_writer::JournalWriter;
+    use crate::host::state::notes::Notes;
     use crate::host::state::record::STATE_VERSION;
     use crate::model::oci::ProcessUser;
     use crate::model::policy::ContainerTraits;
@@ -244,6 +246,14 @@ mod tests {
             config: None,
             boot: String::new(),
             enrolled: 3,
+        }
+    }
+
+    fn notes(directory: &str) -> Notes {
+        Notes {
+            version: STATE_VERSION,
+            directories: [directory.into()].into(),
+            ..Notes::default()
         }
     }
 
@@ -343,10 +353,12 @@ mod tests {
         let registry = Registry::new(scratch.path());
         let old = registry.try_enroll(&id("c1")).unwrap().unwrap();
         old.write_record(&record("old")).unwrap();
+        let mut journal = JournalWriter::default();
+        journal.write(&old, notes("old")).unwrap();
         fs::remove_dir_all(old.dir()).unwrap();
         let new = registry.try_enroll(&id("c1")).unwrap().unwrap();
         new.write_record(&record("new")).unwrap();
-        new.write_attached(&1).unwrap();
+        JournalWriter::default().write(&new, notes("new")).unwrap();
         let files = || {
             let entries = fs::read_dir(new.dir())
                 .unwrap()
@@ -356,7 +368,12 @@ mod tests {
             files
         };
         let before = files();
-        for error in [old.write_attached(&2), old.write_record(&record("old"))].map(Result::unwrap_err) {
+        for error in [
+            journal.write(&old, notes("changed")),
+            old.write_record(&record("old")),
+        ]
+        .map(Result::unwrap_err)
+        {
             assert!(matches!(error, RegistryError::Io { .. }), "{error}");
         }
         old.remove().unwrap();

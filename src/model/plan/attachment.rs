@@ -2,8 +2,9 @@
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 use crate::model::cgroup::grants::GrantSet;
 use crate::model::device::{Access, DevNum, Device};
@@ -57,36 +58,52 @@ pub struct Attachment {
     pub since: u64,
 }
 
-/// All attachments of one container, by the path of the node.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(transparent)]
-pub struct Attachments(BTreeMap<PathBuf, Attachment>);
+/// All attachments of one container, by the path of the node. A copy is cheap: it shares the
+/// attachments until one of them changes.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Attachments(BTreeMap<PathBuf, Arc<Attachment>>);
 
 impl Attachments {
     /// The attachment whose node is at `path`.
     pub fn get(&self, path: &Path) -> Option<&Attachment> {
-        self.0.get(path)
+        self.0.get(path).map(Arc::as_ref)
     }
 
     pub fn get_mut(&mut self, path: &Path) -> Option<&mut Attachment> {
-        self.0.get_mut(path)
+        self.0.get_mut(path).map(Arc::make_mut)
     }
 
     pub fn insert(&mut self, path: PathBuf, attachment: Attachment) {
-        self.0.insert(path, attachment);
+        self.0.insert(path, Arc::new(attachment));
     }
 
     pub fn remove(&mut self, path: &Path) -> Option<Attachment> {
-        self.0.remove(path)
+        self.0.remove(path).map(Arc::unwrap_or_clone)
     }
 
     /// All attachments, in the order of their paths.
     pub fn iter(&self) -> impl DoubleEndedIterator<Item = (&PathBuf, &Attachment)> {
-        self.0.iter()
+        self.0
+            .iter()
+            .map(|(path, attachment)| (path, attachment.as_ref()))
     }
 
     pub fn iter_mut(&mut self) -> impl Iterator<Item = (&PathBuf, &mut Attachment)> {
-        self.0.iter_mut()
+        self.0
+            .iter_mut()
+            .map(|(path, attachment)| (path, Arc::make_mut(attachment)))
+    }
+
+    pub(super) fn shared(&self, path: &Path) -> Option<&Arc<Attachment>> {
+        self.0.get(path)
+    }
+
+    pub(super) fn iter_shared(&self) -> impl Iterator<Item = (&PathBuf, &Arc<Attachment>)> {
+        self.0.iter()
+    }
+
+    pub(super) fn insert_shared(&mut self, path: PathBuf, attachment: Arc<Attachment>) {
+        self.0.insert(path, attachment);
     }
 
     pub fn len(&self) -> usize {
@@ -105,6 +122,30 @@ impl Attachments {
             *grants.entry(attachment.node.num).or_insert(Access::NONE) |= attachment.access;
         }
         grants
+    }
+}
+
+impl Serialize for Attachments {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_map(self.iter())
+    }
+}
+
+impl<'de> Deserialize<'de> for Attachments {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let attachments = BTreeMap::<PathBuf, Attachment>::deserialize(deserializer)?;
+        Ok(attachments.into_iter().collect())
+    }
+}
+
+impl FromIterator<(PathBuf, Attachment)> for Attachments {
+    fn from_iter<I: IntoIterator<Item = (PathBuf, Attachment)>>(attachments: I) -> Self {
+        let shared = attachments.into_iter();
+        Self(
+            shared
+                .map(|(path, attachment)| (path, Arc::new(attachment)))
+                .collect(),
+        )
     }
 }
 

@@ -9,6 +9,7 @@ mod configuration;
 mod devices;
 mod filter_program;
 mod hook_state;
+mod journal;
 mod records;
 mod requests;
 mod symlinks;
@@ -19,12 +20,13 @@ mod usb_descriptors;
 pub type Property = fn(&[u8]);
 
 /// The readers by the name of their fuzz target and of their directory in tests/corpus.
-pub const ALL: [(&str, Property); 10] = [
+pub const ALL: [(&str, Property); 11] = [
     ("bundle_config", bundle_config::hold),
     ("cdi", cdi::hold),
     ("configuration", configuration::hold),
     ("filter_program", filter_program::hold),
     ("hook_state", hook_state::hold),
+    ("journal", journal::hold),
     ("records", records::hold),
     ("requests", requests::hold),
     ("symlinks", symlinks::hold),

@@ -1,9 +1,8 @@
-//! What programs of ours write for each other: record.json, attached.json, and the control socket's
-//! lines.
+//! What programs of ours write for each other: record.json, and the control socket's lines. The
+//! notes of watchers are in journal.rs.
 
 use oci_hotplug::host::state::control::{ControlRequest, ControlResponse};
 use oci_hotplug::host::state::record::Record;
-use oci_hotplug::watcher::effects::Notes;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
@@ -12,7 +11,6 @@ use super::is_no_larger_than;
 /// What is understood says the same when it is written and read again.
 pub fn hold(input: &[u8]) {
     is_kept::<Record>(input);
-    is_kept::<Notes>(input);
     is_kept::<ControlRequest>(input);
     is_kept::<ControlResponse>(input);
 }

@@ -43,15 +43,14 @@ dependency_lines() {
 generate_crate() {
     # But its target directory, which a run of one job after the other builds in.
     rm -rf "$crate"/[!t]* "$crate/tests" "$crate/.cargo"
-    mkdir -p "$crate/src/watcher" "$crate/.cargo" "$crate/tests"
+    mkdir -p "$crate/src/watcher" "$crate/.cargo"
     cp -r src/model "$crate/src/"
     cp -r src/watcher/transaction* "$crate/src/watcher/"
     printf 'pub mod model;\npub mod watcher {\n    pub mod transaction;\n}\n' >"$crate/src/lib.rs"
     # cargo-mutants copies nothing that the repository around it ignores, such as target/.
     git init -q "$crate"
-    # Files that their tests read.
-    cp -r tests/support "$crate/tests/"
-    cp -r hooks.d packaging Cargo.lock "$crate/"
+    # Their tests read files all over the repository.
+    git ls-files -z -- . ':!src' ':!Cargo.toml' | xargs -0 cp --parents -t "$crate"
     {
         printf '[package]\nname = "oci-hotplug"\nversion = "0.0.0"\nedition = "2024"\nautotests = false\n'
         printf '\n[dependencies]\n'

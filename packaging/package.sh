@@ -25,6 +25,7 @@ make_tree() {
     for folder in pictures schema; do
         install -D -m 644 -t "$tree/usr/share/doc/oci-hotplug/docs/$folder" "$here/docs/$folder"/*
     done
+    install -D -m 644 -t "$tree/usr/share/oci-hotplug/monitoring" "$here"/packaging/monitoring/*
     strip_programs "$tree"/usr/bin/* "$tree"/usr/libexec/oci/hooks.d/*
 }
 

@@ -190,6 +190,7 @@ fn is_tried_upgraded_removed_and_purged(suite: &str) {
     );
     assert_eq!(system.run("dpkg --verify oci-hotplug"), "", "as it was packed");
     the_check_is_content(&system);
+    the_monitoring_is_where_operations_md_says(&system);
     // At boot the watchers are recovered, unless the administrator has disabled that; metrics are
     // not enabled.
     let wanted = system.at("/etc/systemd/system/multi-user.target.wants/oci-hotplug-recover.service");
@@ -229,6 +230,19 @@ fn is_tried_upgraded_removed_and_purged(suite: &str) {
     let left: Vec<String> = system.files().difference(&bare).cloned().collect();
     assert_eq!(left, Vec::<String>::new());
     assert_eq!(bare.difference(&system.files()).count(), 0);
+}
+
+/// Dashboard and alert rules, in the directory that Prometheus is configured to read them from.
+fn the_monitoring_is_where_operations_md_says(system: &System) {
+    let directory = "/usr/share/oci-hotplug/monitoring";
+    let operations = fs::read_to_string(here("docs/operations.md")).expect("docs/operations.md");
+    assert!(operations.contains(&format!("- {directory}/alerts.yaml")));
+    for name in ["alerts.yaml", "dashboard.json"] {
+        assert_eq!(
+            fs::read(system.at(directory).join(name)).expect(name),
+            fs::read(here("packaging/monitoring").join(name)).expect(name)
+        );
+    }
 }
 
 /// What a package brings is in order; what the machine of this test lacks is none of its business.

@@ -15,7 +15,7 @@ struct Bench {
     scratch: tempfile::TempDir,
 }
 
-/// What a command printed, and its exit code.
+/// The output of a command, and its exit code.
 #[derive(Debug)]
 struct Said {
     out: String,
@@ -55,7 +55,7 @@ impl Bench {
         fs::read_to_string(self.path(name)).unwrap()
     }
 
-    /// A spec by another vendor.
+    /// A spec of another vendor.
     fn foreign(&self, name: &str, kind: &str, device: &str) {
         let text = format!(
             "cdiVersion: 0.5.0\nkind: {kind}\ndevices:\n- name: {device}\n  containerEdits:\n    env: ['FROM={name}']\n"
@@ -81,7 +81,7 @@ impl Bench {
         self.run(&[&["cdi"], arguments].concat())
     }
 
-    /// Writes devices into the lower directory.
+    /// Writes devices into the directory with the lower priority.
     fn generate(&self, arguments: &[&str]) -> Said {
         let low = self.path("low");
         let output = ["--output", low.to_str().unwrap(), "--hook-dir", HOOKS];
@@ -485,7 +485,7 @@ fn all_names_that_stand_for_nothing_are_told_at_once() {
     assert!(!said.err.contains("v.w/gpu=x:"), "{said:?}");
 }
 
-/// What the hook says, with this configuration, to a container with this request.
+/// The hook's message about a container with this request, under this configuration.
 fn prestart(bench: &Bench, arguments: &[&str], annotation: &str) -> Said {
     let state = serde_json::json!({
         "ociVersion": "1.0.2", "id": "one", "status": "creating", "pid": 1, "bundle": bench.path("bundle"),

@@ -1,5 +1,5 @@
-//! A CDI device on the real kernel: what an engine does with the spec, done by hand, under plain
-//! runc.
+//! A CDI device on the real kernel: the test applies the spec as an engine does, and runs the
+//! container with runc alone.
 //!
 //! Needs root, runc, busybox and the virtual terminals: `cargo test --test cdi_kernel --
 //! --ignored`.
@@ -24,7 +24,7 @@ fn output(command: &mut Command) -> String {
     String::from_utf8(output.stdout).unwrap()
 }
 
-/// A container under runc that is gone when its test is, also when that fails.
+/// A container of runc. It is deleted when this is dropped, also after a failure.
 struct Container {
     id: String,
     runc: Child,
@@ -126,7 +126,7 @@ fn a_container_with_the_cdi_device_of_a_class_has_its_devices() {
         id: id.clone(),
         runc: runc.spawn().unwrap(),
     };
-    // The hook returns only once what is present is in place: a container that runs has it.
+    // The hook returns only when present devices are attached, so a running container has them.
     let running = || {
         let state = Command::new("runc").args(["state", &id]).output().unwrap();
         String::from_utf8_lossy(&state.stdout).contains("\"running\"")

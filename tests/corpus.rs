@@ -1,6 +1,6 @@
-//! Every reader of what others wrote, on the inputs that fuzzing found worth keeping (tests/fuzz),
-//! and on inputs made of them. The properties are the fuzz targets' own, so what they once found
-//! stays mended.
+//! Runs every parser of untrusted input on the inputs that fuzzing (tests/fuzz) found, and on
+//! mutations of them. The properties are those of the fuzz targets, so faults that were found do
+//! not return.
 
 use std::collections::BTreeSet;
 use std::fs;
@@ -12,7 +12,7 @@ use proptest::sample::Index;
 #[path = "fuzz/properties/mod.rs"]
 mod properties;
 
-/// The files of one reader, or of all where the name is empty.
+/// The files of one parser; of all if the name is empty.
 fn entries(name: &str) -> Vec<PathBuf> {
     let directory = Path::new(env!("CARGO_MANIFEST_DIR"))
         .join("tests/corpus")
@@ -30,7 +30,7 @@ fn inputs(name: &str) -> Vec<Vec<u8>> {
     entries(name).iter().map(read).collect()
 }
 
-/// Says what was tried when a property does not hold.
+/// Names the input if a property does not hold.
 struct Tried<'a> {
     reader: &'a str,
     input: &'a [u8],
@@ -90,16 +90,16 @@ fn each_reader_has_a_corpus_and_the_whole_is_small() {
     );
 }
 
-/// One way in which an input becomes another.
+/// A mutation of an input.
 #[derive(Debug, Clone)]
 enum Slip {
-    /// A piece is left out.
+    /// Removes a piece.
     Omit(Index, Index),
-    /// A piece stands there twice.
+    /// Repeats a piece.
     Repeat(Index, Index),
-    /// One byte is another.
+    /// Changes one byte.
     Replace(Index, u8),
-    /// From here on it is another input.
+    /// Continues with another input.
     Continue(Index, Index, Index),
 }
 

@@ -1,5 +1,5 @@
-//! Our client against a server that misbehaves, on 127.0.0.1, and `oci-hotplug usbip` where no
-//! kernel module is needed. (With the kernel's: tests/vm/usbip/.)
+//! Our client against a server on 127.0.0.1 that misbehaves, and `oci-hotplug usbip` where it needs
+//! no kernel module. (With the kernel's controller: tests/vm/usbip/.)
 
 #[path = "support/json_schema.rs"]
 mod json_schema;
@@ -25,9 +25,9 @@ use oci_hotplug::usbip::{Named, Purpose, Usbip};
 use port::Port;
 use usbip_server::{Adapter, Fault, UsbipServer};
 
-/// For what should come at once; a machine under load may take its time.
+/// The deadline for what must happen at once, on a machine under load.
 const LONG: Duration = Duration::from_secs(30);
-/// For what should never come; long enough for what comes before it.
+/// How long to wait for what must never happen; longer than what happens before it.
 const SHORT: Duration = Duration::from_secs(2);
 
 fn one(fault: Fault) -> UsbipServer {
@@ -54,7 +54,7 @@ fn out(output: &Output) -> String {
     String::from_utf8_lossy(&output.stdout).into_owned()
 }
 
-/// What the tool says when it fails, with the server's address made the same in all runs.
+/// The error of the tool, with the server's address replaced by the same text in all runs.
 fn failure(server: &str, arguments: &[&str]) -> String {
     let output = tool(arguments);
     assert_eq!(output.status.code(), Some(1), "{}", out(&output));
@@ -118,7 +118,7 @@ fn whoever_names_the_state_directory_needs_no_configuration_and_is_stopped_by_no
     assert!(output.status.success(), "{error}");
 }
 
-/// Exit code, reply and messages of the worker for what is written to its standard input.
+/// Exit code, reply and messages of the worker for this standard input.
 fn worker(input: &str) -> (Option<i32>, String, String) {
     let mut child = Command::new(env!("CARGO_BIN_EXE_oci-hotplug-usbip"))
         .env("OCI_HOTPLUG_CONFIG", "/no/such/configuration")
@@ -247,7 +247,7 @@ fn a_host_without_a_way_to_it_is_told_as_that() {
 
 #[test]
 fn a_server_that_never_takes_the_connection_is_given_up_in_time() {
-    // A queue of one that is full: what more comes is dropped, as a firewall would.
+    // A full queue of one connection: the kernel drops further ones, as a firewall does.
     let listener = TcpListener::bind("127.0.0.1:0").expect("a port");
     listen(&listener, Backlog::new(0).expect("none")).expect("a short queue");
     let address = listener.local_addr().expect("its number");
@@ -285,7 +285,7 @@ fn what_is_no_address_is_told_with_code_2_and_the_cure() {
     }
 }
 
-/// Controllers of a kernel that takes what is written to it, and does nothing.
+/// A kernel's USB/IP controllers: files that accept what is written and do nothing.
 struct Kernel(tempfile::TempDir);
 
 impl Kernel {
@@ -304,13 +304,13 @@ impl Kernel {
         kernel
     }
 
-    /// The ports of the hub for high speed: 0 and 1.
+    /// The ports of the high-speed hub: 0 and 1.
     fn shows(&self, zero: &str, one: &str) {
         let status = format!(
             "hub port sta spd dev      sockfd local_busid\nhs  0000 {zero} 000003 0-0\nhs  0001 {one} 000003 0-0\n\
              ss  0002 004 000 00000000 000000 0-0\nss  0003 004 000 00000000 000000 0-0\n"
         );
-        // At once, as the kernel shows it: nobody is to read half of it.
+        // Replace the file at once, as the kernel shows it: no reader may see half of it.
         let (part, whole) = (self.control().join("part"), self.control().join("status"));
         fs::write(&part, status).expect("a status");
         fs::rename(part, whole).expect("a status in its place");
@@ -417,7 +417,7 @@ fn a_device_that_never_appears_is_given_up_and_nothing_of_it_is_left() {
         "device SERVER/busid:1-1: not ready in time: its server hangs, or the network is slow (--timeout), while the \
          kernel was asking it for its descriptors"
     );
-    // Port 0 is taken; bus 1 and device 2 are 65538; full speed is 2.
+    // Port 0 is in use; 65538 is bus 1, device 2; the speed is full speed.
     let written = kernel.was_told("attach");
     let words: Vec<&str> = written.split(' ').collect();
     assert_eq!((words[0], &words[2..]), ("1", &["65538", "2"][..]), "{written}");
@@ -453,7 +453,7 @@ fn a_device_of_super_plus_speed_is_given_to_the_kernel_as_super_speed() {
         told.contains("while the kernel was asking it for its descriptors"),
         "{told}"
     );
-    // The first port of the hub for SuperSpeed, and speed 5.
+    // The first port of the SuperSpeed hub, and speed 5.
     let written = kernel.was_told("attach");
     let words: Vec<&str> = written.split(' ').collect();
     assert_eq!((words[0], &words[2..]), ("2", &["65538", "5"][..]), "{written}");
@@ -536,7 +536,7 @@ fn a_record_of_another_device_at_the_port_does_not_let_it_be_detached() {
         .to_string();
     assert!(refused.contains("which oci-hotplug did not attach"), "{refused}");
     assert_eq!(kernel.was_told("detach"), "");
-    // The same file is enough when it tells of what is there.
+    // The same file is sufficient if it names what is there.
     fs::write(&path, record(0x1_0009)).expect("a record");
     assert_eq!(
         kernel.usbip().attached().expect("ports")[0]
@@ -560,7 +560,7 @@ fn what_a_killed_watcher_had_begun_is_undone_by_the_next_one_of_the_same_contain
     fs::write(path, begun).expect("a record");
     let deadline = Instant::now() + LONG;
     let busid = "1-1".parse().expect("a bus id");
-    // The server has given it away, and lists it no more.
+    // Another client has imported it, so the server no longer lists it.
     let held = client::import(&name(&server), &busid, None, deadline).expect("an import");
     let purpose = |container: &str| Purpose {
         container: Some(container.to_owned()),
@@ -612,7 +612,7 @@ fn a_connection_for_the_kernel_waits_for_ever_and_has_nothing_read_ahead() {
     ] {
         assert_eq!(option.expect("an option"), seconds);
     }
-    // A request of the kernel's for the device descriptor is answered from its first byte on.
+    // A request of the kernel for the device descriptor is answered from its first byte on.
     let mut request = [0; 48];
     request[3] = 1;
     request[7] = 1;

@@ -1,7 +1,7 @@
-//! The benchmark: what the hooks add to `runc create`, how soon a device opens inside, what a
-//! watcher takes. `tests/run.sh --bench`. Prints the tables of README.md here; nothing is asserted,
-//! as other work on the machine counts. Figures of one table come from one run, with the variants
-//! in turn, so that their ratios mean something.
+//! The benchmark: what the hooks add to `runc create`, how soon a device opens inside, and what a
+//! watcher uses. `tests/run.sh --bench` runs it. It prints the tables of README.md here and asserts
+//! nothing, because other work on the machine changes the figures. The figures of one table come
+//! from one run in which the variants take turns, so that their ratios are comparable.
 
 #[allow(
     dead_code,
@@ -30,7 +30,7 @@ fn main() {
         probe::serve(&arguments[1], &arguments[2]);
         return;
     }
-    // cargo bench adds `--bench`; every other word chooses sections by name.
+    // cargo bench adds `--bench`; every other argument selects sections by name.
     let chosen: Vec<_> = arguments.iter().filter(|word| !word.starts_with('-')).collect();
     let sections: [(&str, Measure); 4] = [
         ("creation", creation::measure),

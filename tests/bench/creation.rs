@@ -1,5 +1,5 @@
-//! What a hook adds to `runc create`: alone, with a hook that does nothing, with ours and a device
-//! that is present.
+//! What a hook adds to `runc create`: without hooks, with a hook that does nothing, and with ours
+//! and a present device.
 
 use crate::figures::{Figure, head, row};
 use crate::framework::{Bundle, Disk, Machine};
@@ -11,7 +11,7 @@ pub fn measure(machine: &Machine) {
     let disk = Disk::new(machine);
     let node = disk.plug(1);
     let (mut alone, mut idle, mut ours) = (Figure::default(), Figure::default(), Figure::default());
-    // The first containers fill caches: they do not count.
+    // The first containers fill caches and do not count.
     for run in 0..=RUNS {
         let variants = [
             (Bundle::new(machine).without_hooks(), &mut alone),

@@ -13,13 +13,13 @@ impl Figure {
     }
 
     /// Adds the time from `begin` to `end`, in nanoseconds of CLOCK_MONOTONIC. It may be negative:
-    /// the process that took the time of the beginning may have been woken late.
+    /// the process that measured `begin` may have been scheduled late.
     pub fn add_between(&mut self, begin: i64, end: i64) {
         #[allow(clippy::cast_precision_loss, reason = "differences of microseconds")]
         self.0.push((end - begin) as f64 / 1e6);
     }
 
-    /// The middle one, in milliseconds.
+    /// The median in milliseconds.
     pub fn median(&self) -> f64 {
         self.sorted()[self.0.len() / 2]
     }
@@ -31,13 +31,13 @@ impl Figure {
     }
 }
 
-/// Prints the head of a table in milliseconds; `ratio` says to what.
+/// Prints the head of a table in milliseconds; `ratio` names the base of the ratio.
 pub fn head(ratio: &str) {
     println!("| figure (ms) | goal | min | median | max | n | {ratio} |");
     println!("|---|---|---|---|---|---|---|");
 }
 
-/// Prints a row; `base` is what the median is compared with.
+/// Prints a row; `base` is compared with the median.
 pub fn row(name: &str, goal: &str, figure: &Figure, base: Option<&Figure>) {
     let sorted = figure.sorted();
     let (Some(min), Some(max)) = (sorted.first(), sorted.last()) else {

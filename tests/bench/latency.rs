@@ -1,4 +1,4 @@
-//! How soon after a uevent a device opens inside, and is refused.
+//! How soon after a uevent a device opens inside, and how soon it is refused.
 
 use crate::figures::{Figure, head, row};
 use crate::framework::disk::number_of;
@@ -8,7 +8,7 @@ use crate::uevents::{Speaker, Uevents};
 
 const ROUNDS: usize = 50;
 
-/// What is plugged and unplugged.
+/// The device that is plugged in and unplugged.
 enum Plug {
     Character(Terminal),
     Block(Disk),
@@ -178,7 +178,7 @@ fn round(
     } else {
         measured.opens.add_between(kernel, opened);
     }
-    // The container's own node stays when ours goes: what refuses it is the device cgroup.
+    // The container's own node stays when ours is removed: the device cgroup refuses it.
     container.inside("rm -f /nodes/own");
     let own = container.make_node("own", plug.kind(), number_of(&node));
     probe.wait_for_refusal(&own);

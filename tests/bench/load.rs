@@ -1,4 +1,4 @@
-//! Many events, many watchers, many devices: what gets lost, what is left over, and what it costs.
+//! Many events, watchers and devices: what is lost, what is left over, and the cost.
 
 use std::fs;
 use std::path::PathBuf;
@@ -7,11 +7,11 @@ use std::time::{Duration, Instant};
 use crate::framework::eventually::within;
 use crate::framework::{Bundle, Disk, Machine, RuncContainer, Udevd, Watcher, kernel};
 
-/// How long anything may take before it counts as lost.
+/// After this time an event counts as lost.
 const PATIENCE: Duration = Duration::from_secs(60);
 
-/// A device of the host that nobody requests: writing there makes the kernel report a change
-/// (uevent(7) of sysfs).
+/// A device of the host that no container requests: writing to this file makes the kernel send a
+/// `change` event (Documentation/ABI/testing/sysfs-uevent).
 const UNRELATED: &str = "/sys/devices/virtual/mem/null/uevent";
 
 /// Prints the tables.
@@ -27,7 +27,7 @@ fn row(figure: &str, measured: &str) {
     println!("| {figure} | {measured} |");
 }
 
-/// One device that comes and goes.
+/// One device that is plugged in and unplugged repeatedly.
 fn cycles(machine: &Machine, rounds: u32) {
     let disk = Disk::new(machine);
     let container =
@@ -74,7 +74,7 @@ fn cycles(machine: &Machine, rounds: u32) {
     );
 }
 
-/// What must be as it was.
+/// What must be the same afterwards.
 #[derive(Debug)]
 struct Holdings {
     descriptors: usize,
@@ -85,7 +85,7 @@ struct Holdings {
 }
 
 impl Holdings {
-    /// Programs and maps are those of the whole kernel: others may have let some go.
+    /// Programs and maps are those of the whole kernel: other processes may have freed some.
     fn is_no_more_than(&self, before: &Self) -> bool {
         (self.descriptors, self.nodes, self.rules) == (before.descriptors, before.nodes, before.rules)
             && self.programs <= before.programs
@@ -106,9 +106,9 @@ impl Holdings {
     }
 }
 
-/// Many containers on a host where things happen that do not concern them.
+/// Many containers on a host with events of devices that they do not request.
 fn idle_and_unrelated(machine: &Machine, count: u32, events: u32) {
-    // Each event is sent twice then: by the kernel, and by udevd.
+    // With udevd each event arrives twice: from the kernel and from udevd.
     let _udevd = Udevd::start(machine);
     let containers: Vec<_> = (0..count)
         .map(|_| Bundle::requesting(machine, "usb:0403:6001").start())
@@ -119,7 +119,7 @@ fn idle_and_unrelated(machine: &Machine, count: u32, events: u32) {
 
     let interval = Duration::from_secs(10);
     let (before, begin) = (cpu_of(&watchers), Instant::now());
-    // The measurement is of what happens while nothing happens.
+    // Measures the watchers while there are no events.
     std::thread::sleep(interval);
     let spent = (cpu_of(&watchers) - before).as_secs_f64() / begin.elapsed().as_secs_f64();
     row(
@@ -131,7 +131,7 @@ fn idle_and_unrelated(machine: &Machine, count: u32, events: u32) {
     for _ in 0..events {
         fs::write(UNRELATED, "change").expect("have the kernel tell of a change");
     }
-    // All have heard all when they wait for the next, and none of them has grown.
+    // When all watchers wait for the next event, they have read all of them, and none has grown.
     for watcher in &watchers {
         watcher.eventually_waits_for_events();
     }
@@ -150,8 +150,8 @@ fn idle_and_unrelated(machine: &Machine, count: u32, events: u32) {
     );
 }
 
-/// A tree of devices that many containers request: the partitions of one disk, in the place of a
-/// hub's devices.
+/// A tree of devices that many containers request: the partitions of one disk, in place of a hub's
+/// devices.
 fn shared_tree(machine: &Machine, count: u32, devices: u8) {
     let disk = Disk::of_size(machine, i64::from(devices) + 2);
     let request = format!("devnode:{};only=property:DEVTYPE=partition", disk.node);
@@ -220,13 +220,13 @@ fn shared_tree(machine: &Machine, count: u32, devices: u8) {
     );
 }
 
-/// Where the host sees a path of a container.
+/// The path on the host for a path of a container.
 fn inside(container: &RuncContainer<'_>, path: &str) -> PathBuf {
     PathBuf::from(format!("/proc/{}/root{path}", container.pid))
 }
 
-/// The time that a watcher has had a CPU (/proc/PID/schedstat, first field, in ns: sched-stats.rst
-/// of the kernel).
+/// The processor time of a watcher (/proc/PID/schedstat, first field, in ns: the kernel's
+/// Documentation/scheduler/sched-stats.rst).
 fn cpu(watcher: &Watcher) -> Duration {
     let text = fs::read_to_string(format!("/proc/{}/schedstat", watcher.pid)).expect("read a schedstat");
     let nanos = text.split(' ').next().and_then(|field| field.parse().ok());

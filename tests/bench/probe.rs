@@ -1,6 +1,6 @@
-//! A process inside the container that tells, to the microsecond, when a device can be opened and
-//! when no more. It is this program started again; it joins the container's cgroup and mount
-//! namespace and answers questions.
+//! A process inside the container that reports, to the microsecond, when a device can be opened and
+//! when no longer. It is this program, started again; it joins the container's cgroup and mount
+//! namespace and answers queries.
 
 use std::io::{BufRead, BufReader, Write};
 use std::path::Path;
@@ -24,8 +24,8 @@ pub fn now() -> i64 {
     time.tv_sec() * 1_000_000_000 + time.tv_nsec()
 }
 
-/// The probe's own life: one question a line, `opens PATH` or `refused PATH`; two answers each:
-/// that it has begun to try, and when it came true.
+/// Runs the probe: each line of input is a query, `opens PATH` or `refused PATH`, with two lines of
+/// output: that the probe has begun to try, and when it succeeded.
 pub fn serve(pid: &str, cgroup: &str) {
     std::fs::write(
         Path::new(cgroup).join("cgroup.procs"),
@@ -40,16 +40,15 @@ pub fn serve(pid: &str, cgroup: &str) {
         println!("trying");
         match question {
             "opens" => try_until(|| opens(path)),
-            // Not by opening: that would keep a partition from being deleted. access(2) asks the
-            // device cgroup, too.
+            // Do not open the node: that would keep a partition from being deleted. access(2) also
+            // checks the device cgroup.
             _ => try_until(|| access(path, AccessFlags::R_OK) == Err(Errno::EPERM)),
         }
         println!("{}", now());
     }
 }
 
-/// Without pause, but not at the expense of other processes: the machine may have two
-/// CPUs.
+/// Without a pause, but yield to other processes: the machine may have two processors.
 fn try_until(mut condition: impl FnMut() -> bool) {
     while !condition() {
         sched_yield().expect("yield the CPU");
@@ -65,7 +64,7 @@ fn opens(path: &str) -> bool {
     .is_ok()
 }
 
-/// The other end.
+/// A running probe.
 pub struct Probe {
     child: Child,
     questions: ChildStdin,
@@ -91,17 +90,17 @@ impl Probe {
         }
     }
 
-    /// Has the probe try until `path` opens.
+    /// Makes the probe try until `path` opens.
     pub fn try_to_open(&mut self, path: &str) {
         self.ask("opens", path);
     }
 
-    /// Has the probe try until the device cgroup refuses `path`.
+    /// Makes the probe try until the device cgroup refuses `path`.
     pub fn wait_for_refusal(&mut self, path: &str) {
         self.ask("refused", path);
     }
 
-    /// When it came true. Waits for it.
+    /// Waits until the probe has succeeded, and returns when.
     pub fn when(&mut self) -> i64 {
         self.line().parse().expect("a time")
     }

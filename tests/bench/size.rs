@@ -1,4 +1,4 @@
-//! What a watcher takes while nothing happens, and how large the executables are.
+//! What a watcher uses while there are no events, and how large the executables are.
 
 use std::fs;
 

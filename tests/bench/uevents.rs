@@ -1,5 +1,5 @@
-//! The uevents of the kernel and of udevd with the time at which they arrived here, next to the
-//! watcher, which gets them at the same moment.
+//! Receives the uevents of the kernel and of udevd together with the watcher, and records when they
+//! arrive.
 
 use std::os::fd::{AsRawFd, OwnedFd};
 use std::sync::Arc;
@@ -17,12 +17,12 @@ use nix::sys::time::TimeVal;
 
 use crate::probe::now;
 
-/// Who speaks.
+/// Who sends an event.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Speaker {
-    /// The kernel, group 1.
+    /// The kernel: multicast group 1.
     Kernel,
-    /// udevd, group 2.
+    /// udevd: multicast group 2.
     Udevd,
 }
 
@@ -35,7 +35,7 @@ pub struct Uevent {
     time: i64,
 }
 
-/// A listener to both groups.
+/// A socket that receives both groups.
 pub struct Uevents {
     heard: Receiver<Uevent>,
     stop: Arc<AtomicBool>,
@@ -43,7 +43,7 @@ pub struct Uevents {
 }
 
 impl Uevents {
-    /// Starts to listen.
+    /// Opens the socket.
     pub fn listen() -> Self {
         let kind = SockType::Raw;
         let socket = socket(
@@ -66,8 +66,8 @@ impl Uevents {
         }
     }
 
-    /// When `speaker` said `action` of the device with this name. Earlier events of others are
-    /// dropped.
+    /// When the event `action` of `speaker` arrived for the device with this name. Drops earlier
+    /// events of other devices.
     #[track_caller]
     pub fn when(&self, speaker: Speaker, action: &str, name: &str) -> i64 {
         let end = format!("/{name}");
@@ -97,7 +97,7 @@ fn listen(socket: &OwnedFd, sender: &Sender<Uevent>, stop: &AtomicBool) {
     }
 }
 
-/// Both forms carry ACTION and DEVPATH; libudev's begins with its name.
+/// Both formats contain ACTION and DEVPATH; libudev's begins with its name.
 fn parse(message: &[u8], time: i64) -> Option<Uevent> {
     let speaker = if message.starts_with(b"libudev\0") {
         Speaker::Udevd

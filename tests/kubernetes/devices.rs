@@ -1,4 +1,4 @@
-//! Devices that come and go: partitions of a loop device, with real events.
+//! Devices that are plugged in and unplugged: partitions of a loop device, with real events.
 
 use std::fs::File;
 use std::os::fd::AsFd;
@@ -12,10 +12,10 @@ use crate::took_less_than;
 
 const MIB: u64 = 1 << 20;
 
-/// The most partitions of a disk that are plugged.
+/// The largest number of partitions that are plugged in.
 const PARTITIONS: u16 = 250;
 
-/// A disk whose partitions are the devices that are plugged in; dropping it removes all.
+/// A disk whose partitions are the devices. Dropping it removes all.
 pub struct Disk(LoopDevice);
 
 impl Disk {
@@ -36,7 +36,7 @@ impl Disk {
             .expect("plug a partition");
     }
 
-    /// udevd may still be reading it: then it is busy for a moment.
+    /// The partition is busy for a moment while udevd reads it.
     pub fn unplug(&self, partition: u16) {
         let end = Instant::now() + DEADLINE;
         while let Err(error) = self.0.delete_partition(partition) {
@@ -60,7 +60,7 @@ impl Drop for Disk {
     }
 }
 
-/// A list within this time is the reaction to an event: without events the plugin polls every 10 s.
+/// A list within this time is a reaction to an event: without events the plugin polls every 10 s.
 /// On a quiet machine it takes 0.2 s.
 const BY_EVENT: Duration = Duration::from_secs(2);
 
@@ -151,8 +151,7 @@ async fn an_allocated_present_unit_stays_and_is_unhealthy_while_its_device_is_ab
     assert!(two.iter().any(|unit| unit.id == held.id));
 }
 
-/// Case README 2. The partition stands for a device that comes back with other ids at the same
-/// place.
+/// Case README 2. The partition represents a device that returns with other ids at the same place.
 #[tokio::test]
 #[ignore = "needs root: plugs partitions of a loop device"]
 async fn a_brief_absence_is_not_sent_to_kubelet_if_several_requests_select_the_device() {
@@ -334,7 +333,8 @@ async fn with_65_resources_and_a_thousand_devices_that_come_and_go_it_keeps_to_i
     assert_eq!(registered.list().await.len(), 0);
     let at_first = plugin.resident();
     for _ in 0..5 {
-        // In a burst, of which no list comes, and then so that kubelet hears of all.
+        // First changes within the debounce time, for which no list is sent, and then changes that
+        // kubelet gets one by one.
         for partition in (1..=40).cycle().take(160) {
             disk.plug(partition);
             disk.unplug(partition);

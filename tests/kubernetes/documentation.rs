@@ -1,4 +1,4 @@
-//! The plugin's documents: the man page and completions have all options, and the plugin reads all
+//! The plugin's documents: man page and completions contain all options, and the plugin accepts all
 //! examples.
 
 use std::fs;
@@ -60,7 +60,7 @@ fn install_sh_brings_plugin_page_and_completions_which_name_every_option() {
     assert!(page.contains("oci-hotplug-device-plugin 8 "), "{}", &page[..200]);
 }
 
-/// The blocks of YAML in docs/kubernetes.md.
+/// The YAML blocks of docs/kubernetes.md.
 fn yaml_blocks() -> Vec<String> {
     let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("docs/kubernetes.md");
     let text = fs::read_to_string(path).expect("the document");
@@ -73,16 +73,17 @@ fn yaml_blocks() -> Vec<String> {
     found
 }
 
-/// The right column of a block that shows manifests before and after.
+/// The right column of a block with manifests before and after.
 fn after(block: &str) -> Option<String> {
     let column = block.lines().next()?.find("# after")?;
     let lines = block.lines().skip(1);
-    // Counted in characters: an ellipsis is one.
+    // Count characters instead of bytes, because of "…".
     let lines = lines.map(|line| line.chars().skip(column).collect::<String>());
     Some(lines.collect::<Vec<_>>().join("\n"))
 }
 
-/// The arguments of the container in a manifest, which is the list `containers` or its one element.
+/// The arguments of the container in a manifest, which has a list `containers` or is its only
+/// element.
 fn arguments(manifest: &str) -> Vec<String> {
     let manifest = yaml(manifest);
     let container = match manifest.get("containers") {
@@ -106,7 +107,7 @@ fn every_example_of_the_clusters_document_is_read_by_the_plugin() {
         all.extend(arguments);
         let environment = [("OCI_HOTPLUG_CONFIG", classes.to_str().expect("a path"))];
         let (status, out, printed) = node.run_with(&environment, &all);
-        // 1: something is missing on this machine. 2: the configuration has an error.
+        // 1: this machine lacks something. 2: the configuration has an error.
         assert!(
             matches!(status.code(), Some(0 | 1)),
             "{arguments:?}: {printed}{out}"
@@ -121,7 +122,7 @@ fn every_example_of_the_clusters_document_is_read_by_the_plugin() {
     for block in yaml_blocks() {
         if let Some(manifest) = after(&block) {
             manifests += 1;
-            // The file of another example, or a file in the format of another plugin.
+            // The file of another example, or in another plugin's format.
             let arguments =
                 arguments(&manifest)
                     .into_iter()

@@ -15,7 +15,7 @@ use crate::kubelet::Behaviour;
 const SLOTS: &str =
     "resources: [{name: example.com/nothing, requests: ['syspath:/sys/devices/virtual/mem/null']}]";
 
-/// An engine that answers on a socket of `node` until the returned tasks are dropped.
+/// An engine that answers on a socket of `node`. It ends when the returned tasks are dropped.
 fn engine(node: &Node, version: &'static str, config: &'static str) -> (PathBuf, JoinSet<()>) {
     let path = node.path("engine.sock");
     let listener = UnixListener::bind(&path).expect("listen as an engine");
@@ -52,7 +52,7 @@ fn engine(node: &Node, version: &'static str, config: &'static str) -> (PathBuf,
     (path, server)
 }
 
-/// The names of the CDI devices, and of the nodes, that a container is given.
+/// The names of the CDI devices and of the nodes that a container gets.
 async fn given(node: &Node, socket: &Path, containerd: &Path) -> (usize, usize) {
     let mut kubelet = node.kubelet(Behaviour::Normal);
     let config = node.write("config.yaml", SLOTS);
@@ -111,7 +111,7 @@ async fn an_engine_of_which_nothing_is_known_is_taken_for_one_of_today_with_a_wo
 async fn a_check_asks_the_engine_and_tells_the_cure() {
     let node = Node::new();
     let (socket, _engine) = engine(&node, "1.7.24", "{}");
-    // Not in this thread, where the engine answers.
+    // In another thread: the engine answers in this one.
     let checks = tokio::task::spawn_blocking(move || {
         let check = |sockets: &str| {
             node.run(&[

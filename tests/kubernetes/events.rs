@@ -14,7 +14,7 @@ use crate::device_plugin::{Node, Plugin, eventually};
 use crate::kubelet::{Behaviour, Kubelet, PodResources, Registered};
 use crate::port::Port;
 
-/// A node with one device from hostdev's list, which a pod has.
+/// A node with one device of hostdev's list, which a pod has.
 struct Lab {
     plugin: Plugin,
     registered: Registered,
@@ -25,13 +25,13 @@ struct Lab {
     node: Node,
 }
 
-/// A device, as far as a path leads to one.
+/// A device, as far as the plugin checks: a path that exists.
 fn make(device: &Path) {
     symlink("/dev/null", device).expect("make a link");
 }
 
 impl Lab {
-    /// Starts a plugin that sends events to the API server at `address`, whose CA is this file.
+    /// Starts a plugin that sends events to the API server at `address` with this CA file.
     async fn start(address: SocketAddr, ca: &str) -> Self {
         let node = Node::new();
         let device = node.path("device");
@@ -84,7 +84,7 @@ impl Lab {
         }
     }
 
-    /// The device is unplugged, and kubelet gets a list.
+    /// Unplugs the device, and waits until kubelet gets a list.
     async fn loses_its_device(&mut self) {
         fs::remove_file(&self.device).unwrap();
         assert_eq!(self.registered.list().await[0].health, "Unhealthy");
@@ -98,7 +98,7 @@ impl Lab {
 
 const SOMEWHERE: SocketAddr = SocketAddr::new(std::net::IpAddr::V4(Ipv4Addr::LOCALHOST), 0);
 
-/// Waits until the server had this many requests, and returns them.
+/// Waits until the server has received this many requests, and returns them.
 async fn requests(server: &ApiServer, count: usize) -> Vec<ReceivedRequest> {
     eventually(&format!("{count} requests came"), || {
         server.requests().len() >= count
@@ -158,7 +158,7 @@ async fn a_flapping_device_has_an_event_per_interval_with_a_count() {
         lab.has_it_back().await;
         lab.loses_its_device().await;
     }
-    // The count of the first event is raised.
+    // The count of the first event is increased.
     let path = format!(
         "{}/{}",
         made.path,
@@ -172,7 +172,7 @@ async fn a_flapping_device_has_an_event_per_interval_with_a_count() {
     })
     .await;
     let all = server.requests();
-    // One of each at once, and one for each 10 s: on a busy machine the loop takes longer.
+    // One event of each kind at once, and one every 10 s: on a busy machine the loop takes longer.
     let intervals = 1 + begin.elapsed().as_secs() as usize / 10;
     assert!(all.len() <= 2 * (1 + intervals), "{intervals} intervals: {all:?}");
 }
@@ -208,7 +208,7 @@ async fn changes_while_the_server_is_down_are_sent_when_it_is_up() {
     lab.plugin
         .logs("cannot send an event to the API server: cannot connect to 127.0.0.1")
         .await;
-    // Nothing waits for it: kubelet has the lists at once.
+    // Events delay nothing: kubelet gets its lists at once.
     lab.has_it_back().await;
     let server = ApiServer::start(port.address).await;
     let both = requests(&server, 2).await;
@@ -240,7 +240,7 @@ async fn a_pod_that_has_ended_gets_no_event() {
     fs::remove_file(&lab.device).unwrap();
     let (_, list) = tokio::join!(lab.pods.wait_for_lists(1), lab.registered.list());
     assert_eq!(list[0].health, "Unhealthy");
-    // Another pod has the unit now: the next change is that pod's, with its first event.
+    // Another pod has the unit now: the next event is the first one of that pod.
     lab.pods.holds("next", &lab.resource, &[list[0].id.clone()]);
     lab.has_it_back().await;
     let first = requests(&server, 1).await.remove(0);

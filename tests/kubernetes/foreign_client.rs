@@ -1,4 +1,4 @@
-//! Another HTTP/2 stack than ours: Python's grpcio, which is the C core; and bytes by hand.
+//! Other HTTP/2 implementations: Python's grpcio, which is the C core, and requests byte by byte.
 
 use std::io::{Read, Write};
 use std::os::unix::net::UnixStream;
@@ -8,7 +8,7 @@ use std::time::Duration;
 use crate::device_plugin::Node;
 use crate::kubelet::Behaviour;
 
-/// Speaks the protocol without its messages: as bytes, so that no generator is needed.
+/// Uses the protocol without its messages: as bytes, so that no code has to be generated.
 const CLIENT: &str = r#"
 import sys
 import grpc
@@ -28,7 +28,7 @@ except grpc.RpcError as error:
     print(error.code().name)
 "#;
 
-/// Needs no root, but Python's grpcio, which not every machine has (Debian: python3-grpcio).
+/// Needs no root, but Python's grpcio (Debian: python3-grpcio).
 #[tokio::test]
 #[ignore = "needs Python's grpcio: run by tests/run.sh --privileged"]
 async fn grpcios_c_core_is_understood_and_understands() {
@@ -57,11 +57,11 @@ async fn grpcios_c_core_is_understood_and_understands() {
     );
 }
 
-/// A request with this `:authority`; whether it is answered by headers.
+/// Sends a request with this `:authority`, and returns whether the response begins with headers.
 fn is_answered(socket: &std::path::Path, authority: &str) -> bool {
     let mut stream = UnixStream::connect(socket).expect("connect to the plugin");
     stream.set_read_timeout(Some(Duration::from_secs(10))).unwrap();
-    // HPACK without its table (RFC 7541, 6.2.2): each name and value is written out.
+    // HPACK without its table (RFC 7541, 6.2.2): each name and value is a literal.
     let mut block = Vec::new();
     for (name, value) in [
         (":method", "POST"),
@@ -112,7 +112,7 @@ async fn kubelets_authority_is_taken_and_that_of_its_plugin_watcher_is_not_yet()
     let answers = tokio::task::spawn_blocking(move || {
         ["localhost", "%2Fvar%2Flib%2Fkubelet.sock"].map(|authority| is_answered(&socket, authority))
     });
-    // The second is h2's refusal of a percent sign (kubernetes.md 1.2): once it is true,
-    // plugins_registry is open to us.
+    // The second form is h2's rejection of a percent sign (kubernetes.md 1.2). When h2 accepts it,
+    // kubelet's plugins_registry becomes possible.
     assert_eq!(answers.await.unwrap(), [true, false]);
 }

@@ -9,7 +9,7 @@ use crate::kubelet::{Behaviour, Registered};
 use crate::port::Port;
 use crate::yaml;
 
-/// A DaemonSet of its users.
+/// A DaemonSet as users of generic-device-plugin write it.
 const DAEMONSET: &str = include_str!("generic/daemonset.yaml");
 
 /// What a container with one unit gets: nodes and mounts, as `HOST CONTAINER PERMISSIONS`.
@@ -63,7 +63,7 @@ async fn a_daemonset_of_its_users_works_with_another_image() {
     }
 }
 
-/// Case README 8. As in that plugin, arguments come before variables, and these before the file.
+/// Case README 8. As in that plugin, arguments win over variables, and variables over the file.
 #[tokio::test]
 async fn its_environment_and_its_files_flags_count_in_their_order() {
     let node = Node::new();

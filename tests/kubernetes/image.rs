@@ -1,6 +1,6 @@
-//! The container image (packaging/image.sh), run by plain runc with no more rights than the
-//! DaemonSet's init container has: it puts hooks, watcher and tool onto a host, here a bare Debian,
-//! where they run.
+//! The container image (packaging/image.sh), run by runc alone with no more rights than the
+//! DaemonSet's init container has: it installs hooks, watcher and tool on a host, here a bare
+//! Debian, where they run.
 
 use std::fs;
 use std::os::unix::fs::{MetadataExt, PermissionsExt, symlink};
@@ -76,8 +76,8 @@ impl Scene {
         self.at("host").join(path)
     }
 
-    /// A container of the image with these arguments, as the init container of
-    /// packaging/kubernetes/base runs.
+    /// Runs a container of the image with these arguments, as the init container of
+    /// packaging/kubernetes/base.
     fn run(&self, arguments: &[&str]) -> Output {
         let capabilities = json!(["CAP_SYS_CHROOT"]);
         let namespaces = ["pid", "mount", "ipc", "uts", "network"].map(|kind| json!({ "type": kind }));
@@ -223,7 +223,7 @@ fn the_image_installs_what_runs_on_the_host_and_again_changes_nothing() {
     assert_eq!(inode(&watcher), before);
     assert!(fs::symlink_metadata(&at_boot).is_err(), "it stays disabled");
 
-    // Another version is installed by rename, so that processes keep the old one.
+    // Another version is installed by rename, so that running processes keep the old one.
     fs::write(&watcher, "another version").expect("change the watcher");
     let old = fs::File::open(&watcher).expect("open the old one");
     let third = scene.installs();

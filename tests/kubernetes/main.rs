@@ -36,9 +36,8 @@ use std::time::Duration;
 
 use oci_hotplug::model::yaml::{Dialect, from_str};
 
-/// Checks that most of several times are below `limit`. A machine that does other work delays
-/// single times, by many seconds where it waits for its disk; a fault of the plugin delays most of
-/// them.
+/// Checks that most of several times are below `limit`. Other work on the machine delays single
+/// times, by many seconds while it waits for its disk; a fault of the plugin delays most of them.
 #[track_caller]
 fn took_less_than(limit: Duration, mut times: Vec<Duration>) {
     times.sort();
@@ -46,7 +45,7 @@ fn took_less_than(limit: Duration, mut times: Vec<Duration>) {
     assert!(times[times.len() / 2] < limit, "took {times:?}");
 }
 
-/// A document in YAML.
+/// Parses a YAML document.
 #[track_caller]
 fn yaml(text: &str) -> serde_json::Value {
     from_str(text, Dialect::Core).unwrap_or_else(|error| panic!("{text}\n{error}"))

@@ -10,10 +10,11 @@ use serde_json::Value;
 
 use crate::{stdout_of, yaml};
 
-/// Objects by kind: there is one of each.
+/// Objects by kind; there is one of each.
 type Objects = BTreeMap<String, Value>;
 
-/// A release that the chart is for; a helm that is built as a module thinks of an older one.
+/// The Kubernetes version that the chart is rendered for; a helm that is built as a Go module
+/// assumes an older one.
 const KUBERNETES: [&str; 2] = ["--kube-version", "1.34.0"];
 
 fn packaged(path: &str) -> PathBuf {
@@ -28,8 +29,8 @@ fn helm() -> Command {
     Command::new(HELM.get_or_init(|| stdout_of(&mut Command::new(script)).trim().to_owned()))
 }
 
-/// The documents of a YAML stream. What the plugin reads from the ConfigMap is compared as it reads
-/// it, without comments.
+/// The documents of a YAML stream. The plugin's configuration in the ConfigMap is compared as the
+/// plugin parses it, without comments.
 #[track_caller]
 fn objects(text: &str) -> Objects {
     let mut objects = Objects::new();
@@ -52,7 +53,7 @@ fn objects(text: &str) -> Objects {
     objects
 }
 
-/// The base as Kustomize builds it: each resource in the one namespace.
+/// The base as Kustomize builds it, with the namespace in each object.
 fn base() -> Objects {
     let read = |name: &str| fs::read_to_string(packaged("base").join(name)).expect("a file of the base");
     let kustomization = yaml(&read("kustomization.yaml"));
@@ -96,7 +97,7 @@ fn the_chart_is_in_order_and_says_what_the_base_says() {
     assert_eq!(template(&[]), without);
 }
 
-/// The base with the component for events, as Kustomize makes it.
+/// The base with the component for events, as Kustomize builds it.
 fn base_with_events() -> Objects {
     let read =
         |name: &str| fs::read_to_string(packaged("events").join(name)).expect("a file of the component");
@@ -128,7 +129,7 @@ fn the_chart_with_events_says_what_the_base_with_the_component_says() {
     assert_eq!(chart, base_with_events());
 }
 
-/// More is a decision.
+/// A further right is a decision.
 #[test]
 fn the_plugin_may_write_events_and_nothing_else_and_only_where_it_is_to() {
     let all = base_with_events();
@@ -196,7 +197,7 @@ fn the_charts_values_reach_plugin_and_node() {
     );
 }
 
-/// Everything of the node that a container may change is named here: more is a decision.
+/// Names everything of the node that a container may change: an addition is a decision.
 #[test]
 fn the_containers_have_no_more_rights_than_they_need() {
     let base = base();

@@ -1,6 +1,6 @@
 //! The alert rules and the dashboard of packaging/monitoring: promtool accepts the rules and runs
-//! their tests, a real Prometheus scrapes the tool's metrics and the plugin's, and every metric
-//! that rules and dashboard name is among them.
+//! their tests, a real Prometheus scrapes the metrics of `oci-hotplug` and of the plugin, and both
+//! have every metric that rules and dashboard name.
 
 use std::collections::BTreeSet;
 use std::fs;
@@ -50,7 +50,7 @@ fn every_alert_has_a_test_that_it_fires() {
     }
 }
 
-/// The metrics that a text names.
+/// The names of metrics in a text.
 fn metrics_in(text: &str) -> BTreeSet<String> {
     let is_part = |letter: char| letter.is_ascii_alphanumeric() || letter == '_';
     let words = text.split(|letter| !is_part(letter));
@@ -58,7 +58,7 @@ fn metrics_in(text: &str) -> BTreeSet<String> {
     ours.map(str::to_owned).collect()
 }
 
-/// All expressions in a dashboard.
+/// All expressions of a dashboard.
 fn expressions(value: &Value, into: &mut String) {
     match value {
         Value::Object(fields) => {
@@ -75,7 +75,7 @@ fn expressions(value: &Value, into: &mut String) {
     }
 }
 
-/// What `oci-hotplug metrics` prints on a host with one container.
+/// The output of `oci-hotplug metrics` on a host with one container.
 fn metrics_of_the_tool(scratch: &Path) -> String {
     let dir = scratch.join("state/containers/lab");
     fs::create_dir_all(&dir).expect("a record's directory");
@@ -86,7 +86,7 @@ fn metrics_of_the_tool(scratch: &Path) -> String {
     stdout_of(&mut tool)
 }
 
-/// Serves a text to every client, as node_exporter does with the file.
+/// Serves a text to every client, as node_exporter serves the file.
 fn serve(text: String) -> String {
     let listener = TcpListener::bind("127.0.0.1:0").expect("a port");
     let address = listener.local_addr().expect("its address").to_string();
@@ -105,7 +105,7 @@ fn serve(text: String) -> String {
     address
 }
 
-/// A Prometheus, ended with this.
+/// A Prometheus. It is stopped when this is dropped.
 struct Prometheus {
     process: Child,
     address: String,
@@ -120,7 +120,7 @@ impl Drop for Prometheus {
 }
 
 impl Prometheus {
-    /// Starts one that scrapes these addresses every second, with our alert rules.
+    /// Starts a Prometheus that scrapes these addresses every second, with our alert rules.
     fn start(jobs: &[(&str, &str)]) -> Self {
         let scratch = tempfile::tempdir().expect("a scratch directory");
         let mut config = String::from(
@@ -152,7 +152,7 @@ impl Prometheus {
 
     fn ask(&self, path: &str) -> Option<Value> {
         let (_, body) = get(&self.address, path)?;
-        // It may send the document in chunks.
+        // The body may be chunked.
         let begin = body.find('{')?;
         let document = serde_json::Deserializer::from_str(body.get(begin..)?)
             .into_iter()
@@ -160,7 +160,7 @@ impl Prometheus {
         document.ok()
     }
 
-    /// The names of all metrics that it has.
+    /// The names of all metrics that Prometheus has stored.
     fn metrics(&self) -> BTreeSet<String> {
         let names = self.ask("/api/v1/label/__name__/values");
         let names = names.as_ref().and_then(|names| names["data"].as_array());
@@ -168,7 +168,7 @@ impl Prometheus {
         texts.map(str::to_owned).collect()
     }
 
-    /// The jobs whose last scrape was good.
+    /// The jobs whose last scrape succeeded.
     fn good_jobs(&self) -> BTreeSet<String> {
         let targets = self.ask("/api/v1/targets");
         let targets = targets

@@ -12,7 +12,7 @@ const BOTH: &str = "resources:\n- {name: example.com/serial, requests: ['usb:fff
                     - {name: example.com/serial-2, requests: ['usb:ffff:fffd']}\n";
 const ONE: &str = "resources: [{name: example.com/other, requests: ['usb:ffff:fffc']}]\n";
 
-/// A plugin that asks, and frees after a second.
+/// Starts a plugin with pod-resources and a grace period of a second.
 fn plugin(node: &Node, more: &[&str]) -> Plugin {
     let socket = node.path("pods.sock");
     let mut all = vec!["--pod-resources", socket.to_str().unwrap(), "--grace-period", "1"];
@@ -49,7 +49,7 @@ async fn the_spec_of_a_removed_resource_is_deleted_once_no_pod_has_had_it_for_th
     .unwrap();
     assert_eq!(specs(&node).len(), 3);
 
-    // Also a plugin that comes later knows that a pod has it.
+    // A plugin that is started later knows it as well.
     first.terminate().await;
     node.write("config.yaml", ONE);
     let second = plugin(&node, &["--config", config.to_str().unwrap()]);

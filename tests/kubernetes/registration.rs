@@ -1,4 +1,4 @@
-//! Registration with kubelet, and keeping it.
+//! Registration with kubelet, and how it is renewed.
 
 use std::fs;
 use std::time::Duration;
@@ -14,7 +14,7 @@ async fn a_plugin_serves_before_it_registers_and_then_sends_its_list() {
     let mut kubelet = node.kubelet(Behaviour::Normal);
     let _plugin = node.plugin(&["--devs", "/dev/null:rw,/dev/zero:r"]);
     for (resource, id) in [(NULL, "/dev/null"), ("hostdev.k8s.io/dev_zero", "/dev/zero")] {
-        // A registration proves that the plugin answered the dial-back.
+        // kubelet accepts a registration only after the plugin has answered its call.
         let mut registered = kubelet.registered(resource).await;
         assert!(!registered.request.endpoint.contains('/'), "a plain file name");
         assert_eq!(registered.request.options, Some(registered.options));
@@ -99,7 +99,7 @@ async fn a_valid_registration_is_not_repeated() {
     let _plugin = node.plugin(&["--devs", "/dev/null:rw"]);
     let mut registered = kubelet.registered(NULL).await;
     registered.list().await;
-    // Others' sockets come and go in the same directory.
+    // Sockets of other plugins are created and removed in the same directory.
     for number in 0..20 {
         let path = node.kubelet_dir().join(format!("other{number}.sock"));
         fs::write(&path, "").unwrap();

@@ -1,4 +1,4 @@
-//! The plugin's state: over HTTP, and in its log.
+//! The plugin's state over HTTP and in its log.
 
 use serde_json::Value;
 

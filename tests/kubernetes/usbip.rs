@@ -1,6 +1,6 @@
 //! Devices of USB/IP servers in usbip-device-plugin's format: its file, its arguments, and the
-//! lists that kubelet gets while servers and other hosts come and go. (With the kernel's controller
-//! and a real kubelet: tests/vm/usbip_pods.rs.)
+//! lists that kubelet gets while servers and other hosts change. (With the kernel's controller and
+//! a real kubelet: tests/vm/usbip_pods.rs.)
 
 use std::fs;
 use std::path::Path;
@@ -16,7 +16,7 @@ use crate::usbip_server::{Adapter, Fault, UsbipServer};
 
 const BOARD: &str = "usbip.dev.mvalvekens.be/board";
 
-/// Within this time kubelet gets a list after a device was imported or released: the plugin lists
+/// kubelet gets a list within this time after a device was imported or released: the plugin lists
 /// each server every 2 s, with a timeout of 5 s.
 const SOON: Duration = Duration::from_secs(5);
 
@@ -24,7 +24,7 @@ fn server(fault: Fault) -> UsbipServer {
     UsbipServer::start(vec![Adapter::new("1-1", "FT001")], fault)
 }
 
-/// A server at a reserved port, which stays reserved while no server runs.
+/// A server at a port that stays reserved while no server runs.
 fn server_at(port: &Port) -> UsbipServer {
     UsbipServer::start_at(port.address, vec![Adapter::new("1-1", "FT001")], Fault::None)
 }
@@ -44,8 +44,8 @@ fn file(resources: &[(&str, &UsbipServer)]) -> String {
     format!("resources:\n{}", all.collect::<String>())
 }
 
-/// Another host takes the device and gives it back, twice; how long it took each time until kubelet
-/// heard of it.
+/// Another host imports the device and releases it, twice. Returns how long each took until kubelet
+/// got a list.
 async fn taken_and_freed(
     server: &UsbipServer,
     registered: &mut Registered,
@@ -127,7 +127,7 @@ async fn servers_that_are_dead_hang_or_lie_hold_up_no_other_and_a_dead_one_is_ba
     assert!(are_healthy(&dies.list().await, 1));
     plugin.logs("answers again").await;
 
-    // While the others hang, each change of the good one is heard of as soon as ever.
+    // While the other servers hang, changes of the good server are noticed as soon as without them.
     took_less_than(SOON, taken_and_freed(&good_server, &mut good, &free).await);
 }
 
@@ -151,7 +151,7 @@ async fn allocate_opens_no_connection_and_names_the_cdi_device_whose_hook_attach
         registered.pre_start(&ids).await.unwrap();
         took.push(begin.elapsed());
     }
-    // To dial a server that hangs takes 5 s.
+    // A connection to a server that hangs takes 5 s to fail.
     took_less_than(Duration::from_secs(2), took);
     let answer = registered.allocate(&ids).await.unwrap();
     server.hang(false);
@@ -216,7 +216,7 @@ async fn what_a_pod_has_stays_when_its_server_goes_and_is_withdrawn_when_the_pod
     first.logs("connection refused").await;
     assert_eq!(registered.lists_within(Duration::from_secs(1)).await, 0);
 
-    // A plugin that comes later offers it from its first list on.
+    // A plugin that is started later offers it from its first list on.
     first.terminate().await;
     let second = node.plugin(&arguments);
     let mut registered = kubelet.registered(BOARD).await;
@@ -238,8 +238,8 @@ async fn a_listed_pod_keeps_its_device_and_an_allocated_device_is_kept_for_a_whi
     let mut registered = kubelet.registered(BOARD).await;
     let ids = [registered.list().await[0].id.clone()];
     registered.allocate(&ids).await.unwrap();
-    // Its hook dials, and the server lists it no more; kubelet's pod-resources knows nothing of the
-    // pod yet.
+    // The container's hook connects, and the server no longer lists the device; kubelet's
+    // pod-resources does not know the pod yet.
     let _hook = server.is_imported_elsewhere("1-1");
     assert_eq!(registered.lists_within(Duration::from_secs(4)).await, 0);
     assert!(!plugin.log().contains("was unplugged while"), "{}", plugin.log());
@@ -276,7 +276,7 @@ async fn a_changed_file_is_in_force_at_once_and_a_bad_one_keeps_the_old() {
         .await
         .unwrap();
     assert_eq!(answer.cdi_devices.len(), 2, "{answer:?}");
-    // The previous server is not listed any more.
+    // The previous server is no longer listed.
     let asked = server.accepted();
     let before = other.accepted();
     eventually("the other server is asked", || other.accepted() >= before + 2).await;
@@ -321,7 +321,7 @@ async fn its_flags_environment_health_and_metrics_are_those_of_usbip_device_plug
     let text = |path: &Path| path.to_str().unwrap().to_owned();
     let (config, directory) = (text(&config), text(&node.kubelet_dir()));
     let (socket, cdi) = (text(&node.path("pods.sock")), text(&node.cdi_dir()));
-    // The form of the file makes it theirs; its variables are heeded then.
+    // The form of the file shows that it is that plugin's; its variables are then read.
     let plugin = node.plugin_of(
         &[
             ("DOMAIN", "example.com"),

@@ -1,5 +1,5 @@
-//! The operator's tool gives devices to a container that runs, of whatever engine, also to one that
-//! was started without us; and shows it by the name that its engine gives it.
+//! `oci-hotplug attach` gives devices to running containers of every engine, also to one that was
+//! started without oci-hotplug, and `list` shows the name that the engine gave the container.
 
 use crate::container::Container;
 use crate::engine::Runtime::{Crun, Runc, Youki};
@@ -17,7 +17,7 @@ fn plug<'a>(vm: &'a Machine, serial: &'static str, port: &'static str) -> Plugge
     adapter
 }
 
-/// The lines of `list` that are about this container, in words.
+/// The lines of `list` for this container, split into words.
 fn listed(vm: &Machine, container: &Container) -> Vec<String> {
     let id = match container.id.len() {
         64 => &container.id[..12],
@@ -29,8 +29,8 @@ fn listed(vm: &Machine, container: &Container) -> Vec<String> {
     row.split_whitespace().map(str::to_owned).collect()
 }
 
-/// A container that nobody watches has a device attached by its name, shown, and detached by its
-/// id; and again by one of its processes.
+/// Attaches a device to a container without a watcher by the container's name, detaches it by the
+/// id, and does the same by one of the container's processes.
 fn a_container_without_us_is_attached_to(vm: &Machine, engine: &str, container: &Container) {
     let Container { id, name, .. } = container;
     assert_eq!(
@@ -75,7 +75,7 @@ fn a_container_without_us_is_attached_to(vm: &Machine, engine: &str, container: 
     container.talks_through(&board, "/dev/ttyUSB0");
 }
 
-/// Enough of an id to be the only one.
+/// A beginning of the id that no other container has.
 fn prefix(id: &str) -> &str {
     &id[..id.len().min(10)]
 }
@@ -145,8 +145,8 @@ fn a_container_of_any_engine_that_has_a_watcher_is_attached_to_and_keeps_what_it
     vm.run("rm /etc/cdi/oci-hotplug.dev-device_first.json");
 }
 
-/// A CDI spec as a vendor's toolkit writes it: a node under another name with a mode, an owner and
-/// an access of its own, and what only an engine can do.
+/// A CDI spec as a vendor's toolkit writes it: a node at another path, with mode, owner and access,
+/// and edits that only an engine can make.
 const VENDOR: &str = r#"{ "cdiVersion": "0.5.0", "kind": "vendor.com/probe", "devices": [ { "name": "0", "containerEdits": {
     "deviceNodes": [ { "path": "/dev/probe0", "hostPath": "/dev/ttyUSB0", "permissions": "rw", "fileMode": 432, "uid": 0, "gid": 7 } ],
     "env": [ "PROBE=0" ] } } ] }"#;

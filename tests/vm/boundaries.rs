@@ -1,5 +1,5 @@
-//! Containers with more or less around them than usual, of each engine: the host's /dev, the host's
-//! network, everything allowed, nothing writable; and user namespaces.
+//! Containers of each engine with the host's /dev, with the host's network, privileged, and with a
+//! read-only root file system; and user namespaces.
 
 use crate::container::Container;
 use crate::engine::Runtime::Runc;
@@ -9,7 +9,7 @@ use crate::setup::{Around, Setup};
 use crate::story::nothing_is_left;
 use crate::usb::{Plugged, UsbSerial};
 
-/// A request that all engines can make.
+/// A request that every engine supports.
 fn any_adapter(around: Around) -> Setup {
     Setup::default()
         .cdi("oci-hotplug.dev/device=serial")
@@ -64,7 +64,7 @@ fn the_hosts_own_dev_is_never_touched_whatever_the_engine() {
     let vm = machine();
     let adapter = adapter(&vm);
     vm.wait_until("test -e /dev/ttyUSB0");
-    // The node is there with the kernel's word; its mode and group are the host's udevd's.
+    // The node exists from the kernel's event on; udevd sets its mode and group later.
     vm.run("udevadm settle");
     let nodes = || vm.run("stat -c '%n %F %a %u %g %t:%T %i' /dev/ttyUSB0 /dev/bus/usb/*/* /dev/serial/*/*");
     let before = nodes();
@@ -102,7 +102,7 @@ fn on_the_hosts_network_no_engines_container_has_anything_announced() {
     vm.wait_until(&format!(
         "test $(grep -c '^UDEV.* remove .*/tty/ttyUSB0 ' /run/test/monitor) -ge {times}"
     ));
-    // The kernel's own word and udevd's, once each.
+    // The kernel's event and udevd's, once each.
     for what in ["add", "remove"] {
         assert_eq!(
             (said("KERNEL", what), said("UDEV", what)),

@@ -1,10 +1,10 @@
-//! A cluster of one node in the machine, all of it real: etcd, API server, controllers, scheduler,
-//! kubelet with containerd; and in it the device plugin as packaging/kubernetes has it. `cluster/`
-//! are the machine's files for it.
+//! A real cluster of one node in the machine: etcd, API server, controller manager, scheduler and
+//! kubelet, with the device plugin as packaging/kubernetes installs it. `cluster/` has the
+//! machine's files for it.
 //!
-//! pods.rs tests what kubelet alone does with a pod; this file tests what the others do with what
-//! kubelet reports. `tests/run.sh --cluster` runs the tests of this file; cluster_pod.rs has the
-//! one that every run includes.
+//! pods.rs tests what kubelet alone does with a pod; this file tests what the rest of the cluster
+//! does with what kubelet reports. `tests/run.sh --cluster` runs the tests of this file; the one in
+//! cluster_pod.rs is in every run.
 
 use std::ops::Deref;
 use std::path::Path;
@@ -18,35 +18,35 @@ use crate::shell::until;
 use crate::story::nothing_is_left;
 use crate::usb::{Plugged, UsbSerial};
 
-/// kubectl of the machine, as the administrator.
+/// kubectl in the machine, with the administrator's rights.
 const KUBECTL: &str = "kubectl --kubeconfig=/var/lib/kubernetes/admin.conf";
 
-/// How long anything may take that the cluster's parts do with one another, for `kubectl wait`.
-/// kubelet tells the API server of its node's resources every 10 s, and all of this is emulated.
+/// The deadline of `kubectl wait`. kubelet reports its node's resources to the API server every 10
+/// s, and all of this is emulated.
 const PATIENCE: &str = "--timeout=240s";
 
-/// Where the manifests are in the machine.
+/// The directory of the manifests in the machine.
 const MANIFESTS: &str = "/etc/cluster";
 
-/// The plugin's configuration, beside those of hostdev and smarter-device-manager in their own
+/// The plugin's configuration, used beside those of hostdev and smarter-device-manager in their own
 /// formats.
 const CONFIG: &str = "domain: example.com
 resources:
 - { name: place, requests: ['usb:0403:6001:FT003'] }
 - { name: adapter, requests: ['usb:0403:6001:FT001'], mode: present }
 ";
-/// What docs/kubernetes.md tells users of the two to write.
+/// The argument and the file that docs/kubernetes.md tells users of the two to keep.
 const HOSTDEVS_ARGUMENT: &str = "--devs=/dev/mem:rwm,/dev/fuse:rwm";
 const SMARTERS_ARGUMENT: &str = "--smarter-config=/root/config/conf.yaml";
 const SMARTERS_MOUNT: &str = "{name: config, mountPath: /root/config}";
 const SMARTERS: &str = "- devicematch: ^ttyUSB[0-9]*$\n  nummaxdevices: 1\n";
 
-/// The cluster, until it is dropped.
+/// A running cluster. It is stopped when this is dropped.
 pub struct Cluster<'a> {
     machine: &'a Machine,
 }
 
-/// A pod of one container that runs, as [`Container`] has it; gone when it is dropped.
+/// A running pod with one container. It is deleted when this is dropped.
 pub struct Pod<'a> {
     machine: &'a Machine,
     name: String,
@@ -54,7 +54,7 @@ pub struct Pod<'a> {
 }
 
 impl<'a> Cluster<'a> {
-    /// Starts all of it, and returns when the node takes pods.
+    /// Starts all parts, and returns when the node accepts pods.
     pub fn start(machine: &'a Machine) -> Self {
         machine.run("modprobe fuse");
         Cri::Containerd.start(machine);
@@ -67,10 +67,10 @@ impl<'a> Cluster<'a> {
         cluster
     }
 
-    /// Waits until the API server answers and the node is there.
+    /// Waits until the API server answers and knows the node.
     fn answers(&self) {
-        // Four times the deadline: the first start makes certificates and roles, and took 100 s on
-        // a busy machine.
+        // Four times the deadline: the first start creates certificates and roles, which took 100 s
+        // on a busy machine.
         let asked = until(&format!(
             "busybox wget -q -T 5 -O - --no-check-certificate https://10.0.0.1/readyz && {KUBECTL} get node $(hostname)"
         ));
@@ -79,7 +79,7 @@ impl<'a> Cluster<'a> {
         ));
     }
 
-    /// Brings a directory of this repository into the machine.
+    /// Copies a directory of this repository into the machine.
     fn bring(&self, parent: &str, directory: &str) {
         let archive = Command::new("tar")
             .arg("-C")
@@ -110,7 +110,7 @@ impl<'a> Cluster<'a> {
         self.given(manifest.as_bytes(), &format!("{KUBECTL} apply -f -"));
     }
 
-    /// Waits until `what` (`pod/first`) has `value` at a path of kubectl's.
+    /// Waits until `what` (`pod/first`) has `value` at a JSONPath.
     fn has(&self, what: &str, path: &str, value: &str) {
         self.kubectl(&format!(
             "wait {PATIENCE} {what} --for=jsonpath={}={value}",
@@ -118,8 +118,8 @@ impl<'a> Cluster<'a> {
         ));
     }
 
-    /// Installs the plugin as docs/kubernetes.md says: Kustomize's base and the
-    /// component for events, with a configuration and arguments of this cluster's own.
+    /// Installs the plugin as docs/kubernetes.md says: Kustomize's base and the component for
+    /// events, with the configuration and arguments of this test.
     pub fn installs_the_plugin(&self) {
         self.given(&image(), "ctr -n k8s.io images import -");
         self.bring("packaging", "kubernetes");
@@ -163,20 +163,20 @@ patches:
         self.plugin_is_ready();
     }
 
-    /// Waits until the DaemonSet's pod says that kubelet listens to it.
+    /// Waits until the DaemonSet's pod is ready.
     fn plugin_is_ready(&self) {
         self.kubectl(&format!(
             "rollout status daemonset/oci-hotplug-device-plugin -n oci-hotplug {PATIENCE}"
         ));
     }
 
-    /// Waits until the node offers `count` of a resource, as the scheduler sees it.
+    /// Waits until the node has `count` allocatable units of a resource at the API server.
     pub fn offers(&self, resource: &str, count: usize) {
         let path = format!("{{.status.allocatable.{}}}", resource.replace('.', "\\."));
         self.has("node/$(hostname)", &path, &count.to_string());
     }
 
-    /// Requests for a pod whose container has these limits (`example.com/adapter: 1`).
+    /// Creates a pod whose container has these limits (`example.com/adapter: 1`).
     pub fn wants_pod(&self, name: &str, limits: &str) {
         self.apply(&format!(
             "apiVersion: v1\nkind: Pod\nmetadata: {{ name: {name}, labels: {{ app: {name} }} }}\nspec:\n{}",
@@ -184,7 +184,7 @@ patches:
         ));
     }
 
-    /// The scheduler finds no node for a pod, for want of a resource.
+    /// Waits until a pod is unschedulable because no node has enough of a resource.
     pub fn has_no_place_for(&self, pod: &str, resource: &str) {
         let condition = |field: &str| format!("{{.status.conditions[?(@.type==\"PodScheduled\")].{field}}}");
         self.has(&format!("pod/{pod}"), &condition("reason"), "Unschedulable");
@@ -199,7 +199,7 @@ patches:
         );
     }
 
-    /// Waits until a pod runs.
+    /// Waits until a pod is ready.
     pub fn runs(&self, pod: &str) -> Pod<'a> {
         self.kubectl(&format!("wait {PATIENCE} pod/{pod} --for=condition=Ready"));
         let pod = Pod {
@@ -215,25 +215,26 @@ patches:
         pod
     }
 
-    /// Starts a pod that has a place at once.
+    /// Creates a pod, and waits until it is ready.
     fn pod(&self, name: &str, limits: &str) -> Pod<'a> {
         self.wants_pod(name, limits);
         self.runs(name)
     }
 
-    /// The name of the one pod of a Deployment that runs, once there is one.
+    /// The name of the running pod of a Deployment, once there is one.
     fn pod_of(&self, deployment: &str) -> String {
         let names = format!(
             "get pods -l app={deployment} --field-selector=status.phase=Running -o name | cut -d / -f 2"
         );
-        // Each that comes too early for its device fails, and another is made.
+        // A pod that is admitted before its device is registered fails, and the Deployment creates
+        // another one.
         self.kubectl(&format!(
             "wait {PATIENCE} deployment/{deployment} --for=condition=Available"
         ));
         self.kubectl(&names)
     }
 
-    /// `kubectl describe pod` shows an event that says this.
+    /// Waits until `kubectl describe pod` shows an event with this reason and these words.
     pub fn tells_of(&self, pod: &str, reason: &str, words: &str) {
         self.machine.wait_until(&format!(
             "{KUBECTL} describe pod {pod} | sed '1,/^Events:/d' | grep -F {reason} | grep -F {}",
@@ -242,7 +243,7 @@ patches:
     }
 }
 
-/// A pod's specification from the third line on, indented.
+/// The part of a pod's manifest below `spec:`, indented.
 fn pod_spec(limits: &str, indent: usize) -> String {
     let text = format!(
         "terminationGracePeriodSeconds: 5
@@ -281,7 +282,7 @@ impl<'a> Deref for Pod<'a> {
 }
 
 impl Pod<'_> {
-    /// Waits until its container runs, and another one than the last time.
+    /// Waits until the pod has a running container that is not the one of the last call.
     fn is_another(&self) {
         let (name, ids) = (&self.name, running_containers(&self.name));
         self.machine.wait_until(&format!(
@@ -289,14 +290,14 @@ impl Pod<'_> {
         ));
     }
 
-    /// Its container is the one that ran before.
+    /// Waits until the pod's container is the one of the last call.
     pub fn still_runs(&self) {
         let (name, ids) = (&self.name, running_containers(&self.name));
         self.machine
             .wait_until(&format!("{ids} | cmp - /run/test/{name}"));
     }
 
-    /// Its container is killed; kubelet starts another.
+    /// Kills the pod's container, and waits until kubelet has started another one.
     fn is_killed_and_starts_again(&self) {
         self.machine.run(&format!(
             "kill -9 $({} inspect $(cat /run/test/{}) | jq .info.pid)",
@@ -320,7 +321,7 @@ fn pods_of_a_cluster_are_scheduled_as_their_adapter_comes_and_goes() {
     cluster.offers("example.com/place", 1);
     cluster.offers("example.com/adapter", 0);
 
-    // A place is there before its device.
+    // A hotplug slot exists before its device.
     let early = cluster.pod("early", "example.com/place: 1");
     cluster.wants_pod("first", "example.com/adapter: 1");
     cluster.has_no_place_for("first", "example.com/adapter");
@@ -340,7 +341,8 @@ fn pods_of_a_cluster_are_scheduled_as_their_adapter_comes_and_goes() {
     cluster.offers("example.com/adapter", 1);
     cluster.tells_of("first", "DeviceReturned", "example.com/adapter");
 
-    // With all that HTTPS takes. The limit of the DaemonSet is twice that.
+    // The peak memory, including the connection to the API server. The limit of the DaemonSet is
+    // twice as high.
     let most: u32 = vm
         .run("awk '/VmHWM/ { print $2 }' /proc/$(pgrep -x oci-hotplug-dev)/status")
         .parse()
@@ -348,7 +350,7 @@ fn pods_of_a_cluster_are_scheduled_as_their_adapter_comes_and_goes() {
     eprintln!("vm: the plugin had at most {most} KiB");
     assert!(most < 15 << 10, "the plugin had {most} KiB");
 
-    // The adapter is one, and one pod's.
+    // There is one adapter, and one pod has it.
     cluster.wants_pod("second", "example.com/adapter: 1");
     cluster.has_no_place_for("second", "example.com/adapter");
     drop(first);
@@ -365,7 +367,7 @@ fn pods_of_a_cluster_are_scheduled_as_their_adapter_comes_and_goes() {
     nothing_is_left(&vm);
 }
 
-/// A Deployment whose pod has these limits, as users of smarter-device-manager have them.
+/// A Deployment whose pod has these limits, as users of smarter-device-manager write it.
 fn deployment(name: &str, limits: &str) -> String {
     format!(
         "apiVersion: apps/v1
@@ -383,8 +385,7 @@ spec:
     )
 }
 
-/// What can happen to a node: kubelet, the plugin and the API server restart, and then the machine
-/// does.
+/// Restarts kubelet, the plugin and the API server, and then reboots the machine.
 #[test]
 #[ignore = "needs the virtual machine: tests/run.sh --vm"]
 fn a_cluster_loses_no_pod_when_its_parts_restart_and_a_deployment_is_back_after_a_reboot() {
@@ -394,7 +395,7 @@ fn a_cluster_loses_no_pod_when_its_parts_restart_and_a_deployment_is_back_after_
     cluster.installs_the_plugin();
     let plugged = adapter(&vm, "FT001", "1");
 
-    // hostdev's pods and smarter-device-manager's, as they are.
+    // Pods as users of hostdev and smarter-device-manager write them.
     cluster.offers("hostdev.k8s.io/dev_fuse", 1);
     let fuse = cluster.pod("fuse", "hostdev.k8s.io/dev_fuse: 1");
     fuse.run(": <> /dev/fuse");
@@ -423,8 +424,8 @@ fn a_cluster_loses_no_pod_when_its_parts_restart_and_a_deployment_is_back_after_
     }
     ours.talks_through(&plugged, "/dev/ttyUSB0");
 
-    // kubelet judges its pods before a plugin has registered: whose pods there were does not
-    // matter.
+    // After a boot kubelet admits its pods before any plugin has registered, so pods with resources
+    // of any plugin fail.
     vm.reboot();
     vm.run("mkdir -p /run/test");
     cluster.answers();
@@ -435,7 +436,7 @@ fn a_cluster_loses_no_pod_when_its_parts_restart_and_a_deployment_is_back_after_
     cluster.plugin_is_ready();
     let again = cluster.runs(&cluster.pod_of("smarters"));
     again.talks_through(&plugged, "/dev/ttyUSB0");
-    // Only its owner creates a bare pod again.
+    // Nothing creates a bare pod again.
     drop((fuse, ours, smarters));
     cluster.offers("example.com/adapter", 1);
     let ours = cluster.pod("ours", "example.com/adapter: 1");

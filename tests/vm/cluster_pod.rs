@@ -1,4 +1,5 @@
-//! The shortest story of a whole cluster (cluster.rs): how a pod's life depends on its adapter.
+//! The shortest test of a whole cluster (cluster.rs): a pod waits for its adapter, uses it, and
+//! keeps running without it.
 
 use crate::cluster::Cluster;
 use crate::machine::machine;

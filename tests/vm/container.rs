@@ -1,5 +1,5 @@
-//! A running container of any engine, as a test sees it: a way to run commands inside, and what it
-//! gains and loses.
+//! A running container of any engine: how a test runs commands inside, and which devices it gains
+//! and loses.
 
 use std::cell::RefCell;
 use std::process::Output;
@@ -9,33 +9,32 @@ use crate::running_shell::RunningShell;
 use crate::shell::{DEADLINE, expect_success, until};
 use crate::usb::Plugged;
 
-/// Keeps a container alive, and lets it end at once when it is asked to.
+/// Keeps a container running, and ends at once on SIGTERM.
 pub const IDLE: &str = "sh -c 'trap exit TERM; while :; do sleep 3600 & wait $!; done'";
 
-/// The same for who wants the shell's words alone.
+/// The same as a script for `sh -c`.
 pub const IDLE_SCRIPT: &str = "trap exit TERM; while :; do sleep 3600 & wait $!; done";
 
-/// A container that is removed when the test is done with it.
+/// A container, which is removed when this is dropped.
 pub struct Container<'a> {
     machine: &'a Machine,
-    /// What its engine or runtime knows it by.
+    /// The id by which its engine or runtime knows it.
     pub id: String,
-    /// What the operator's tool is to call it.
+    /// The name that `oci-hotplug list` must show.
     pub name: String,
-    /// A shell command that runs its further words inside, with its own standard input.
+    /// A shell command that runs its further arguments inside, with its own standard input.
     exec: String,
-    /// A shell that the engine's exec has started inside: it runs the commands, since each exec
-    /// costs seconds.
+    /// A shell that the engine's exec started inside. It runs the commands, because each exec takes
+    /// seconds.
     inside: RefCell<Option<RunningShell>>,
-    /// A shell command that removes it, also when it runs.
+    /// A shell command that removes the container, also while it runs.
     remove: String,
-    /// A shell command that makes the engine write its limits again, and with them its device
-    /// filter.
+    /// A shell command that makes the engine write the container's limits again, and with them its
+    /// device filter.
     update: Option<String>,
 }
 
-/// Writes a line whenever access to `$1` comes or goes: the time, in seconds since boot, and
-/// whether it is there.
+/// Writes a line whenever access to `$1` begins or ends: seconds since boot, and yes or no.
 const ACCESS_LOG: &str = r#"while test -e /run/logging; do if (: < $1); then now=yes; else now=no; fi;
     if [ "$now" != "$was" ]; then read up rest < /proc/uptime; echo $up $now; was=$now; fi; done"#;
 
@@ -44,8 +43,8 @@ const LONGEST: &str = "awk '$2 == \"no\" { from = $1 } $2 == \"yes\" && from && 
     END { print most + 0 }' /run/access";
 
 impl<'a> Container<'a> {
-    /// A container that is running: `exec` is the engine's command that runs something inside
-    /// (`podman exec -i c1`), `remove` the one that removes it.
+    /// A running container. `exec` is the engine's command that runs something inside (`podman exec
+    /// -i c1`), `remove` the command that removes the container.
     pub fn new(machine: &'a Machine, exec: String, remove: String) -> Self {
         Self {
             machine,
@@ -58,25 +57,25 @@ impl<'a> Container<'a> {
         }
     }
 
-    /// Its id, and the name that the operator's tool is to call it by.
+    /// Sets its id, and the name that `oci-hotplug list` must show.
     pub fn known_as(mut self, id: &str, name: &str) -> Self {
         self.id = id.into();
         self.name = name.into();
         self
     }
 
-    /// The engine's command that changes its limits (`podman update … c1`).
+    /// Sets the engine's command that changes its limits (`podman update … c1`).
     pub fn updated_by(mut self, command: String) -> Self {
         self.update = Some(command);
         self
     }
 
-    /// Runs a shell command inside and returns its output. Panics when it fails.
+    /// Runs a shell command inside and returns its output. Panics if it fails.
     pub fn run(&self, command: &str) -> String {
         expect_success(command, &self.output(command))
     }
 
-    /// Runs a shell command inside that is to fail, and returns what it says.
+    /// Runs a shell command inside that must fail, and returns its output.
     pub fn fails(&self, command: &str) -> String {
         let output = self.output(command);
         let words = [output.stdout, output.stderr].concat();
@@ -88,20 +87,20 @@ impl<'a> Container<'a> {
         words
     }
 
-    /// Runs a shell command inside, in a process of the shell that the engine started there: its
-    /// cgroup, namespaces and rights are those of every exec.
+    /// Runs a shell command inside, in a process of the shell that the engine started there: with
+    /// the cgroup, namespaces and rights of every exec.
     fn output(&self, command: &str) -> Output {
         RunningShell::output(&mut self.inside.borrow_mut(), command, || self.shell())
     }
 
     /// A shell that the engine's exec starts.
     fn shell(&self) -> RunningShell {
-        // Busybox's, where there is another: its `read` has a deadline.
+        // Prefer busybox's shell: its `read` has a timeout.
         RunningShell::new(self.machine.spawn(&format!("{} /bin/sh", self.exec)), "/bin/sh")
     }
 
-    /// Runs a shell command in the machine, with the number that one of the container's processes
-    /// has there in `$pid`.
+    /// Runs a shell command in the machine, with `$pid` set to the process id of one of the
+    /// container's processes.
     pub fn run_outside(&self, command: &str) -> String {
         let namespace = self.run("readlink /proc/self/ns/mnt");
         self.machine.run(&format!(
@@ -115,24 +114,24 @@ impl<'a> Container<'a> {
         self.run(&until(condition));
     }
 
-    /// Waits until there is a device node at `path`, and it can be opened.
+    /// Waits until there is a device node at `path` that can be opened.
     pub fn gains(&self, path: &str) {
         self.wait_until(&format!("{{ test -c {path} || test -b {path}; }} && : < {path}"));
     }
 
-    /// Waits until there is nothing at `path`, not even a link.
+    /// Waits until there is nothing at `path`, not even a dangling link.
     pub fn loses(&self, path: &str) {
         self.wait_until(&format!("! test -e {path} && ! test -L {path}"));
     }
 
-    /// Makes a device node of the container's own, with the numbers of the node at `path`.
+    /// Creates another device node inside, with the numbers of the node at `path`.
     pub fn makes_its_own_node(&self, node: &str, path: &str) {
         self.run(&format!(
             "set -- $(stat -Lc '%t %T' {path}); rm -f {node}; mknod {node} c $((0x$1)) $((0x$2)) && : < {node}"
         ));
     }
 
-    /// The kernel refuses the container the device at `node`, which is there.
+    /// Checks that the kernel refuses to open the existing node at `node`.
     pub fn is_refused(&self, node: &str) {
         let words = self.fails(&format!("test -c {node} || exit 0; : < {node}"));
         assert!(
@@ -141,20 +140,20 @@ impl<'a> Container<'a> {
         );
     }
 
-    /// Changes its limits.
+    /// Makes the engine change the container's limits.
     pub fn update(&self) {
         self.machine
             .run(self.update.as_ref().expect("an engine's command for it"));
     }
 
-    /// Waits until its engine runs commands inside (again), each by an exec of its own.
+    /// Waits until the engine runs commands inside (again), each by an exec of its own.
     pub fn is_reachable(&self) {
         self.inside.take();
         self.machine.wait_until(&format!("{} /bin/sh -c true", self.exec));
     }
 
-    /// Who opens `path` again and again is never without access for much longer than a second,
-    /// whatever `disturb` does.
+    /// Checks that a process that opens `path` again and again is never without access for much
+    /// longer than a second, whatever `disturb` does.
     pub fn keeps(&self, path: &str, disturb: impl FnOnce()) {
         let program = quoted(ACCESS_LOG);
         self.run(&format!(
@@ -168,15 +167,15 @@ impl<'a> Container<'a> {
         );
         let longest = self.run(&format!("{} && rm /run/logging && {LONGEST}", until(&settled)));
         eprintln!("vm: without access for {longest} s");
-        // The watcher looks each second; the rest is the emulation's.
+        // The watcher checks every second; the rest is the time that the emulation takes.
         assert!(
             longest.parse::<f64>().expect("seconds") < 1.5,
             "without access for {longest} s"
         );
     }
 
-    /// Bytes from the other end of the adapter's line arrive inside at `path`, and the container's
-    /// arrive there.
+    /// Sends bytes through the adapter in both directions: from the other end of its line to `path`
+    /// inside, and back.
     pub fn talks_through(&self, adapter: &Plugged, path: &str) {
         let mut line = adapter.line();
         let program = format!(
@@ -195,7 +194,7 @@ impl<'a> Container<'a> {
 
 impl Drop for Container<'_> {
     fn drop(&mut self) {
-        // It ends while the container does, at the latest; its engine takes a moment to notice.
+        // The shell ends with the container at the latest; the engine takes a moment to notice.
         let mut inside = self.inside.take();
         if let Some(shell) = &mut inside {
             shell.let_go();
@@ -212,7 +211,7 @@ impl Drop for Container<'_> {
     }
 }
 
-/// `word` for a shell, as it is.
+/// `word`, quoted for a shell.
 pub fn quoted(word: &str) -> String {
     format!("'{}'", word.replace('\'', r"'\''"))
 }

@@ -1,4 +1,4 @@
-//! Docker, which has no hooks.d, through CDI; by its command and by Compose.
+//! Docker, which has no hooks.d, through CDI: with its command line and with Compose.
 
 use crate::container::Container;
 use crate::engine::{docker, docker_image};
@@ -90,9 +90,9 @@ fn docker_restart_brings_the_device_back() {
     container.loses("/dev/ttyUSB0");
 }
 
-/// Docker 26.1 registers CDI only after it has started what `--restart always` names, so that these
-/// containers stay down (moby issue 49989, mended in 28.2). With `live-restore`, as in this
-/// machine, they never stop.
+/// Docker 26.1 registers CDI only after it has started the containers with `--restart always`, so
+/// they stay down (moby#49989, fixed in 28.2). With `live-restore`, as in this machine, they never
+/// stop.
 #[test]
 #[ignore = "needs the virtual machine: tests/run.sh --vm"]
 fn a_restarted_dockerd_finds_its_container_with_the_device() {
@@ -117,7 +117,7 @@ fn docker_with_remapped_users_follows_a_lab() {
     let vm = machine();
     vm.run("cp /etc/docker/daemon.json /run/daemon.json");
     vm.run("jq '.[\"userns-remap\"] = \"default\"' /run/daemon.json > /etc/docker/daemon.json");
-    // The daemon has another store of images then.
+    // With another setting of userns-remap, the daemon uses another store of images.
     vm.run(
         "getent passwd dockremap || useradd --system dockremap; \
          systemctl restart docker && docker import /var/lib/box.tar box",

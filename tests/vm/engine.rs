@@ -1,4 +1,4 @@
-//! The engines, each as a person would use it from a shell.
+//! The engines, each used by its command line.
 
 use serde_json::{Value, json};
 
@@ -6,7 +6,7 @@ use crate::container::{Container, IDLE, IDLE_SCRIPT};
 use crate::machine::Machine;
 use crate::setup::Setup;
 
-/// An OCI runtime by the name that engines know it by.
+/// An OCI runtime by the name that engines use.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Runtime {
     Crun,
@@ -15,7 +15,7 @@ pub enum Runtime {
 }
 
 impl Runtime {
-    /// Where it is.
+    /// The path of its program.
     pub fn path(self) -> &'static str {
         match self {
             Self::Crun => "/usr/bin/crun",
@@ -24,7 +24,7 @@ impl Runtime {
         }
     }
 
-    /// What configuration files call it.
+    /// Its name in configuration files.
     pub fn name(self) -> &'static str {
         match self {
             Self::Crun => "crun",
@@ -46,7 +46,7 @@ pub enum Engine {
 impl Engine {
     pub const ALL: [Self; 4] = [Self::Podman, Self::Docker, Self::Containerd, Self::Crio];
 
-    /// A container of this engine.
+    /// Starts a container of this engine.
     pub fn start<'a>(self, machine: &'a Machine, setup: &Setup) -> Container<'a> {
         match self {
             Self::Podman => podman(machine, Runtime::Crun, &setup.options()),
@@ -57,8 +57,8 @@ impl Engine {
     }
 }
 
-/// podman with `runtime`: through hooks.d when an annotation in `options` asks, or through CDI. The
-/// image is there.
+/// Starts a container of podman with `runtime`: the hooks start by hooks.d if an annotation in
+/// `options` requests devices, or by CDI.
 pub fn podman<'a>(machine: &'a Machine, runtime: Runtime, options: &str) -> Container<'a> {
     podman_image(machine);
     let name = machine.new_name("c");
@@ -67,14 +67,14 @@ pub fn podman<'a>(machine: &'a Machine, runtime: Runtime, options: &str) -> Cont
     } else {
         "--network none"
     };
-    // `--rootfs DIR` stands where the image would, and so is the last of the options.
+    // `--rootfs DIR` takes the place of the image, so it must be the last option.
     let image = if options.contains("--rootfs") {
         ""
     } else {
         "localhost/box"
     };
-    // By way of systemd, its default, youki 0.7.0 attaches no device filter at all: every device is
-    // open to the container.
+    // With the systemd cgroup manager, its default, youki 0.7.0 attaches no device filter: the
+    // container has access to every device.
     let manager = match runtime {
         Runtime::Youki => "--cgroup-manager cgroupfs",
         Runtime::Crun | Runtime::Runc => "",
@@ -95,20 +95,20 @@ pub fn podman<'a>(machine: &'a Machine, runtime: Runtime, options: &str) -> Cont
     ))
 }
 
-/// The image of the tests' containers, for podman and CRI-O, which share a store.
+/// Imports the image of the tests' containers for podman and CRI-O, which share a store.
 pub fn podman_image(machine: &Machine) {
     podman_imports(machine, "box:latest", "");
 }
 
 fn podman_imports(machine: &Machine, name: &str, options: &str) {
-    // The store's own list, as `podman image exists` takes almost a second under emulation.
+    // Read the store's list: `podman image exists` takes almost a second under emulation.
     machine.run(&format!(
         "grep -qs '\"localhost/{name}\"' /var/lib/containers/storage/overlay-images/images.json || \
          podman import -q {options} /var/lib/box.tar localhost/{name}"
     ));
 }
 
-/// Docker, through CDI.
+/// Starts a container of Docker, through CDI.
 pub fn docker<'a>(machine: &'a Machine, options: &str) -> Container<'a> {
     docker_image(machine);
     let name = machine.new_name("c");
@@ -129,7 +129,7 @@ pub fn docker<'a>(machine: &'a Machine, options: &str) -> Container<'a> {
     .updated_by(format!("docker update --pids-limit 100 {name}"))
 }
 
-/// Docker's daemon, and the image of the tests' containers in its store.
+/// Starts Docker's daemon and imports the image of the tests' containers.
 pub fn docker_image(machine: &Machine) {
     machine.run(
         "systemctl start docker && { grep -qs '\"box:latest\"' /var/lib/docker/image/*/repositories.json || \
@@ -137,7 +137,7 @@ pub fn docker_image(machine: &Machine) {
     );
 }
 
-/// An engine that kubelet would talk to.
+/// An engine with the interface that kubelet uses (CRI).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Cri {
     Containerd,
@@ -145,7 +145,7 @@ pub enum Cri {
 }
 
 impl Cri {
-    /// The command that speaks to it.
+    /// The crictl command for this engine.
     pub fn crictl(self) -> &'static str {
         match self {
             Self::Containerd => "crictl -r unix:///run/containerd/containerd.sock",
@@ -153,7 +153,7 @@ impl Cri {
         }
     }
 
-    /// The engine runs, and has the images of pods and containers.
+    /// Starts the engine with the images of pods and containers.
     pub fn start(self, machine: &Machine) {
         podman_image(machine);
         podman_imports(
@@ -172,7 +172,7 @@ impl Cri {
     }
 }
 
-/// A pod of one container, as kubelet asks an engine for it. The annotations are those of both.
+/// Starts a pod of one container as kubelet does. Pod and container have the same annotations.
 pub fn pod<'a>(machine: &'a Machine, engine: Cri, runtime: Runtime, setup: &Setup) -> Container<'a> {
     engine.start(machine);
     let (name, crictl) = (machine.new_name("c"), engine.crictl());
@@ -207,7 +207,7 @@ pub fn our_hooks() -> Value {
         "poststop": [{ "path": format!("{hooks}-poststop") }] })
 }
 
-/// A container of an OCI runtime alone, which knows nothing of us.
+/// A container of an OCI runtime alone, without our hooks.
 pub fn bundle_without_hooks<'a>(machine: &'a Machine, runtime: Runtime, setup: &Setup) -> Container<'a> {
     bundle_with_hooks(machine, runtime, setup, &json!({}))
 }
@@ -235,8 +235,8 @@ fn bundle_with_hooks<'a>(
     .updated_by(format!("{program} update --pids-limit 100 {name}"))
 }
 
-/// A bundle at /run/NAME, with `runc spec`'s config.json and these hooks in it, for a container
-/// that is to be called NAME.
+/// Creates a bundle at /run/NAME for a container named NAME: `runc spec`'s config.json with these
+/// hooks.
 pub fn bundle_directory(machine: &Machine, setup: &Setup, hooks: &Value) -> String {
     let name = machine.new_name("c");
     let edit = format!(

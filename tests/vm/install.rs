@@ -1,4 +1,4 @@
-//! Puts what was built into the machine.
+//! Installs the built programs in the machine.
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -6,14 +6,14 @@ use std::process::Command;
 use crate::machine::Machine;
 use crate::release;
 
-/// What the containers are made of: busybox, and nothing else.
+/// The content of the containers' image: busybox and nothing else.
 const BOX: &str = "mkdir -p /var/lib/box/bin /var/lib/box/tmp /var/lib/box/dev /var/lib/box/proc /var/lib/box/sys /var/lib/box/etc \
     /var/lib/box/run && cp /bin/busybox /var/lib/box/bin/ && chroot /var/lib/box /bin/busybox --install -s /bin && \
     tar -C /var/lib/box -cf /var/lib/box.tar .";
 
 /// By default an annotation gets devices on USB, and no keyboards or tablets. The tests request a
-/// tablet and a camera without hardware. A lab requests the class by name, or by the CDI device
-/// that is made of it.
+/// tablet and a camera without hardware. Tests of a hub with adapters request the class by name, or
+/// by the CDI device generated from it.
 const CONFIG: &str = r#"
 [[policy.allow]]
 devices = ["usb:0627:0001", "subsystem:video4linux"]
@@ -23,8 +23,8 @@ devices = ["parent-of:usb:0403:6001:FT001", "usb:0403:6001:FT001;link=/dev/board
 symlinks = ["usb:0403:6001:0=/dev/ttyBOARD"]
 "#;
 
-/// What the Kubernetes engines call for a pod's network of its own: nothing but the loopback
-/// interface, and an address that nobody has, since containerd wants one.
+/// A CNI plugin that gives a pod a network of its own with nothing but the loopback interface, and
+/// with an unused address, because containerd requires one.
 const CNI_PLUGIN: &str = r#"#!/bin/sh
 case $CNI_COMMAND in
 VERSION) echo '{"cniVersion":"1.0.0","supportedVersions":["0.3.1","0.4.0","1.0.0"]}' ;;
@@ -50,8 +50,8 @@ pub fn built() -> PathBuf {
     paths[0].parent().expect("a directory").to_owned()
 }
 
-/// Installs as packages do: install.sh into a directory of its own, and that into the machine.
-/// Makes the CDI devices of the stories and lays the containers' root file system ready.
+/// Installs as packages do: runs install.sh with a staging directory, and unpacks that in the
+/// machine. Creates the CDI devices of the tests and the containers' root file system.
 pub fn install(machine: &Machine) {
     let root = Path::new(env!("CARGO_MANIFEST_DIR"));
     let staged = tempfile::tempdir().expect("a directory to install into");
@@ -88,7 +88,7 @@ pub fn install(machine: &Machine) {
         "oci-hotplug cdi generate serial --device usb:0403:6001 --symlink usb:0403:6001:0=/dev/ttyBOARD && \
          oci-hotplug cdi generate --all",
     );
-    // Where CRI-O looks for it, and where Debian's containerd does.
+    // In the directories where CRI-O and Debian's containerd look for it.
     machine.write("/opt/cni/bin/alone", CNI_PLUGIN);
     machine.write(
         "/etc/cni/net.d/10-alone.conflist",

@@ -1,5 +1,5 @@
-//! A node of Kubernetes in the machine: a real kubelet, which takes its pods from a directory and
-//! not from an API server, and the device plugin beside it.
+//! A node of Kubernetes in the machine: a real kubelet that takes its pods from a directory instead
+//! of an API server, and the device plugin.
 
 use std::ops::Deref;
 use std::path::Path;
@@ -17,11 +17,10 @@ use crate::machine::{Machine, poll};
 use crate::shell::{PATIENCE, until};
 use crate::usb::{Line, Plugged};
 
-/// Where kubelet tells what its node has and who has what of it.
+/// The socket where kubelet lists the devices of the node and of each pod.
 const POD_RESOURCES: &str = "/var/lib/kubelet/pod-resources/kubelet.sock";
 
-/// What kubelet would give to pods, healthy and known to it (its
-/// pkg/apis/podresources/v1/api.proto).
+/// The call that lists what kubelet can allocate (kubelet's pkg/apis/podresources/v1/api.proto).
 const ALLOCATABLE: &str = "/v1.PodResourcesLister/GetAllocatableResources";
 
 #[derive(Clone, PartialEq, prost::Message)]
@@ -30,35 +29,34 @@ struct Allocatable {
     devices: Vec<api::pod_resources::ContainerDevices>,
 }
 
-/// kubelet's pods.
+/// The directory of kubelet's pods.
 const MANIFESTS: &str = "/etc/kubernetes/manifests";
 
 /// The device plugin's configuration.
 const CONFIG: &str = "/etc/kubernetes/plugin/config.yaml";
 
-/// Where the device plugin is that runs as a service.
+/// The program of the device plugin that runs as a service.
 const PLUGIN: &str = "/usr/local/bin/oci-hotplug-device-plugin";
 
-/// How the device plugin runs as a service: with no more rights than the DaemonSet of
-/// packaging/kubernetes gives it.
+/// The rights of the device plugin that runs as a service: those that the DaemonSet of
+/// packaging/kubernetes has.
 const LIMITS: &str = "-p Restart=always -p RestartSec=0 -p CapabilityBoundingSet= -p NoNewPrivileges=yes -p MemoryMax=32M -p MemorySwapMax=0 -p ProtectSystem=strict \
     -p ReadWritePaths=/var/lib/kubelet/device-plugins -p ReadWritePaths=/run/cdi";
 
-/// A shell command that prints how often kubelet has had a registration of a resource since it
+/// A shell command that prints how many registrations of a resource kubelet has accepted since it
 /// started.
 fn registrations(resource: &str) -> String {
     let metric = format!("kubelet_device_plugin_registration_total{{resource_name=\"{resource}\"}}");
     format!("busybox wget -qO- http://127.0.0.1:10255/metrics | grep -F '{metric}' | cut -d ' ' -f 2")
 }
 
-/// What kubelet calls a pod that it has from a file.
+/// kubelet's name for a pod that comes from a file.
 fn on_this_node(pod: &str) -> String {
     format!("{pod}-$(hostname)")
 }
 
-/// A shell command that prints the ids of a pod's running containers. kubelet names their logs
-/// after them, and each has a cgroup; `crictl ps` would take the time that kubelet needs, under
-/// emulation.
+/// A shell command that prints the ids of a pod's running containers. kubelet names log files after
+/// them, and each has a cgroup; `crictl ps` would take processor time from kubelet under emulation.
 pub fn running_containers(pod: &str) -> String {
     format!(
         "for log in /var/log/containers/{pod}_default_box-*.log; do id=${{log##*-}}; id=${{id%.log}}; \
@@ -74,7 +72,7 @@ fn unit(engine: Cri) -> &'static str {
     }
 }
 
-/// The device plugin's image, as an archive.
+/// The device plugin's image, as an OCI archive.
 pub fn image() -> Vec<u8> {
     let directory = tempfile::tempdir().expect("a directory for the image");
     let made = Command::new(Path::new(env!("CARGO_MANIFEST_DIR")).join("packaging/image.sh"))
@@ -93,8 +91,8 @@ pub fn image() -> Vec<u8> {
     std::fs::read(path).expect("the image")
 }
 
-/// The pod of the DaemonSet as a file of kubelet's. Such a pod can't refer to what the API server
-/// has: the configuration comes from the machine and not from a ConfigMap.
+/// The pod of the DaemonSet as a file for kubelet. Such a pod cannot refer to objects of the API
+/// server, so the configuration comes from the machine instead of a ConfigMap.
 fn daemon_sets_pod() -> Value {
     let daemon_set: Value = yaml::from_str(
         include_str!("../../packaging/kubernetes/base/daemonset.yaml"),
@@ -113,11 +111,11 @@ fn daemon_sets_pod() -> Value {
     json!({ "apiVersion": "v1", "kind": "Pod", "metadata": { "name": "plugin" }, "spec": spec })
 }
 
-/// kubelet's configuration with an engine.
+/// kubelet's configuration for an engine.
 fn kubelet_config(engine: Cri) -> String {
     let engine = unit(engine);
-    // A dead container is restarted soon: the default waits for 10 s and more before the
-    // second time.
+    // Restart an ended container soon: the default is a pause of 10 s and more before the second
+    // restart.
     format!(
         "apiVersion: kubelet.config.k8s.io/v1beta1
 kind: KubeletConfiguration
@@ -140,20 +138,20 @@ crashLoopBackOff: {{ maxContainerRestartPeriod: 1s }}
     )
 }
 
-/// kubelet and the device plugin, until it is dropped.
+/// kubelet and the device plugin. They are stopped when this is dropped.
 pub struct Node<'a> {
     machine: &'a Machine,
     engine: Cri,
 }
 
-/// A running pod of one container, as [`Container`] has it; gone when it is dropped.
+/// A running pod with one container. It is removed when this is dropped.
 pub struct Pod<'a> {
     node: &'a Node<'a>,
     name: String,
     container: Container<'a>,
 }
 
-/// A process in a container that reads from an adapter for as long as it can.
+/// A process in a container that reads from an adapter until it is dropped.
 pub struct Listener<'a> {
     pod: &'a Pod<'a>,
     line: Line,
@@ -173,8 +171,8 @@ impl<'a> Node<'a> {
         node
     }
 
-    /// Runs the device plugin as a service of the machine, with our own configuration and further
-    /// arguments.
+    /// Runs the device plugin as a service of the machine, with a configuration in our format and
+    /// further arguments.
     pub fn runs_plugin(&self, config: &str, arguments: &str) {
         self.machine.write(CONFIG, config);
         let program =
@@ -185,9 +183,8 @@ impl<'a> Node<'a> {
         ));
     }
 
-    /// Runs the device plugin, with containerd, as the DaemonSet of packaging/kubernetes has it:
-    /// the pod that this makes on each node, of the image that packaging/image.sh makes. Its init
-    /// container puts hooks and watcher onto the node.
+    /// Runs the device plugin with containerd as the pod of packaging/kubernetes's DaemonSet, with
+    /// the image of packaging/image.sh. Its init container installs hooks and watcher on the node.
     pub fn runs_daemon_set(&self, config: &str) {
         self.machine.write(CONFIG, config);
         self.put(&image(), "ctr -n k8s.io images import -");
@@ -199,7 +196,7 @@ impl<'a> Node<'a> {
             .wait_until("busybox wget -qO- http://127.0.0.1:8080/readyz");
     }
 
-    /// Gives a shell command in the machine something to read.
+    /// Runs a shell command in the machine with `input` as its standard input.
     fn put(&self, content: &[u8], command: &str) {
         let output = self.machine.output_given(command, content);
         assert!(
@@ -209,7 +206,7 @@ impl<'a> Node<'a> {
         );
     }
 
-    /// Waits until kubelet says that it has `count` healthy units of a resource to give.
+    /// Waits until kubelet lists `count` healthy units of a resource.
     pub fn advertises(&self, resource: &str, count: usize) {
         let socket = self.machine.forward_socket(POD_RESOURCES);
         let runtime = tokio::runtime::Builder::new_current_thread()
@@ -276,13 +273,13 @@ spec:
         pod
     }
 
-    /// Restarts kubelet, and waits until the new one knows the resource.
+    /// Restarts kubelet, and waits until the new process knows the resource.
     pub fn restart_kubelet(&self, resource: &str) {
         self.machine.run("systemctl restart kubelet");
         self.machine
             .wait_until("busybox wget -qO- http://127.0.0.1:10255/healthz");
-        // Its counts begin again; the checkpoint is the old one's until the new one has something
-        // to write.
+        // Its counters begin again. The checkpoint stays until the new process has something to
+        // write.
         self.is_registered(resource, 0);
     }
 
@@ -293,14 +290,14 @@ spec:
         self.is_registered(resource, before.parse().expect("a number"));
     }
 
-    /// Waits until this kubelet has had more registrations of a resource than so many.
+    /// Waits until this kubelet has accepted more than `before` registrations of a resource.
     fn is_registered(&self, resource: &str, before: u32) {
         let now = registrations(resource);
         self.machine
             .wait_until(&format!("test \"$({now})\" -gt {before}"));
     }
 
-    /// Waits until the device plugin that runs now has said something.
+    /// Waits until the running device plugin has logged these words.
     pub fn plugin_says(&self, words: &str) {
         self.machine.wait_until(&format!(
             "journalctl --quiet --output=cat _SYSTEMD_INVOCATION_ID=$(systemctl show -P InvocationID device-plugin) | \
@@ -340,7 +337,7 @@ impl<'a> Deref for Pod<'a> {
 }
 
 impl<'a> Pod<'a> {
-    /// Waits until its container runs, and another one than the last time.
+    /// Waits until the pod has a running container that is not the one of the last call.
     pub fn runs(&self) {
         let (name, ids) = (&self.name, running_containers(&on_this_node(&self.name)));
         self.node.machine.wait_until(&format!(
@@ -348,13 +345,13 @@ impl<'a> Pod<'a> {
         ));
     }
 
-    /// Its container is killed; kubelet starts another.
+    /// Kills the pod's container, and waits until kubelet has started another one.
     pub fn is_killed_and_starts_again(&self) {
         self.is_killed();
         self.runs();
     }
 
-    /// Its container is killed.
+    /// Kills the pod's container.
     pub fn is_killed(&self) {
         let crictl = self.node.engine.crictl();
         self.node.machine.run(&format!(
@@ -363,7 +360,7 @@ impl<'a> Pod<'a> {
         ));
     }
 
-    /// Its container is the one that ran before.
+    /// Waits until the pod's container is the one of the last call.
     pub fn still_runs(&self) {
         let (name, ids) = (&self.name, running_containers(&on_this_node(&self.name)));
         self.node
@@ -371,9 +368,10 @@ impl<'a> Pod<'a> {
             .wait_until(&format!("{ids} | cmp - /run/test/{name}"));
     }
 
-    /// Starts to read what comes through an adapter.
+    /// Starts a process inside that reads from an adapter.
     pub fn listens_to(&'a self, adapter: &Plugged, path: &str) -> Listener<'a> {
-        // First: what is said while nobody is at the other end is lost.
+        // Before the container opens the adapter: bytes are lost while nothing is connected to the
+        // other end.
         let mut line = adapter.line();
         self.run(&format!(
             "setsid sh -c 'exec 3<>{path}; stty raw -echo <&3; echo ready >&3; exec cat <&3' > /run/heard 2>&1 < /dev/null &"
@@ -384,7 +382,7 @@ impl<'a> Pod<'a> {
 }
 
 impl Listener<'_> {
-    /// The process that reads since the beginning hears a word that is sent now.
+    /// Checks that the process that has read from the beginning receives a word that is sent now.
     pub fn hears(&mut self, word: &str) {
         self.line.send(&format!("{word}\n"));
         self.pod.wait_until(&format!("grep {word} /run/heard"));

@@ -1,5 +1,5 @@
-//! containerd and CRI-O, asked as kubelet asks them (CRI): CDI devices, for CRI-O hooks.d with a
-//! pod's annotation, and for containerd annotations that its configuration lets through.
+//! containerd and CRI-O, used as kubelet uses them (CRI): with CDI devices; CRI-O also with hooks.d
+//! and a pod's annotation; containerd also with annotations that its configuration passes on.
 
 use crate::engine::Cri::{Containerd, Crio};
 use crate::engine::Runtime::{Crun, Runc};
@@ -22,15 +22,15 @@ fn containerd_with_runc_follows_a_lab_of_a_cdi_device_while_it_is_restarted() {
     );
 }
 
-/// What `container_annotations` does not name does not come into a config.json, and our hooks then
-/// find no request.
+/// containerd passes on only the annotations that `container_annotations` names: without it our
+/// hooks find no request.
 #[test]
 #[ignore = "needs the virtual machine: tests/run.sh --vm"]
 fn containerd_with_crun_follows_a_lab_of_annotations_that_it_lets_through() {
     let vm = machine();
     let annotated = || lab_by_annotations().cdi("oci-hotplug.dev/device=annotated");
     let container = pod(&vm, Containerd, Crun, &annotated());
-    // The directory is not there yet where no container has had a watcher.
+    // The directory does not exist before the first container with a watcher.
     assert_eq!(
         vm.run("test ! -e /run/oci-hotplug/containers || ls /run/oci-hotplug/containers"),
         ""
@@ -57,7 +57,8 @@ fn crio_with_crun_follows_a_lab_that_annotations_ask_for_while_it_is_restarted()
     );
 }
 
-/// CRI-O watches the directories that existed when it started: package managers replace them.
+/// CRI-O watches only the directories that existed when it started, and package managers replace
+/// directories.
 #[test]
 #[ignore = "needs the virtual machine: tests/run.sh --vm"]
 fn check_reports_that_crio_needs_a_restart_when_the_hook_directory_was_replaced() {

@@ -1,5 +1,5 @@
-//! What engines, systemd and operators do to a container while it runs: update, restart, stop,
-//! kill, reboot.
+//! What engines, systemd and operators do to a running container: update, restart, stop, kill,
+//! reboot.
 
 use serde_json::json;
 
@@ -25,7 +25,8 @@ fn a_container_that_is_restarted_or_killed_leaves_nothing_and_starts_anew() {
     let container = podman(&vm, Crun, ANY_ADAPTER);
     vm.run("podman restart -t 2 -l");
     container.run(": < /dev/ttyUSB0");
-    // For a moment there are two: systemd's takes over from the hook's.
+    // For a moment there are two watchers: the one of the systemd unit takes over from the one that
+    // the hook started.
     vm.wait_until("test $(pgrep -c oci-hotplug-wat) = 1");
     vm.run("podman kill -l");
     nothing_is_left(&vm);
@@ -65,8 +66,8 @@ fn a_quadlet_unit_restarts_with_its_device() {
     nothing_is_left(&vm);
 }
 
-/// Docker 26.1 starts such containers before it knows CDI (moby issue 49989): there it takes one
-/// `docker start`.
+/// Docker 26.1 starts such containers before it knows CDI devices (moby#49989): after a reboot they
+/// need `docker start`.
 #[test]
 #[ignore = "needs the virtual machine: tests/run.sh --vm"]
 fn containers_that_always_restart_have_their_devices_after_a_reboot() {
@@ -99,7 +100,8 @@ fn containers_that_always_restart_have_their_devices_after_a_reboot() {
     vm.run("systemctl disable podman-restart.service docker.service");
 }
 
-/// crun runs no poststop then: the watcher sees for itself that the container never came to be.
+/// crun starts no poststop hook in this case: the watcher notices by itself that the container did
+/// not start.
 #[test]
 #[ignore = "needs the virtual machine: tests/run.sh --vm"]
 fn a_container_whose_later_hook_fails_leaves_nothing_under_crun() {
@@ -131,7 +133,7 @@ fn a_container_whose_later_hook_fails_leaves_nothing_under_crun() {
     assert!(!run.status.success(), "podman goes on after a hook that fails");
     nothing_is_left(&vm);
     vm.wait_until("test -z \"$(systemctl list-units --all --plain --no-legend 'oci-hotplug*')\"");
-    // Both had come as far as to have the device.
+    // The device was attached to both containers.
     let attached = vm.run(&format!(
         "journalctl --quiet --after-cursor '{begun}' OCI_HOTPLUG_EVENT=attached OCI_HOTPLUG_NODE=/dev/ttyUSB0 -o cat | wc -l"
     ));
@@ -144,7 +146,7 @@ fn plug<'a>(vm: &'a Machine, serial: &'static str, port: &'static str) -> Plugge
     adapter
 }
 
-/// The machine's clock, which is right again when the test ends.
+/// The machine's clock, which is set back when this is dropped.
 struct Clock<'a> {
     machine: &'a Machine,
     /// When the machine was booted, in seconds since 1970.
@@ -198,7 +200,7 @@ fn a_clock_that_jumps_by_days_loses_no_record_and_no_lease_and_holds_up_no_start
     let before = records();
     for days in [1, -1] {
         clock.jumps_to_days_from_now(days);
-        // The watchers that run continue, and the others are started.
+        // Running watchers continue; the missing ones are started.
         vm.run("oci-hotplug recover");
         assert_eq!(records(), before);
         first.talks_through(&adapter, "/dev/ttyUSB0");
@@ -207,7 +209,7 @@ fn a_clock_that_jumps_by_days_loses_no_record_and_no_lease_and_holds_up_no_start
         second.gains("/dev/ttyUSB1");
         other.unplug();
         first.loses("/dev/ttyUSB1");
-        // A watcher that dies is back, and a new container starts as fast as ever.
+        // systemd restarts a watcher that is killed, and a new container starts as fast as before.
         let starts =
             "systemctl list-units --plain --no-legend --state=running 'oci-hotplug-watcher@*' | wc -l";
         let killed = vm.run("pid=$(pgrep -n oci-hotplug-wat); kill -9 $pid; echo $pid");

@@ -1,5 +1,5 @@
-//! The virtual machines of this test binary. Each story takes one that is free, for itself alone;
-//! the first stories boot them. They end with the test binary, however that ends.
+//! The virtual machines of this test binary. Each test has a free machine for itself alone; the
+//! first tests boot them. They end with the test binary, even if it is killed.
 
 use std::cell::{Cell, RefCell, RefMut};
 use std::io::Write;
@@ -17,8 +17,8 @@ use crate::qmp::Qmp;
 use crate::running_shell::RunningShell;
 use crate::shell::{Shell, expect_success, read, until};
 
-/// Starts QEMU, and stops it and removes its files when standard input ends: when the test binary
-/// has ended. It is in a process group of its own, so that ctrl-c reaches it this way only.
+/// Starts QEMU, and stops it and removes its files when standard input ends, which is when the test
+/// binary has ended. It has its own process group, so that ctrl-c reaches it only in this way.
 const GUARD: &str = r#"
 directory=$1; shift
 "$@" < /dev/null > "$directory/qemu.log" 2>&1 &
@@ -31,30 +31,30 @@ rm -rf "$directory"
 /// How often a machine is booted until it is up.
 const BOOTS: u32 = 4;
 
-/// A running machine: a [`Shell`] in it, and what can be plugged into it.
+/// A running machine: a [`Shell`] in it, and QEMU's side of it.
 pub struct Machine {
     shell: Shell,
-    /// Runs the commands of [`Machine::output`]; started by the first.
+    /// Runs the commands of [`Machine::output`]; the first command starts it.
     commands: RefCell<Option<RunningShell>>,
     qmp: RefCell<Qmp>,
-    /// How many names were given.
+    /// How many names [`Machine::new_name`] has given.
     names: Cell<u32>,
-    /// Held open for the guard.
+    /// Holds the guard's standard input open.
     _guard: Child,
 }
 
-/// A machine, for this story alone until it is dropped.
+/// A machine for one test. It returns to the pool when this is dropped.
 pub struct Session {
     place: Place,
     began: Instant,
 }
 
-/// The machines that no story uses now.
+/// The machines that no test uses now.
 struct Pool {
     free: Vec<Machine>,
-    /// How many there are, free or not.
+    /// How many machines there are, free or not.
     running: usize,
-    /// Why no machine boots: every story that would need another one fails with it at once.
+    /// Why no machine boots: every test that needs another one fails with this at once.
     broken: Option<String>,
 }
 
@@ -66,7 +66,7 @@ static POOL: Mutex<Pool> = Mutex::new(Pool {
 static CHANGED: Condvar = Condvar::new();
 
 thread_local! {
-    /// The machine of the story that this thread runs: it prints its findings before its
+    /// The machine of the test that this thread runs: a panic reports its journal before its
     /// containers are removed.
     static WITNESS: RefCell<Option<Shell>> = const { RefCell::new(None) };
 }
@@ -77,7 +77,7 @@ struct Place {
 }
 
 impl Place {
-    /// Waits until there is a free machine, or a place for one more.
+    /// Waits until a machine is free, or until another one may be started.
     fn take() -> Self {
         static LIMIT: LazyLock<usize> = LazyLock::new(|| number_from("OCI_HOTPLUG_VM_MACHINES", 2));
         let mut pool = pool();
@@ -101,7 +101,7 @@ impl Drop for Place {
         let machine = self.machine.take();
         let mut pool = pool();
         match machine {
-            // What a failed story leaves behind is not the next one's affair.
+            // A failed test may leave anything behind, so its machine is not used again.
             Some(machine) if !std::thread::panicking() => pool.free.push(machine),
             _ => pool.running -= 1,
         }
@@ -113,7 +113,7 @@ fn pool() -> MutexGuard<'static, Pool> {
     POOL.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// A free machine; boots one if there is none, and waits for one if there may be no more of them.
+/// A free machine. Boots one if none is free, and waits for one if no more may be started.
 pub fn machine() -> Session {
     let mut place = Place::take();
     if let Some(machine) = &place.machine
@@ -137,7 +137,7 @@ pub fn machine() -> Session {
     session
 }
 
-/// A number that the environment may set.
+/// A number from the environment.
 fn number_from(variable: &str, default: usize) -> usize {
     std::env::var(variable).map_or(default, |text| {
         text.parse()
@@ -145,8 +145,8 @@ fn number_from(variable: &str, default: usize) -> usize {
     })
 }
 
-/// Reports a failure of the emulation: on standard error, past the capture of the test's output,
-/// and in the file that OCI_HOTPLUG_INFRASTRUCTURE_LOG names.
+/// Reports a failure of the emulation: on standard error, which the test harness does not capture
+/// here, and in the file of OCI_HOTPLUG_INFRASTRUCTURE_LOG.
 fn report(what: &str) {
     let line = format!("infrastructure: {what}\n");
     let _ = std::io::stderr().write_all(line.as_bytes());
@@ -164,7 +164,7 @@ impl Deref for Session {
     }
 }
 
-/// How long it took, for the table in README.md (`--nocapture` shows it).
+/// Prints the time that the test took, for the table in README.md (`--nocapture` shows it).
 impl Drop for Session {
     fn drop(&mut self) {
         WITNESS.set(None);
@@ -183,9 +183,9 @@ impl Deref for Machine {
 }
 
 impl Machine {
-    /// Boots, more than once if need be: QEMU's emulation with a thread for each processor was seen
-    /// to break the guest's kernel while that patches its own code, early in the boot ("Kernel
-    /// panic", one boot in ten or so).
+    /// Boots, several times if necessary: with one thread for each processor, QEMU's emulation was
+    /// seen to break the guest's kernel while that patches its own code, early in one of ten boots
+    /// ("Kernel panic").
     fn boot() -> Self {
         for attempt in 1.. {
             let problem = match Self::try_boot() {
@@ -220,7 +220,7 @@ impl Machine {
                 .arg(&overlay),
         );
         let port = free_port();
-        // Its standard input is a pipe that lives as long as this value does.
+        // Its standard input is a pipe that is open as long as this value exists.
         let mut guard = Command::new("sh")
             .args(["-c", GUARD, "guard"])
             .arg(&directory)
@@ -269,7 +269,7 @@ impl Machine {
         })
     }
 
-    /// Begins a story: what the journal has from now on belongs to it. Whether the machine answers.
+    /// Begins a test: from now on the journal belongs to it. Returns whether the machine answers.
     fn begin_story(&self) -> bool {
         let begun = self.output(
             "mkdir -p /run/test && rm -f /run/test/cursor && \
@@ -279,12 +279,12 @@ impl Machine {
     }
 
     /// Runs a shell command in the machine and returns its output without the last newline. Panics
-    /// when it fails.
+    /// if it fails.
     pub fn run(&self, command: &str) -> String {
         expect_success(command, &self.output(command))
     }
 
-    /// Runs a shell command in the machine: its status, and what it wrote.
+    /// Runs a shell command in the machine and returns its status and output.
     pub fn output(&self, command: &str) -> Output {
         let mut commands = self.commands.borrow_mut();
         RunningShell::output(&mut commands, command, || {
@@ -292,8 +292,8 @@ impl Machine {
         })
     }
 
-    /// Waits until a shell command succeeds in the machine; panics after the deadline with what it
-    /// last said.
+    /// Waits until a shell command succeeds in the machine. Panics after the deadline with the
+    /// command's last output.
     pub fn wait_until(&self, condition: &str) {
         self.run(&until(condition));
     }
@@ -314,7 +314,8 @@ impl Machine {
         self.qmp().execute("system_reset", serde_json::json!({}));
     }
 
-    /// Does what ends the machine's run, and returns when there is a shell in the next one.
+    /// Calls `end`, which ends the machine's run, and returns when there is a shell in the next
+    /// run.
     fn is_rebooted_by(&self, end: impl FnOnce()) {
         self.shell.is_rebooted_by(end, || {
             report("the machine did not come up again, and is switched off and on");
@@ -328,7 +329,7 @@ impl Machine {
         self.qmp.borrow_mut()
     }
 
-    /// A name that nothing in this machine has had: for devices and containers.
+    /// A new name for a device or container, unique in this machine.
     pub fn new_name(&self, prefix: &str) -> String {
         self.names.set(self.names.get() + 1);
         format!("{prefix}{}", self.names.get())
@@ -364,7 +365,7 @@ fn qemu(directory: &Path, image: &Path, overlay: &Path, port: u16) -> Vec<String
     command
 }
 
-/// Requests again until there is an answer, for as long as `patience`.
+/// Calls `ask` until it returns a value, for at most `patience`.
 pub fn poll<T>(patience: Duration, mut ask: impl FnMut() -> Option<T>) -> Option<T> {
     let deadline = Instant::now() + patience;
     loop {

@@ -1,7 +1,7 @@
-//! Every engine, with real USB devices, in a virtual machine: what the table of docs/engines.md
-//! promises is seen here.
+//! Every engine with real USB devices in virtual machines: tests what the table of docs/engines.md
+//! promises.
 //!
-//! `tests/vm/prepare.sh` installs what is needed; tests/vm/README.md tells the rest.
+//! `tests/vm/prepare.sh` installs what is needed; tests/vm/README.md explains the rest.
 
 mod attach;
 mod boundaries;

@@ -1,6 +1,6 @@
-//! What somebody does who has just heard of us, from the package to a serial adapter in podman and
-//! in Docker, and what they see: `newcomer.txt` has the commands, which are README's, and the
-//! outputs. Then the package is upgraded under running containers, and removed.
+//! What a new user does and sees, from the package to a serial adapter in podman and in Docker:
+//! `newcomer.txt` has README's commands and their output. Then the package is upgraded while
+//! containers run, and removed.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -18,23 +18,23 @@ use crate::shell::PATIENCE;
 use crate::story::nothing_is_left;
 use crate::usb::{Plugged, UsbSerial};
 
-/// Words after `$ ` are typed, those after `~ ` done by hands; the rest is what is seen then.
-/// With OCI_HOTPLUG_GOLDEN=write what is seen is written there.
+/// Lines after `$ ` are typed, those after `~ ` are done by hand; the other lines are the expected
+/// output. OCI_HOTPLUG_GOLDEN=write replaces them by the actual output.
 const TRANSCRIPT: &str = "tests/vm/newcomer.txt";
 
-/// A version that nobody will ever release.
+/// A version that will never be released.
 const LATER: &str = "999.0.0";
 
-/// All that is ours in the machine, but what others keep of us: package manager, journal,
-/// containers' own files.
+/// Lists all files and units of oci-hotplug in the machine, except what belongs to others: the
+/// package manager, the journal, the engines' stores.
 const OURS: &str = "find / -xdev -path /proc -prune -o -path /tmp -prune -o -path /var/lib/dpkg -prune -o -path /var/log -prune -o -path /var/cache -prune \
     -o -path /var/lib/containers -prune -o -path /var/lib/docker -prune -o -path /var/lib/containerd -prune -o -path /root -prune -o -name '*oci-hotplug*' -print; \
     find /run -path /run/test -prune -o -name '*oci-hotplug*' -print; ls -d /etc/cdi 2>/dev/null; \
     systemctl list-units --all --plain --no-legend 'oci-hotplug*'; true";
 
-/// A package of what was built, in the machine.
+/// Builds a package and copies it into the machine.
 fn package(machine: &Machine, version: &str) -> String {
-    // Two stories may make one at the same time.
+    // Two tests may build a package at the same time.
     let output = tempfile::tempdir().expect("a directory for the package");
     let printed = Command::new("packaging/package.sh")
         .args(["deb", "--version", version, "--bin-dir"])
@@ -54,8 +54,8 @@ fn package(machine: &Machine, version: &str) -> String {
     there
 }
 
-/// A machine that has never heard of us. What the other stories need is there again when this one
-/// ends.
+/// A machine without oci-hotplug. What the other tests need is installed again when this is
+/// dropped.
 struct Fresh<'a>(&'a Machine);
 
 impl<'a> Fresh<'a> {
@@ -65,16 +65,16 @@ impl<'a> Fresh<'a> {
             "/run/test/packaging/install.sh",
             include_str!("../../packaging/install.sh"),
         );
-        // A dockerd that has read /etc/cdi notices that it is removed, and reads the next one. When
-        // it is renamed, dockerd keeps watching the renamed one (container-device-interface 0.6,
-        // pkg/cdi/cache.go: Rename events).
+        // Remove /etc/cdi instead of renaming it: dockerd notices a removal and reads the next
+        // directory of that name, but it keeps watching a renamed one (container-device-interface
+        // 0.6, pkg/cdi/cache.go: Rename events).
         machine.run(
             "sh /run/test/packaging/install.sh --uninstall && mkdir /run/test/kept && mv /etc/oci-hotplug /run/test/kept/ && \
              cp -a /etc/cdi /run/test/kept/ && rm -r /etc/cdi && rm -rf /run/oci-hotplug",
         );
         assert_eq!(machine.run(OURS), "");
-        // Of other stories: a CRI-O, whose hook directory is removed here and not watched when it
-        // returns, and devices without hardware.
+        // Left by other tests: a CRI-O, whose hook directory is removed here and would not be
+        // watched when it returns, and devices without hardware.
         machine.output("systemctl stop crio");
         machine.output("modprobe -r vivid g_serial dummy_hcd vhci-hcd");
         first_buses(machine);
@@ -82,9 +82,8 @@ impl<'a> Fresh<'a> {
     }
 }
 
-/// Gives the USB controller the buses 1 and 2, which the transcript shows. It has others when the
-/// machine was started with vhci-hcd: the kernel takes the lowest free number (hcd.c,
-/// `usb_register_bus`).
+/// Gives the USB controller the buses 1 and 2, which the transcript shows. It has other buses if
+/// vhci-hcd was loaded first: the kernel takes the lowest free number (hcd.c, `usb_register_bus`).
 fn first_buses(machine: &Machine) {
     let controller = "0000:00:02.0";
     machine.run(&format!(
@@ -104,7 +103,7 @@ impl Drop for Fresh<'_> {
     }
 }
 
-/// What changes from run to run has its place taken by what it is.
+/// Replaces what changes from run to run by words.
 struct Normal(Vec<(Regex, &'static str)>);
 
 impl Normal {
@@ -114,12 +113,12 @@ impl Normal {
             (r"\b[0-9a-f]{64}\b", "ID"),
             (r"\b[0-9a-f]{12}\b", "SHORT-ID"),
             (r"/dev/bus/usb/(\d{3})/\d{3}", "/dev/bus/usb/$1/NNN"),
-            // Versions; not what is in a path.
+            // Versions, but not those in paths.
             (r" \d+(\.\d+)+[-+~.\w]*", " N.N"),
             (r"\b\d+[sm]\b", "Ns"),
             (r"\b189:\d+\b", "189:N"),
             (r"process(es)? [\d ]*\d", "process$1 N"),
-            // The columns are as wide as these words were.
+            // The width of columns depends on the replaced words.
             (r" {2,}", "  "),
             (r" +\n", "\n"),
         ];
@@ -140,7 +139,7 @@ impl Normal {
     }
 }
 
-/// Does what the transcript says, and tells what is seen.
+/// Carries out the lines of the transcript.
 struct Newcomer<'a> {
     vm: &'a Machine,
     normal: Normal,
@@ -148,7 +147,7 @@ struct Newcomer<'a> {
 }
 
 impl<'a> Newcomer<'a> {
-    /// What a command says; a package manager's own words are of no interest.
+    /// The output of a command; of a package manager's output only our own lines.
     fn types(&self, command: &str) -> String {
         let output = self.vm.output(&format!("cd /tmp && ( {command} ) 2>&1"));
         let mut words = String::from_utf8_lossy(&output.stdout).into_owned();
@@ -165,7 +164,7 @@ impl<'a> Newcomer<'a> {
         self.normal.of(&words)
     }
 
-    /// `plug SERIAL into port PORT`, or `pull SERIAL out`.
+    /// Carries out `plug SERIAL into port PORT` or `pull SERIAL out`.
     fn does(&mut self, what: &str) {
         let words: Vec<&str> = what.split_whitespace().collect();
         match words[..] {
@@ -185,7 +184,7 @@ impl<'a> Newcomer<'a> {
         }
     }
 
-    /// The other end answers when the command asks.
+    /// Runs a command while the other end of the adapter's line answers.
     fn types_to_somebody(&self, command: &str) -> String {
         let mut line = self.plugged.values().next().expect("an adapter").line();
         std::thread::scope(|scope| {
@@ -204,7 +203,7 @@ fn is_writing() -> bool {
     std::env::var_os("OCI_HOTPLUG_GOLDEN").is_some()
 }
 
-/// Plays the transcript: the same text again, if all is seen that it says.
+/// Carries out the transcript, and returns it with the actual output.
 fn play(newcomer: &mut Newcomer, transcript: &str) -> String {
     let mut played = String::new();
     let mut rest = transcript.lines().peekable();
@@ -220,9 +219,9 @@ fn play(newcomer: &mut Newcomer, transcript: &str) -> String {
         played.push_str(line);
         played.push('\n');
         if let Some(command) = line.strip_prefix("$ ") {
-            // What hands have done takes a moment to arrive: only looking is done again.
+            // After a device was plugged in or pulled out, repeat a query until it shows that.
             let patience = match is_first && command.starts_with("oci-hotplug ") {
-                // What was seen before may not be seen again.
+                // The expected output is out of date, so do not wait long for it.
                 true if is_writing() => PATIENCE / 6,
                 true => PATIENCE,
                 false => Duration::ZERO,
@@ -272,7 +271,8 @@ fn a_newcomer_installs_the_package_and_has_an_adapter_in_podman_and_in_docker() 
     drop(fresh);
 }
 
-/// What a container has that was started under the package, and the process that watches it.
+/// A container that was started under the package, its node, and the command that prints its
+/// watcher's process id.
 struct Watched<'a> {
     container: Container<'a>,
     node: String,
@@ -292,7 +292,7 @@ impl<'a> Watched<'a> {
         );
         container.gains("/dev/ttyUSB0");
         let node = container.run("stat -c '%i %z' /dev/ttyUSB0");
-        // The one that the hook started makes room for systemd's.
+        // The watcher of the systemd unit takes over from the one that the hook started.
         let id = vm.run(&format!("{engine} inspect --format '{{{{.Id}}}}' zigbee"));
         let unit = format!("oci-hotplug-watcher@{id}.service");
         vm.wait_until(&format!("systemctl is-active '{unit}'"));

@@ -1,4 +1,5 @@
-//! What the operator's tool shows of real USB devices and of containers that engines have named.
+//! What `oci-hotplug` shows of real USB devices, and of containers by the names that engines gave
+//! them.
 
 use crate::engine::Runtime::Crun;
 use crate::engine::{docker, podman};
@@ -32,14 +33,14 @@ fn tree_and_list_show_who_holds_what_by_the_names_that_the_engines_give() {
     let list = vm.run("oci-hotplug list");
     let tree = vm.run("oci-hotplug tree");
     println!("{list}\n{tree}");
-    // The link is for the tty, and the raw node does not count as a problem.
+    // The link leads to the tty, and the raw node without a link does not count as a problem.
     robot.run("test /dev/board -ef /dev/ttyUSB0");
     assert!(!list.contains("problems"), "{list}");
     for (engine, node, serial) in [
         ("podman", "/dev/ttyUSB0", "FT001"),
         ("docker", "/dev/ttyUSB1", "FT002"),
     ] {
-        // The list shows the names of nodes, the tree shows their paths.
+        // `list` shows the names of nodes, `tree` shows their paths.
         let name = node.trim_start_matches("/dev/");
         let row = list.lines().find(|line| line.contains(name));
         let words: Vec<&str> = row

@@ -1,4 +1,4 @@
-//! podman, through hooks.d, where an annotation asks, and through CDI.
+//! podman, with annotations through hooks.d, and with CDI devices.
 
 use crate::engine::Runtime::{Crun, Runc, Youki};
 use crate::engine::podman;
@@ -29,7 +29,7 @@ fn with_youki_a_lab_is_followed() {
     a_lab_is_followed(&vm, || podman(&vm, Youki, &lab_by_class().options()), || ());
 }
 
-/// With a device of the engine's own crun 1.21 names "/" as the bundle to the hook.
+/// With a device of the engine, crun 1.21 gives the hook "/" as the bundle.
 #[test]
 #[ignore = "needs the virtual machine: tests/run.sh --vm"]
 fn a_container_with_users_of_its_own_follows_an_adapter_beside_a_device_of_the_engine() {
@@ -76,8 +76,8 @@ fn through_cdi_crun_and_runc_follow_an_adapter() {
     }
 }
 
-/// As a system container has: kernel events reach it, too, and its rules apply to what we put
-/// there.
+/// A container with its own udevd, as a system container: it receives kernel events, and its rules
+/// apply to the nodes that the watcher creates.
 #[test]
 #[ignore = "needs the virtual machine: tests/run.sh --vm"]
 fn an_udevd_inside_the_container_does_not_get_in_the_way() {
@@ -96,7 +96,8 @@ fn an_udevd_inside_the_container_does_not_get_in_the_way() {
         });
         container.gains("/dev/ttyUSB0");
         container.wait_until(&format!("test -c {link}"));
-        // Of the container's own database, which is empty but for what its own udevd has seen.
+        // From the container's own database, which has only the devices that its own udevd has
+        // seen.
         container.wait_until("/usr/bin/udevadm info -q property /dev/ttyUSB0 | grep ID_SERIAL_SHORT=FT001");
         container.talks_through(&adapter, link);
         adapter.unplug();

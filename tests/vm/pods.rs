@@ -6,16 +6,16 @@ use crate::machine::{Machine, machine};
 use crate::story::nothing_is_left;
 use crate::usb::{Hub, UsbSerial};
 
-/// What docs/kubernetes.md tells a user of smarter-device-manager to write, so that
-/// pods that request `smarter-devices/ttyUSB0` get hotplug. They stay as they are.
+/// What docs/kubernetes.md tells a user of smarter-device-manager to write, so that unchanged pods
+/// with `smarter-devices/ttyUSB0` get hotplug.
 const SERIAL: &str = r#"resources:
 - {name: smarter-devices/ttyUSB0, requests: ["usb:0403:6001;path=/dev/ttyUSB0"], count: 1}
 "#;
 const RESOURCE: &str = "smarter-devices/ttyUSB0";
 
-/// An adapter behind a hub comes, goes and comes again while a pod runs that requested one; the
-/// pod's container is started again while it is away; then kubelet, the device plugin and the
-/// engine are restarted while its bytes flow.
+/// An adapter behind a hub is plugged in, pulled out and plugged in again while a pod has it. The
+/// pod's container is restarted while the adapter is absent. Then kubelet, the device plugin and
+/// the engine are restarted while bytes pass.
 fn a_pod_has_its_adapter_whatever_befalls_the_node(engine: Cri, runs_plugin: impl FnOnce(&Node)) {
     assert!(include_str!("../../docs/kubernetes.md").contains(SERIAL));
     let vm = machine();
@@ -156,8 +156,8 @@ fn where_containerd_takes_no_cdi_devices_a_pod_gets_what_is_there_and_a_warning_
     nothing_is_left(&vm);
 }
 
-/// containerd's configuration without a word of CDI, as the package leaves it: 1.7 then takes no
-/// CDI devices. Put back when it is dropped.
+/// containerd's configuration as the package installs it, without CDI: 1.7 then ignores CDI
+/// devices. The old configuration returns when this is dropped.
 struct SilentConfig<'a>(&'a Machine);
 
 impl<'a> SilentConfig<'a> {

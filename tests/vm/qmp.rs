@@ -1,5 +1,5 @@
-//! QEMU's machine protocol (QMP): one command at a time, and the events that some of them end in.
-//! Knows nothing of what is plugged in.
+//! QEMU's machine protocol (QMP): one command at a time, and the events that end some of them.
+//! Knows nothing of devices.
 
 use std::io::{BufRead, BufReader, Write};
 use std::os::unix::net::UnixStream;
@@ -8,13 +8,13 @@ use std::time::Duration;
 
 use serde_json::{Value, json};
 
-/// How long QEMU may take to answer: it shares the processors with the machine that it emulates.
+/// The deadline of a response: QEMU shares the processors with the machine that it emulates.
 const PATIENCE: Duration = Duration::from_secs(30);
 
 /// A connection to a running QEMU.
 pub struct Qmp {
     reader: BufReader<UnixStream>,
-    /// Events that came while an answer was awaited.
+    /// Events that arrived while a response was awaited.
     events: Vec<Value>,
 }
 
@@ -32,13 +32,13 @@ impl Qmp {
         Ok(qmp)
     }
 
-    /// Runs one command and returns what it returns; panics with QEMU's own words when it fails.
+    /// Runs one command and returns its result. Panics with QEMU's error.
     pub fn execute(&mut self, command: &str, arguments: Value) -> Value {
         self.try_execute(command, &arguments)
             .unwrap_or_else(|error| panic!("qemu: {command} {arguments}: {error}"))
     }
 
-    /// Runs one command; `Err` is QEMU's own words.
+    /// Runs one command. `Err` is QEMU's error.
     pub fn try_execute(&mut self, command: &str, arguments: &Value) -> Result<Value, String> {
         let line = json!({ "execute": command, "arguments": arguments }).to_string();
         let stream = self.reader.get_mut();
@@ -57,7 +57,7 @@ impl Qmp {
         }
     }
 
-    /// Waits for QEMU to say that device `id` is gone.
+    /// Waits until QEMU reports that device `id` is deleted.
     pub fn wait_until_deleted(&mut self, id: &str) {
         let is_it = |event: &Value| event["event"] == "DEVICE_DELETED" && event["data"]["device"] == id;
         if let Some(place) = self.events.iter().position(is_it) {

@@ -1,9 +1,9 @@
-//! A shell that stays, in the machine or in a container, and runs one command after another: each
-//! in a process of its own, as if it had been started by ssh or by the engine's exec, but without
-//! what that costs (1.5 to 2 s under emulation).
+//! A shell that stays open, in the machine or in a container, and runs one command after another.
+//! Each command has a process of its own, as if ssh or the engine's exec had started it, without
+//! their cost (1.5 to 2 s under emulation).
 //!
-//! Its own input is commands. Marks in what it writes tell where a command's output begins and
-//! ends.
+//! The shell reads commands from its standard input. Marks in its output show where the output of a
+//! command begins and ends.
 
 use std::io::{Read, Write};
 use std::os::unix::process::ExitStatusExt;
@@ -15,28 +15,27 @@ use std::time::{Duration, Instant};
 use crate::container::quoted;
 use crate::times;
 
-/// The longest that a command may take. Those that wait have a deadline of their own, which is
-/// shorter.
+/// The longest time for a command. Commands that wait have a shorter deadline of their own.
 const PATIENCE: Duration = Duration::from_secs(900);
 
-/// How long a shell may take to end when its input has ended.
+/// How long a shell may take to end after its input has ended.
 const END: Duration = Duration::from_secs(20);
 
-/// What no command writes.
+/// A mark that no command prints.
 const MARK: char = '\u{1}';
 
-/// The exit status of a command that ended together with its shell.
+/// The exit status of a command whose shell ended with it.
 const GONE: i32 = 255;
 
 pub struct RunningShell {
-    /// ssh, with pipes.
+    /// ssh or the engine's exec, with pipes.
     child: Child,
     /// The program that runs each command.
     interpreter: &'static str,
     stdin: Option<ChildStdin>,
-    /// Pieces of what it writes, with the number of the stream; `None` is the stream's end.
+    /// Pieces of the output with the number of their stream; `None` is the end of the stream.
     pieces: Receiver<(usize, Option<Vec<u8>>)>,
-    /// What has come of each stream and belongs to no command yet.
+    /// Output of each stream that belongs to no finished command yet.
     streams: [Stream; 2],
     count: u32,
 }
@@ -47,7 +46,7 @@ struct Stream {
     has_ended: bool,
 }
 
-/// A command that was given to a shell.
+/// A command that a shell is running.
 #[derive(Debug, Clone, Copy)]
 pub struct Running {
     number: u32,
@@ -55,8 +54,8 @@ pub struct Running {
 }
 
 impl RunningShell {
-    /// Runs a command in the shell at `place`, or in a new one that `start` starts if there is none
-    /// there, or if it has ended meanwhile without having begun the command.
+    /// Runs a command in the shell at `place`. `start` starts a new shell if there is none, or if
+    /// it ended before it began the command.
     pub fn output(place: &mut Option<Self>, command: &str, start: impl Fn() -> Self) -> Output {
         let running = Self::begin(place, command, start);
         Self::end(place, running, command)
@@ -84,7 +83,7 @@ impl RunningShell {
         }
     }
 
-    /// Waits for the end of a command that was begun.
+    /// Waits for the end of a command.
     pub fn end(place: &mut Option<Self>, running: Running, command: &str) -> Output {
         let shell = place.as_mut().expect("the shell that began the command");
         let output = shell.finish(running.number, command);
@@ -95,13 +94,13 @@ impl RunningShell {
         output
     }
 
-    /// Lets the shell end: it has no more commands to come.
+    /// Lets the shell end: it gets no more commands.
     pub fn let_go(&mut self) {
         self.stdin.take();
     }
 
-    /// The shell that `child` is, which reads commands from a pipe; `interpreter -c COMMAND` runs
-    /// each.
+    /// `child` as a shell that reads commands from a pipe and runs each with `interpreter -c
+    /// COMMAND`.
     pub fn new(mut child: Child, interpreter: &'static str) -> Self {
         let (sender, pieces) = channel();
         copy(child.stdout.take().expect("a pipe"), 0, sender.clone());
@@ -120,7 +119,7 @@ impl RunningShell {
         self.streams[0].has_ended
     }
 
-    /// Waits for more of what the shell writes; false when there will be nothing.
+    /// Waits for more output; false at its end.
     fn hears_more(&mut self, command: &str, deadline: Instant) -> bool {
         match self
             .pieces
@@ -130,7 +129,7 @@ impl RunningShell {
             Ok((stream, None)) => self.streams[stream].has_ended = true,
             Err(RecvTimeoutError::Disconnected) => return false,
             Err(RecvTimeoutError::Timeout) => {
-                // Another shell for whatever comes next.
+                // The next command gets another shell.
                 let _ = self.child.kill();
                 panic!("{command}: no end within {} s", PATIENCE.as_secs());
             }
@@ -138,7 +137,7 @@ impl RunningShell {
         true
     }
 
-    /// Takes what is before a mark out of a stream, and the mark.
+    /// Removes the text before a mark, and the mark, from a stream, and returns the text.
     fn take_until(&mut self, stream: usize, mark: &str) -> Option<Vec<u8>> {
         let bytes = &mut self.streams[stream].bytes;
         let at = bytes
@@ -148,14 +147,13 @@ impl RunningShell {
         Some(before)
     }
 
-    /// Gives the shell a command; `None` when it ended before it began with that.
+    /// Sends a command to the shell. `None` if the shell ended before it began the command.
     fn try_begin(&mut self, command: &str) -> Option<u32> {
         self.count += 1;
         let number = self.count;
         let begun = format!("{MARK}begin {number}{MARK}");
         let end = format!("{MARK}end {number} ");
-        // The words for printf are in octal: the text of a command may not have the marks in it,
-        // either.
+        // printf gets its text in octal, so that the command line does not contain the marks.
         let octal = |mark: &str| mark.replace(MARK, r"\001");
         let line = format!(
             "printf '{}'; {} -c {} < /dev/null; status=$?; printf '{3}\\001' >&2; printf '{3}%d\\001' $status\n",
@@ -221,7 +219,7 @@ fn output(code: i32, stdout: Vec<u8>, stderr: Vec<u8>) -> Output {
     }
 }
 
-/// Sends the content of a stream, piece by piece, and its end.
+/// Sends the pieces of a stream and its end.
 fn copy(mut from: impl Read + Send + 'static, stream: usize, to: Sender<(usize, Option<Vec<u8>>)>) {
     thread::spawn(move || {
         let mut buffer = [0; 4096];
@@ -235,7 +233,7 @@ fn copy(mut from: impl Read + Send + 'static, stream: usize, to: Sender<(usize, 
 }
 
 impl Drop for RunningShell {
-    /// Ends the shell, and waits until the engine knows that.
+    /// Ends the shell, and waits until the engine has noticed.
     fn drop(&mut self) {
         self.let_go();
         let deadline = Instant::now() + END;

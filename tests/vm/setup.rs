@@ -2,8 +2,8 @@
 
 use serde_json::{Map, Value, json};
 
-/// What a lab's container has from the machine, read-only: its programs (udevadm, python3 with
-/// pyudev), and udevd's database, without which libudev hears nothing.
+/// What a container of [`Setup::lab`] mounts from the machine, read-only: programs (udevadm,
+/// python3 with pyudev), and udevd's database, without which libudev receives no events.
 const TOOLS: [(&str, &str); 6] = [
     ("/usr", "/usr"),
     ("/usr/lib", "/lib"),
@@ -13,16 +13,16 @@ const TOOLS: [(&str, &str); 6] = [
     ("/run/udev", "/run/udev"),
 ];
 
-/// More or less around a container than usual.
+/// How a container differs from the engine's default.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Around {
-    /// All rights of the machine's root, every device among them.
+    /// All rights of the machine's root, and every device.
     Privileged,
-    /// The machine's own /dev.
+    /// The machine's /dev.
     HostDev,
-    /// The machine's own network.
+    /// The machine's network.
     HostNetwork,
-    /// A root file system that can't be written to.
+    /// A read-only root file system.
     ReadOnly,
 }
 
@@ -41,20 +41,20 @@ impl Setup {
         self
     }
 
-    /// A CDI device by its name.
+    /// Adds a CDI device by its name.
     pub fn cdi(mut self, name: &'static str) -> Self {
         self.cdi.push(name);
         self
     }
 
-    /// A device of the engine's own, /dev/fuse to be read only; the machine's programs; and a
-    /// network of its own, so that a udev client hears what is meant for it.
+    /// Adds a read-only device of the engine, /dev/fuse; the machine's programs; and a network
+    /// namespace, so that a udev client receives only what is announced in it.
     pub fn lab(mut self) -> Self {
         self.lab = true;
         self
     }
 
-    /// More or less around it than usual.
+    /// Sets how the container differs from the engine's default.
     pub fn around(mut self, around: Around) -> Self {
         self.around = Some(around);
         self
@@ -87,7 +87,7 @@ impl Setup {
 
     /// A pod and its only container, as kubelet describes them to an engine.
     pub fn pod(&self, name: &str, command: &[&str]) -> (Value, Value) {
-        // The pod's own network where something is about it, else the machine's, which costs less.
+        // A pod's own network only where a test needs it: the machine's costs less time.
         let is_own = self.lab || self.around.is_some_and(|around| around != Around::HostNetwork);
         let network = if is_own { 0 } else { 2 };
         let security = json!({ "namespace_options": { "network": network, "pid": 1 },
@@ -113,7 +113,7 @@ impl Setup {
         (sandbox, container)
     }
 
-    /// What is added to a config.json.
+    /// What a config.json gets in addition.
     pub fn config(&self) -> Value {
         let mounts: Vec<Value> = self
             .tools()

@@ -1,5 +1,5 @@
-//! A shell in the machine, by ssh: commands, files, conditions, and after a failure what happened
-//! there.
+//! A shell in the machine, through ssh: commands, files and conditions, and a report after a
+//! failure.
 
 use std::fs;
 use std::io::Write;
@@ -10,30 +10,29 @@ use std::time::Duration;
 
 use crate::machine::poll;
 
-/// From power-on to a shell, under emulation, on a machine that does other things as well.
+/// The deadline from power-on to a shell, under emulation, on a machine with other work.
 const BOOT: Duration = Duration::from_secs(300);
 
-/// The deadline of whatever a test waits for inside the machine, in seconds. Nothing waits for it
-/// to pass.
+/// The deadline of every wait inside the machine, in seconds. No test waits for it to pass.
 pub const DEADLINE: u32 = 60;
 
-/// The same for what waits outside of the machine.
+/// The same for waits outside of the machine.
 pub const PATIENCE: Duration = Duration::from_secs(DEADLINE as u64);
 
-/// How to get into a machine.
+/// How to reach a machine.
 #[derive(Debug, Clone)]
 pub struct Shell {
-    /// Sockets, overlay, console.
+    /// The directory of sockets, overlay and console.
     pub directory: PathBuf,
-    /// What image.sh built: the key is there.
+    /// The directory that image.sh prints; it has the key.
     pub image: PathBuf,
-    /// Where ssh is forwarded from.
+    /// The port of this host that leads to the machine's ssh.
     pub port: u16,
 }
 
 impl Shell {
-    /// Waits until there is a shell, and keeps the connection for all commands to come. The last
-    /// lines of the console when the kernel panicked, or when there is none in time.
+    /// Waits until there is a shell, and keeps the connection for all further commands. `Err` has
+    /// the last lines of the console if the kernel panicked, or if there is no shell in time.
     pub fn connect(&self) -> Result<(), String> {
         let master = || {
             let status = self
@@ -87,7 +86,7 @@ impl Shell {
             "StrictHostKeyChecking=no",
             "-o",
             "UserKnownHostsFile=/dev/null",
-            // A machine that hangs ends its commands.
+            // Makes commands fail when the machine hangs.
             "-o",
             "ServerAliveInterval=30",
             "-o",
@@ -97,7 +96,7 @@ impl Shell {
         ssh
     }
 
-    /// Makes a port of the machine's loopback lead to `port` of this host's, and gives its number
+    /// Forwards a port of the machine's loopback to `port` of this host, and returns its number
     /// there. It ends with the machine.
     pub fn forward(&self, port: u16) -> u16 {
         let answer = self.forward_from("127.0.0.1:0", port);
@@ -107,7 +106,7 @@ impl Shell {
             .unwrap_or_else(|_| panic!("forwarding a port: {answer}"))
     }
 
-    /// The same for an address that was given before a reboot.
+    /// The same for an address from before a reboot.
     pub fn forward_at(&self, address: &str, port: u16) {
         let answer = self.forward_from(address, port);
         assert!(answer.trim().is_empty(), "forwarding {address}: {answer}");
@@ -124,13 +123,13 @@ impl Shell {
         text(&output)
     }
 
-    /// Makes a Unix socket of this host's lead to the one at `path` in the machine, and gives its
+    /// Forwards a Unix socket of this host to the one at `path` in the machine, and returns its
     /// path. It ends with the machine.
     pub fn forward_socket(&self, path: &str) -> PathBuf {
         let here = self
             .directory
             .join(path.trim_start_matches('/').replace('/', "-"));
-        // One that a machine left behind before it rebooted answers nobody.
+        // A socket from before a reboot has no listener.
         if UnixStream::connect(&here).is_err() {
             let _ = fs::remove_file(&here);
             let output = self
@@ -145,7 +144,7 @@ impl Shell {
         here
     }
 
-    /// The command with which a person gets a shell in this machine.
+    /// The command that gives a person a shell in this machine.
     pub fn by_hand(&self) -> String {
         format!(
             "ssh -i {} -o StrictHostKeyChecking=no -o UserKnownHostsFile=/dev/null -p {} root@127.0.0.1",
@@ -154,8 +153,8 @@ impl Shell {
         )
     }
 
-    /// Runs a shell command in the machine by a connection of its own: its status, and what it
-    /// wrote.
+    /// Runs a shell command in the machine over a separate connection, and returns its status and
+    /// output.
     pub fn output(&self, command: &str) -> Output {
         self.output_given(command, &[])
     }
@@ -164,7 +163,7 @@ impl Shell {
     pub fn output_given(&self, command: &str, input: &[u8]) -> Output {
         let mut child = self.spawn(command);
         let mut stdin = child.stdin.take().expect("a pipe");
-        // A command that does not read all of it fails by its status, or not at all.
+        // If a command does not read all of its input, only its status counts.
         let _ = stdin.write_all(input);
         drop(stdin);
         child.wait_with_output().expect("running ssh")
@@ -182,18 +181,19 @@ impl Shell {
             .expect("starting ssh")
     }
 
-    /// Writes a file in the machine, and the directories above it.
+    /// Writes a file in the machine, and creates its directories.
     pub fn write(&self, path: &str, content: &str) {
         let command = format!("mkdir -p \"$(dirname {path})\" && cat > {path}");
         expect_success(&command, &self.output_given(&command, content.as_bytes()));
     }
 
-    /// Does what ends the machine's run, and returns when there is a shell in the next one.
+    /// Calls `end`, which ends the machine's run, and returns when there is a shell in the next
+    /// run.
     pub fn is_rebooted_by(&self, end: impl FnOnce(), reset: impl Fn()) {
         const BOOT_ID: &str = "cat /proc/sys/kernel/random/boot_id";
         let boot = expect_success(BOOT_ID, &self.output(BOOT_ID));
         end();
-        // The old connection must be gone before the new one has a place for its socket.
+        // The old connection must be gone before the new one can create its socket.
         let _ = self.ssh().args(["-O", "exit", "machine"]).output();
         let again = poll(BOOT, || {
             if self.connect().is_err() {
@@ -218,9 +218,9 @@ impl Shell {
         read(&self.directory.join("console.log"))
     }
 
-    /// After a failure: the journal since the test began and the console in target/vm, and our
-    /// programs' words here. With OCI_HOTPLUG_VM_HOLD set, also a pause in which a person can look
-    /// around.
+    /// Reports a failure: the journal since the test began and the console into target/vm, and our
+    /// programs' messages to standard error. With OCI_HOTPLUG_VM_HOLD, also waits so that a person
+    /// can look around.
     pub fn tell_what_happened(&self) {
         let thread = std::thread::current();
         let directory = Path::new("target/vm").join(thread.name().unwrap_or("test").replace("::", "."));
@@ -251,16 +251,16 @@ impl Shell {
 }
 
 /// A shell command that waits until `condition` succeeds, and fails after [`DEADLINE`] with its
-/// last words.
+/// last output.
 pub fn until(condition: &str) -> String {
-    // No file is needed for the words: a container may have none that it can write to.
+    // The output is in a variable: a container may have no writable file system.
     format!(
         "end=$(($(date +%s) + {DEADLINE})); until words=$( ({condition}) 2>&1 ); do \
          if [ $(date +%s) -gt $end ]; then echo \"$words\"; echo 'not within {DEADLINE} s'; exit 1; fi; sleep 0.1; done"
     )
 }
 
-/// What a shell command in the machine wrote, without the last newline. Panics when it failed.
+/// The output of a shell command in the machine, without the last newline. Panics if it failed.
 pub fn expect_success(command: &str, output: &Output) -> String {
     assert!(
         output.status.success(),
@@ -279,7 +279,7 @@ fn text(output: &Output) -> String {
     )
 }
 
-/// What is in a file; nothing when there is none.
+/// The content of a file; empty if there is none.
 pub fn read(path: &Path) -> String {
     String::from_utf8_lossy(&fs::read(path).unwrap_or_default()).into_owned()
 }

@@ -1,4 +1,4 @@
-//! What happens in most tests, whatever the engine.
+//! What most tests do, whatever the engine.
 
 use crate::container::Container;
 use crate::machine::Machine;
@@ -6,8 +6,7 @@ use crate::setup::Setup;
 use crate::shell::until;
 use crate::usb::{Hub, UsbSerial};
 
-/// An adapter that a running container requests is plugged in, used from both ends, and pulled
-/// out.
+/// An adapter that a running container requests is plugged in, used from both ends, and pulled out.
 pub fn an_adapter_comes_and_goes(machine: &Machine, container: &Container) {
     let adapter = machine.plug(&UsbSerial {
         serial: "FT001",
@@ -21,8 +20,8 @@ pub fn an_adapter_comes_and_goes(machine: &Machine, container: &Container) {
     container.is_refused("/run/mine");
 }
 
-/// The requests of a lab in annotations: the hub that a board is on, in the words of
-/// container-hotplug, and in ours a link that stays with the board.
+/// The requests of a board in annotations: the hub that it is on, in container-hotplug's grammar,
+/// and in ours a link that follows the board.
 pub fn lab_by_annotations() -> Setup {
     Setup::default()
         .lab()
@@ -31,21 +30,21 @@ pub fn lab_by_annotations() -> Setup {
         .annotation("io.oci-hotplug.devices", "usb:0403:6001:FT001;link=/dev/board")
 }
 
-/// The same by the name that the administrator gave it (install.rs).
+/// The same requests as a class of the configuration (install.rs).
 pub fn lab_by_class() -> Setup {
     Setup::default()
         .lab()
         .annotation("io.oci-hotplug.devices", "class:lab-board")
 }
 
-/// The same as the CDI device that `oci-hotplug cdi generate --all` makes of the class.
+/// The same requests as the CDI device that `oci-hotplug cdi generate --all` makes of the class.
 pub fn lab_by_cdi() -> Setup {
     Setup::default().lab().cdi("oci-hotplug.dev/device=lab-board")
 }
 
-/// A lab's container on a hub with one adapter and then others: all that is promised of any engine,
-/// in one run. `container` starts it; `disturb` is what happens to the engine meanwhile, beside an
-/// update of the container.
+/// A container has a hub with one adapter at its start, and gets others later: everything that
+/// docs/engines.md promises of any engine, in one run. `container` starts it; `disturb` is what
+/// happens to the engine meanwhile, in addition to an update of the container.
 pub fn a_lab_is_followed<'a>(
     machine: &'a Machine,
     container: impl FnOnce() -> Container<'a>,
@@ -58,7 +57,7 @@ pub fn a_lab_is_followed<'a>(
     machine.wait_until("ls /dev/serial/by-id/*FT001*");
 
     let container = container();
-    // One command for many questions: it is commands that take the time.
+    // One command with many checks: each command takes time.
     container.run(&format!(
         "set -x; {PRESENT} && {OWN_NODE} && {READ_ONLY_FUSE} > /run/fuse"
     ));
@@ -82,7 +81,7 @@ pub fn a_lab_is_followed<'a>(
     disturb();
     container.is_reachable();
 
-    // The board's old number is another's now, and nothing of the container's.
+    // The board's old number belongs to another adapter now, which the container does not have.
     let _stranger = adapter("FT003", "2");
     machine.wait_until("test -e /dev/ttyUSB0");
     let board = adapter("FT001", "1.3");
@@ -97,25 +96,25 @@ pub fn a_lab_is_followed<'a>(
     nothing_is_left(machine);
 }
 
-/// The board's node and all that leads to it.
+/// The board's node and all links to it.
 const PRESENT: &str = ": < /dev/ttyUSB0 && for link in /dev/board /dev/ttyBOARD /dev/serial/by-id/*FT001*; do \
     test $(readlink -f $link) = /dev/ttyUSB0 || exit 1; done";
 
-/// A node of the container's own with the board's numbers. In a user namespace the kernel lets it
-/// make none.
+/// Creates a node in the container with the board's numbers. In a user namespace the kernel does
+/// not allow this.
 const OWN_NODE: &str = "set -- $(stat -c '%t %T' /dev/ttyUSB0) && rm -f /run/mine && \
     if mknod /run/mine c $((0x$1)) $((0x$2)); then : < /run/mine; else ! grep ' 0  *0 ' /proc/self/uid_map; fi";
 
-/// It is of no use without the board.
+/// The node gives no access while the board is absent.
 const OWN_NODE_IS_REFUSED: &str = "if test -e /run/mine; then \
     ! (: < /run/mine) 2> /run/words && grep -q 'not permitted' /run/words; fi";
 
-/// The engine's own device can be read and not written, as the engine's option says. Prints what
-/// its node is.
+/// Checks that the engine's own device is read-only, as the engine's option says. Prints type and
+/// numbers of its node.
 const READ_ONLY_FUSE: &str = ": < /dev/fuse && ! (: > /dev/fuse) 2> /run/words && grep -q 'not permitted' /run/words && \
     stat -c '%a %u %g %t %T %i' /dev/fuse";
 
-/// Two clients of libudev.
+/// Two programs that use libudev.
 const LISTEN: &str = "setsid udevadm monitor --udev --property > /run/udevadm 2>&1 < /dev/null & \
     setsid python3 -u -c 'import pyudev; m = pyudev.Monitor.from_netlink(pyudev.Context()); m.filter_by(\"tty\"); \
     m.start(); print(\"listening\"); \
@@ -123,11 +122,11 @@ const LISTEN: &str = "setsid udevadm monitor --udev --property > /run/udevadm 2>
 
 const LISTENING: &str = "cat /run/pyudev /run/udevadm; grep listening /run/pyudev && grep UDEV /run/udevadm";
 
-/// Node and links, and the clients know.
+/// Waits until node and links are there and both programs have received the event.
 const BOARD_IS_GONE: &str = "test -z \"$(ls -d /dev/board /dev/ttyUSB0 /dev/serial/by-id/*FT001*)\" && \
     grep 'remove /dev/ttyUSB0' /run/pyudev && grep ACTION=remove /run/udevadm";
 
-/// No watcher, record or lock is left of any container.
+/// Checks that no container has left a watcher, record or lock.
 pub fn nothing_is_left(machine: &Machine) {
     machine.wait_until("! pgrep -f '[o]ci-hotplug-watcher' && test -z \"$(ls /run/oci-hotplug/containers)\"");
 }

@@ -1,5 +1,5 @@
-//! systemd looks after the watchers: each has a unit of its own, comes back when it dies, and
-//! outlives what happens to the engine.
+//! systemd supervises the watchers: each has a unit, is restarted when it is killed, and outlives
+//! what happens to the engine.
 
 use crate::container::Container;
 use crate::engine::Runtime::{Crun, Runc};
@@ -14,7 +14,7 @@ const ANY_ADAPTER: &str = "--annotation io.oci-hotplug.devices=usb:0403:6001";
 const ANNOTATED: &str =
     "--device oci-hotplug.dev/device=annotated --annotation io.oci-hotplug.devices=usb:0403:6001";
 
-/// The one unit that runs, by its name.
+/// The name of the only active unit.
 const UNIT: &str =
     "systemctl list-units --plain --no-legend --state=running 'oci-hotplug-watcher@*' | cut -d ' ' -f 1";
 
@@ -25,21 +25,21 @@ fn adapter(vm: &Machine) -> Plugged<'_> {
     })
 }
 
-/// Waits until the container's watcher is a unit's, and gives the unit.
+/// Waits until the container's watcher belongs to a systemd unit, and returns the unit.
 fn supervised(vm: &Machine) -> String {
     vm.wait_until(&format!("test -n \"$({UNIT})\""));
-    // The one that the hook started is gone: there is one process, in the unit's cgroup.
+    // The watcher that the hook started is gone: there is one process, in the unit's cgroup.
     vm.wait_until("test $(pgrep -c oci-hotplug-wat) = 1");
     vm.wait_until("grep -q oci-hotplug.slice/oci-hotplug-watcher@ /proc/$(pgrep oci-hotplug-wat)/cgroup");
     vm.run(UNIT)
 }
 
-/// No unit of ours is loaded any more, whatever its state.
+/// Checks that no unit of ours is loaded, whatever its state.
 fn no_unit_is_left(vm: &Machine) {
     vm.wait_until("test -z \"$(systemctl list-units --all --plain --no-legend 'oci-hotplug*')\"");
 }
 
-/// kill -9: it is back, and has seen what happened meanwhile.
+/// kill -9: systemd restarts the watcher, which notices what happened meanwhile.
 fn a_killed_watcher_is_back(vm: &Machine, container: &Container, adapter: Plugged<'_>, unit: &str) {
     let killed =
         vm.run("pid=$(pgrep oci-hotplug-wat); kill -9 $pid; cut -d ' ' -f 1 /proc/uptime; echo $pid");
@@ -48,7 +48,7 @@ fn a_killed_watcher_is_back(vm: &Machine, container: &Container, adapter: Plugge
     vm.wait_until(&format!(
         "new=$(systemctl show -P MainPID '{unit}'); test $new != 0 && test $new != {pid} && systemctl is-active '{unit}'"
     ));
-    // systemd's own word, on the clock of /proc/uptime.
+    // systemd's timestamps, on the clock of /proc/uptime.
     let active = vm.run(&format!(
         "systemctl show -P ExecMainStartTimestampMonotonic '{unit}'"
     ));
@@ -118,8 +118,8 @@ fn a_watcher_outlives_the_service_that_podman_ran_in() {
     let vm = machine();
     let adapter = adapter(&vm);
     crate::engine::podman_image(&vm);
-    // If podman is started in a service, the hook's watcher is in that service's cgroup, which
-    // ends as a whole; at once, as conmon does not end on SIGTERM.
+    // If podman is started in a service, the hook's watcher is in that service's cgroup, which is
+    // killed as a whole, because conmon does not end on SIGTERM.
     vm.run(&format!(
         "systemd-run --unit starter --property KillMode=control-group --property KillSignal=SIGKILL --property RemainAfterExit=yes \
          podman run -d --name started --network none {ANY_ADAPTER} localhost/box sleep 1000000"
@@ -128,7 +128,8 @@ fn a_watcher_outlives_the_service_that_podman_ran_in() {
     let container = Container::new(
         &vm,
         "podman exec -i started".into(),
-        // Its conmon is dead: podman complains of that once, and removes it then.
+        // Its conmon was killed: podman's first `rm` complains about that, and the second removes
+        // the container.
         "podman rm -f -t 0 started || podman rm -f -t 0 started".into(),
     );
     container.gains("/dev/ttyUSB0");
@@ -156,7 +157,7 @@ fn an_update_moves_units_to_the_new_version_and_the_container_does_not_notice() 
         vm.run("pgrep oci-hotplug-wat"),
     );
     install(&vm);
-    // Another file, although the same bytes.
+    // Another file with the same content.
     vm.run(
         "w=/usr/libexec/oci/hooks.d/oci-hotplug-watcher; cp $w $w.new && mv $w.new $w && systemctl daemon-reload && \
          oci-hotplug recover --restart-watchers",

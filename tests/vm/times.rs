@@ -1,11 +1,11 @@
-//! Where the time goes: with OCI_HOTPLUG_VM_TIMES=FILE each command in a machine or a container
+//! How long commands take: with OCI_HOTPLUG_VM_TIMES=FILE each command in a machine or a container
 //! adds a line to that file.
 
 use std::fs::File;
 use std::io::Write;
 use std::time::Duration;
 
-/// Seconds, story and command, separated by tabs.
+/// Seconds, test and command, separated by tabs.
 pub fn record(command: &str, took: Duration) {
     let Some(path) = std::env::var_os("OCI_HOTPLUG_VM_TIMES") else {
         return;

@@ -1,5 +1,5 @@
-//! USB devices that are plugged into the running machine and pulled out again: QEMU's own, which
-//! the machine's kernel drives with the drivers of the real ones.
+//! USB devices that QEMU emulates, plugged into the running machine and pulled out again. The
+//! machine's kernel drives them with the drivers of real devices.
 
 use std::io::{Read, Write};
 use std::os::unix::net::UnixStream;
@@ -14,14 +14,14 @@ use crate::shell::PATIENCE;
 pub struct UsbSerial {
     /// Its serial number.
     pub serial: &'static str,
-    /// Where it is plugged in: a port of the machine ("3") or of a hub ("1.2").
+    /// The port of the machine ("3") or of a hub ("1.2").
     pub port: &'static str,
 }
 
-/// Something that can be plugged in.
+/// A device that can be plugged in.
 pub trait Device {
-    /// QEMU's `device_add` arguments, without id and bus; what it needs first is made by way of
-    /// `machine`.
+    /// The arguments of QEMU's `device_add`, without id and bus. Creates what the device needs
+    /// through `machine`.
     fn arguments(&self, machine: &Machine, id: &str) -> Value;
 }
 
@@ -60,8 +60,8 @@ impl Device for Tablet {
 impl Device for Stick {
     fn arguments(&self, machine: &Machine, id: &str) -> Value {
         let path = machine.directory.join(format!("{id}.raw"));
-        // One partition of type Linux from sector 2048 on: the table is the first sector's end
-        // (MBR).
+        // One partition of type Linux from sector 2048 on; the partition table is at the end of the
+        // first sector (MBR).
         let mut disk = vec![0_u8; 4 << 20];
         disk[446..462].copy_from_slice(&[0, 0, 0, 0, 0x83, 0, 0, 0, 0, 8, 0, 0, 0, 16, 0, 0]);
         disk[510..512].copy_from_slice(&[0x55, 0xaa]);
@@ -74,7 +74,7 @@ impl Device for Stick {
     }
 }
 
-/// A device that is plugged in, until it is dropped.
+/// A device that is plugged in. It is pulled out when this is dropped.
 pub struct Plugged<'a> {
     machine: &'a Machine,
     id: String,
@@ -82,7 +82,7 @@ pub struct Plugged<'a> {
 }
 
 impl Machine {
-    /// Plugs `device` in. Does not wait for the machine to notice.
+    /// Plugs `device` in. Does not wait until the machine notices.
     pub fn plug(&self, device: &impl Device) -> Plugged<'_> {
         let id = self.new_name("d");
         let mut arguments = device.arguments(self, &id);
@@ -98,7 +98,7 @@ impl Machine {
 }
 
 impl Plugged<'_> {
-    /// Pulls it out.
+    /// Pulls the device out.
     pub fn unplug(mut self) {
         self.pull();
     }
@@ -109,7 +109,7 @@ impl Plugged<'_> {
         if qmp.try_execute("device_del", &json!({ "id": self.id })).is_ok() {
             qmp.wait_until_deleted(&self.id);
         }
-        // One of the two, for a device that has something behind it.
+        // A device with a back end has one of the two.
         let _ = qmp.try_execute("chardev-remove", &json!({ "id": self.id }));
         let _ = qmp.try_execute("blockdev-del", &json!({ "node-name": self.id }));
     }
@@ -131,7 +131,7 @@ impl Drop for Plugged<'_> {
     }
 }
 
-/// What is connected to a serial adapter outside of the machine.
+/// The other end of a serial adapter's line, outside of the machine.
 pub struct Line(UnixStream);
 
 impl Line {
@@ -140,7 +140,7 @@ impl Line {
         self.0.write_all(text.as_bytes()).expect("writing to the line");
     }
 
-    /// Waits until the adapter has sent `wanted`; panics with what came instead.
+    /// Waits until the adapter has sent `wanted`. Panics with what it sent instead.
     pub fn expect(&mut self, wanted: &str) {
         let mut seen = Vec::new();
         let mut byte = [0];

@@ -1,5 +1,5 @@
-//! Pods of a real kubelet (kubelet.rs) that request devices of another host, as
-//! usbip-device-plugin's users have them.
+//! Pods of a real kubelet (kubelet.rs) that request remote devices, as users of usbip-device-plugin
+//! write them.
 
 use std::time::{Duration, Instant};
 
@@ -10,7 +10,7 @@ use crate::story;
 use crate::usbip::bed::{self, Remote, echoes};
 use crate::usbip_server::{Adapter, Fault, UsbipServer};
 
-/// usbip-device-plugin's file, as docs/kubernetes.md has it. It stays as it is.
+/// usbip-device-plugin's file as in docs/kubernetes.md, unchanged.
 const THEIRS: &str = r#"resources:
   board:
   - target: {host: usbip.example.com, port: 3240}
@@ -21,8 +21,8 @@ const THEIRS: &str = r#"resources:
 "#;
 const BOARD: &str = "usbip.dev.mvalvekens.be/board";
 
-/// The longest that kubelet may go on offering what another host has, or not hear that it is free
-/// again. Under emulation.
+/// The longest time until kubelet no longer offers a device that another host has, or offers a free
+/// one again. Under emulation.
 const SECONDS: Duration = Duration::from_secs(10);
 
 fn remote(machine: &Machine) -> Remote {
@@ -30,14 +30,14 @@ fn remote(machine: &Machine) -> Remote {
     Remote::start(machine, vec![Adapter::new("1-1", "RS001")], Fault::None)
 }
 
-/// Their file, for this server.
+/// The same file for this test's server.
 fn config(remote: &Remote) -> String {
     assert!(include_str!("../../docs/kubernetes.md").contains(THEIRS));
     let (host, port) = remote.address.split_once(':').expect("host and port");
     THEIRS.replace("usbip.example.com", host).replace("3240", port)
 }
 
-/// What happens while a server is down, with its device at another place when it is up again.
+/// Stops a server, calls `meanwhile`, and starts the server again with its device at another place.
 fn is_down(remote: Remote, meanwhile: impl FnOnce()) -> Remote {
     let Remote { server, address } = remote;
     let host = server.address;
@@ -49,7 +49,7 @@ fn is_down(remote: Remote, meanwhile: impl FnOnce()) -> Remote {
     }
 }
 
-/// The pod has the adapter, and talks through it.
+/// Checks that the pod has the adapter and sends bytes through it.
 fn has_it(pod: &Pod) {
     pod.gains("/dev/ttyUSB0");
     echoes(pod, "/dev/ttyUSB0");
@@ -67,7 +67,7 @@ fn a_pod_of_usbip_device_plugins_users_has_its_adapter_whatever_befalls_it_and_g
     let pod = node.pod(&format!("{BOARD}: 1"));
     eprintln!("vm: the pod runs after {:.1} s", begin.elapsed().as_secs_f64());
     has_it(&pod);
-    // What libusb wants, and what is there without the device.
+    // The nodes that libusb needs, which exist without the device.
     pod.run("set -- /dev/bus/usb/*/*; test $# = 1 && : <> $1 && : <> /dev/net/tun");
 
     pod.is_killed_and_starts_again();
@@ -88,8 +88,8 @@ fn a_pod_of_usbip_device_plugins_users_has_its_adapter_whatever_befalls_it_and_g
     pod.still_runs();
     node.advertises(BOARD, 1);
 
-    // Its server is away when its container starts: that fails, with the reason, and is tried until
-    // the server is back.
+    // The server is down when the container starts: the start fails with the reason, and is retried
+    // until the server is back.
     let reason = format!("usbip server {}: it closed the connection", remote.address);
     let remote = is_down(remote, || {
         pod.is_killed();
@@ -125,7 +125,7 @@ fn a_node_withdraws_what_another_host_takes_and_offers_it_again_when_it_is_free(
     node.advertises(BOARD, 1);
     assert!(begin.elapsed() < SECONDS, "offered after {:?}", begin.elapsed());
 
-    // The same when a pod here had it before, and has ended.
+    // The same after a pod on this node had it and has ended.
     let pod = node.pod(&format!("{BOARD}: 1"));
     has_it(&pod);
     drop(pod);

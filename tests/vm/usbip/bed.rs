@@ -1,5 +1,5 @@
-//! What the stories of devices of other hosts have in common: servers, networks, permissions, and
-//! what must not be left.
+//! Servers, networks and permissions for the tests of remote devices, and checks of what must not
+//! be left behind.
 
 use crate::container::Container;
 use crate::engine::Runtime::Crun;
@@ -9,11 +9,11 @@ use crate::shell::DEADLINE;
 use crate::usb::{Plugged, UsbSerial};
 use crate::usbip_server::{Adapter, Fault, UsbipServer};
 
-/// A server that the machine reaches at an address of its own. Whatever it attached is gone when
-/// this is dropped.
+/// A USB/IP server that the machine reaches at an address of its own. Whatever was attached from it
+/// is detached when this is dropped.
 pub struct Remote {
     pub server: UsbipServer,
-    /// In the machine.
+    /// Its port in the machine.
     pub address: String,
 }
 
@@ -29,7 +29,7 @@ impl Remote {
     }
 }
 
-/// What the tool says when it fails.
+/// The error of a failed `oci-hotplug usbip` command.
 pub fn failure(machine: &Machine, arguments: &str) -> String {
     let output = machine.output(&format!("oci-hotplug usbip {arguments}"));
     let words = String::from_utf8_lossy(&output.stderr).into_owned();
@@ -37,7 +37,7 @@ pub fn failure(machine: &Machine, arguments: &str) -> String {
     words
 }
 
-/// The command that has the worker attach a device for a container; it succeeds when the device is
+/// A command that makes the worker attach a device for a container; it succeeds when the device is
 /// attached.
 pub fn attach_for(container: &str, device: &str) -> String {
     let work = format!(
@@ -46,7 +46,7 @@ pub fn attach_for(container: &str, device: &str) -> String {
     worker(&work)
 }
 
-/// The command that has the worker release all devices of a container; it succeeds when they are
+/// A command that makes the worker release all devices of a container; it succeeds when they are
 /// detached.
 pub fn release_of(container: &str) -> String {
     worker(&format!(r#"{{"release":{{"container":"{container}"}}}}"#))
@@ -58,8 +58,8 @@ fn worker(work: &str) -> String {
     )
 }
 
-/// Nothing is attached, and the hubs let drivers near as before. (The tool puts the hubs right of
-/// one who was killed.)
+/// Checks that nothing is attached, and that the hubs authorize new devices as before. (After a
+/// worker was killed, the tool restores the hubs.)
 pub fn nothing_is_left(machine: &Machine) {
     machine.wait_until(
         "oci-hotplug usbip ports --json | jq -e '.ports == []' && \
@@ -68,13 +68,13 @@ pub fn nothing_is_left(machine: &Machine) {
     );
 }
 
-/// The kernel's words since the test began.
+/// The kernel's messages since the test began.
 pub fn kernel_log(machine: &Machine) -> String {
     machine
         .run("journalctl --sync; journalctl --no-pager -k -o cat --after-cursor=\"$(cat /run/test/cursor)\"")
 }
 
-/// Lets untrusted requests select a server's devices, until it is dropped.
+/// Allows untrusted requests to select a server's devices until this is dropped.
 pub struct Allowed<'a>(&'a Machine);
 
 impl<'a> Allowed<'a> {
@@ -95,7 +95,7 @@ impl Drop for Allowed<'_> {
 
 pub const ALLOWED: &str = "/etc/oci-hotplug/config.d/60-usbip.toml";
 
-/// What the hook says of a container that is not to start. (podman shows its code alone.)
+/// The hook's message about a container that it refuses. (podman shows the exit code only.)
 pub fn refusal(machine: &Machine, options: &str) -> String {
     podman_image(machine);
     machine.run(&format!(
@@ -104,7 +104,7 @@ pub fn refusal(machine: &Machine, options: &str) -> String {
     ))
 }
 
-/// What is said into the adapter at `path` comes back from there.
+/// Checks that bytes sent to the adapter at `path` come back from there.
 pub fn echoes(container: &Container, path: &str) {
     let heard = container.run(&format!(
         "exec 3<>{path}; stty raw -echo <&3; echo far away >&3; read -t {DEADLINE} words <&3; echo \"$words\""
@@ -118,7 +118,7 @@ pub fn uptime(machine: &Machine) -> f64 {
     seconds.parse().expect("seconds")
 }
 
-/// podman's container with this request.
+/// A container of podman with this request.
 pub fn asking_for<'a>(machine: &'a Machine, request: &str) -> Container<'a> {
     podman(
         machine,
@@ -127,8 +127,8 @@ pub fn asking_for<'a>(machine: &'a Machine, request: &str) -> Container<'a> {
     )
 }
 
-/// What breaks between a host and [`Far`], how it is begun and how it is ended, in shell commands
-/// that know `$busid`.
+/// A failure between a host and [`Far`], and how it is started and ended: shell commands that use
+/// `$busid`.
 pub const BREAKS: [(&str, &str, &str); 3] = [
     (
         "the network is cut",
@@ -147,7 +147,7 @@ pub const BREAKS: [(&str, &str, &str); 3] = [
     ),
 ];
 
-/// Another host: a network namespace with usbipd, behind a link that can be slow or cut.
+/// Another host: a network namespace with usbipd, behind a link that can be slowed down or cut.
 pub struct Far<'a> {
     machine: &'a Machine,
     pub busid: String,
@@ -156,7 +156,7 @@ pub struct Far<'a> {
 pub const FAR: &str = "10.77.0.2";
 
 impl<'a> Far<'a> {
-    /// With an adapter (0403:6001:FT001) that it exports.
+    /// Starts it with an adapter (0403:6001:FT001) that it exports.
     pub fn with_adapter(machine: &'a Machine) -> (Plugged<'a>, Self) {
         let adapter = machine.plug(&UsbSerial {
             serial: "FT001",
@@ -180,7 +180,7 @@ impl<'a> Far<'a> {
         Self { machine, busid }
     }
 
-    /// From now on the link is like this (tc-netem(8)).
+    /// Changes the link (tc-netem(8)).
     pub fn link(&self, netem: &str) {
         for (place, device) in [("", "near"), ("-n far", "far")] {
             self.machine.run(&format!(
@@ -199,7 +199,8 @@ impl Drop for Far<'_> {
     }
 }
 
-/// Debian's usbipd, which exports one of the machine's own devices, until it is dropped.
+/// Debian's usbipd, which exports one of the machine's own devices. It is stopped when this is
+/// dropped.
 pub struct Usbipd<'a> {
     machine: &'a Machine,
     pub busid: String,

@@ -1,8 +1,8 @@
-//! What a device of another host costs in time: `tests/run.sh --bench` runs this, and
-//! tests/bench/README.md has its tables.
+//! How much time a remote device takes: `tests/run.sh --bench` runs this, and tests/bench/README.md
+//! has its tables.
 //!
-//! Far host, link and kernel are the same for all, and the variants take turns: what counts is the
-//! ratio within one run.
+//! All variants use the same far host, link and kernel, and take turns: only the ratio within one
+//! run counts.
 
 use std::fmt::Write;
 
@@ -10,12 +10,12 @@ use super::bed::{Allowed, BREAKS, FAR, Far, Remote, asking_for, nothing_is_left}
 use crate::machine::{Machine, machine};
 use crate::usbip_server::{Adapter, Fault, UsbipServer};
 
-/// There and back, in milliseconds.
+/// Round-trip times in milliseconds.
 const LINKS: [u32; 4] = [0, 50, 200, 400];
 const ROUNDS: usize = 3;
 
-/// Seconds from before a shell command in the machine until a condition holds there. Looked at
-/// every 10 ms, which is also what the clock tells.
+/// Seconds from the start of a shell command in the machine until a condition holds there, checked
+/// every 10 ms, which is also the resolution of the clock.
 fn timed(machine: &Machine, command: &str, condition: &str) -> f64 {
     let words = machine.run(&format!(
         "read from rest < /proc/uptime; ({command}) > /dev/null 2>&1 & \
@@ -118,8 +118,8 @@ fn how_long_a_remote_device_takes_to_come_and_to_come_back() {
     println!("{table}");
 }
 
-/// What only a server of our own can do. It is outside of the machine: a call of it
-/// counts.
+/// Only our own server can count the round trips. It is outside of the machine: a call to it takes
+/// longer.
 fn a_server_of_our_own(vm: &Machine, table: &mut String) {
     let adapters = vec![Adapter::new("1-1", "RS001")];
     let Remote { server, address } = Remote::start(vm, adapters.clone(), Fault::None);

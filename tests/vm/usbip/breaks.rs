@@ -1,4 +1,4 @@
-//! What breaks while a container has a device of another host, and how that comes back.
+//! What fails while a container has a remote device, and how the device comes back.
 
 use super::bed::{
     Allowed, BREAKS, FAR, Far, Remote, asking_for, echoes, nothing_is_left, release_of, uptime,
@@ -17,7 +17,7 @@ fn a_remote_adapter_comes_back_under_its_link_when_its_server_was_killed() {
     let _allowed = Allowed::server(&vm, &address);
     let container = asking_for(&vm, &format!("usbip:{address}/0403:6001;link=/dev/far"));
     container.gains("/dev/far");
-    // Who has it open keeps the kernel from giving the same name again.
+    // While a program has the node open, the kernel does not use its name again.
     container.run("sleep 1000000 < /dev/far > /dev/null 2>&1 &");
     let before = container.run("readlink -f /dev/far");
     let host = server.address;
@@ -29,7 +29,7 @@ fn a_remote_adapter_comes_back_under_its_link_when_its_server_was_killed() {
         uptime(&vm) - killed
     );
     let restarted = uptime(&vm);
-    // At another port of the server, too.
+    // The same with the device at another port of the server.
     let server = UsbipServer::start_at(host, vec![Adapter::new("1-2", "RS001")], Fault::None);
     container.gains("/dev/far");
     eprintln!(
@@ -53,13 +53,13 @@ fn a_server_that_hangs_keeps_no_process_and_no_container_for_ever() {
     let container = start();
     container.gains("/dev/far");
     remote.server.hang(true);
-    // It waits in the kernel, beyond all signals.
+    // The worker waits in the kernel, where no signal ends it.
     container.run("cat /dev/far > /dev/null 2>&1 & echo $! > /run/reader; sleep 1; kill -9 $!");
     container.wait_until("! kill -0 $(cat /run/reader)");
     container.loses("/dev/far");
     remote.server.hang(false);
     container.gains("/dev/far");
-    // The same when the container is to end.
+    // The same while the container ends.
     remote.server.hang(true);
     container.run("cat /dev/far > /dev/null 2>&1 & sleep 1");
     drop(container);
@@ -76,7 +76,7 @@ fn whenever_its_watcher_is_killed_a_remote_adapter_is_neither_lost_nor_attached_
     let adapters = vec![Adapter::new("1-1", "RS001")];
     let Remote { server, address } = Remote::start(&vm, adapters.clone(), Fault::StallAt(GET_DESCRIPTOR));
     let _allowed = Allowed::server(&vm, &address);
-    // While the kernel asks the device who it is: the server never says so.
+    // While the kernel reads the device's descriptors: the server never answers.
     let container = asking_for(&vm, &format!("usbip:{address}/0403:6001;link=/dev/far"));
     let kill = "kill -9 $(pgrep oci-hotplug-wat); oci-hotplug recover";
     vm.wait_until("grep -q . /run/oci-hotplug/usbip/port-*.json");
@@ -85,21 +85,21 @@ fn whenever_its_watcher_is_killed_a_remote_adapter_is_neither_lost_nor_attached_
     drop(server);
     let server = UsbipServer::start_at(host, adapters, Fault::None);
     container.gains("/dev/far");
-    // While it is attached: a process that has it open notices nothing.
+    // While it is attached: a process that has the device open notices nothing.
     let ports = "oci-hotplug usbip ports --json | jq -c '.ports | map([.port, .syspath, .container])'";
     let (accepted, before) = (server.accepted(), vm.run(ports));
     container.run("exec 3<>/dev/far; stty raw -echo <&3; sleep 1000000 <&3 & echo $! > /run/holder");
     vm.run(kill);
     echoes(&container, "/dev/far");
     assert_eq!((server.accepted(), vm.run(ports)), (accepted, before));
-    // While it is gone, and is back before there is a watcher again: the broken device is attached
+    // While the device is away, which returns before there is a watcher again: it is attached
     // again.
     vm.run("kill -9 $(pgrep oci-hotplug-wat)");
     drop(server);
     let server = UsbipServer::start_at(host, vec![Adapter::new("1-1", "RS001")], Fault::None);
     vm.run("oci-hotplug recover");
     container.gains("/dev/far");
-    // At the container's end.
+    // While the container ends.
     vm.run("kill -9 $(pgrep oci-hotplug-wat)");
     drop(container);
     server.wait_until_all_are_free();
@@ -113,7 +113,7 @@ fn a_remote_adapter_survives_a_slow_and_a_broken_network_and_whatever_happens_at
     let vm = machine();
     let (adapter, far) = Far::with_adapter(&vm);
     let _allowed = Allowed::server(&vm, FAR);
-    // 400 ms there and back.
+    // A round-trip time of 400 ms.
     far.link("delay 200ms");
     let began = uptime(&vm);
     let container = asking_for(&vm, &format!("usbip:{FAR}/0403:6001:FT001;link=/dev/far"));
@@ -140,9 +140,9 @@ fn a_remote_adapter_survives_a_slow_and_a_broken_network_and_whatever_happens_at
     nothing_is_left(&vm);
 }
 
-/// How long after the loss of its device a watcher is killed: from its pause (0.15 to 0.25 s) on by
-/// way of connecting, importing, the kernel's questions and its drivers' to the journal, which is
-/// done after 1 to 2 s under emulation.
+/// How long after the loss of its device a watcher is killed: during its pause (0.15 to 0.25 s),
+/// while it connects, imports, and while kernel and drivers read the device, until the record is
+/// written, which is after 1 to 2 s under emulation.
 const MOMENTS: &str = "0 0.2 0.3 0.4 0.5 0.6 0.7 0.8 1.0 1.2 1.5 2.0";
 
 #[test]
@@ -153,7 +153,7 @@ fn a_watcher_that_is_killed_at_any_moment_of_an_attachment_leaves_one_device_and
     let _allowed = Allowed::server(&vm, &remote.address);
     let container = asking_for(&vm, &format!("usbip:{}/0403:6001;link=/dev/far", remote.address));
     container.gains("/dev/far");
-    // Which step it was in the middle of, the state of the port and the worker tell.
+    // The worker and the state of the port show which step it was interrupted in.
     let met = vm.run(&format!(
         "exec 2>&1; for moment in {MOMENTS}; do \
          {release} || exit 1; sleep $moment; \
@@ -176,7 +176,7 @@ fn a_watcher_that_is_killed_at_any_moment_of_an_attachment_leaves_one_device_and
     for step in ["unfinished", "attached"] {
         assert!(met.contains(step), "no moment met this step: {step}\n{met}");
     }
-    // While the server has yet to answer.
+    // While the server has not answered yet.
     remote.server.hang(true);
     vm.run(&format!(
         "{}; {}; kill -9 $(pgrep oci-hotplug-wat); oci-hotplug recover",

@@ -1,4 +1,4 @@
-//! What `oci-hotplug usbip` attaches and detaches by a person's hand.
+//! Devices that an operator attaches and detaches with `oci-hotplug usbip`.
 
 use super::bed::{
     Remote, Usbipd, asking_for, attach_for, failure, kernel_log, nothing_is_left, release_of, uptime,
@@ -105,7 +105,7 @@ fn a_server_that_hangs_amid_the_kernels_questions_is_let_go_of_in_time() {
         vec![Adapter::new("1-1", "RS001")],
         Fault::StallAt(GET_DESCRIPTOR),
     );
-    // The kernel itself never gives up: it waits for the server to confirm that it need not answer.
+    // The kernel itself never gives up: it waits until the server confirms the cancelled request.
     let error = failure(&vm, &format!("attach {}/0403:6001 --timeout 12", remote.address));
     assert!(
         error.contains("not ready in time: its server hangs")
@@ -115,7 +115,7 @@ fn a_server_that_hangs_amid_the_kernels_questions_is_let_go_of_in_time() {
     remote.server.wait_until_all_are_free();
     nothing_is_left(&vm);
     drop(remote);
-    // The next one is served as if nothing had been.
+    // The server serves the next client as usual.
     let remote = Remote::start(&vm, vec![Adapter::new("1-1", "RS001")], Fault::None);
     vm.run(&format!(
         "oci-hotplug usbip attach {}/0403:6001 --timeout {DEADLINE} && test -c /dev/ttyUSB0 && oci-hotplug usbip detach 0",
@@ -138,8 +138,9 @@ fn a_server_that_dies_while_its_device_is_attached_leaves_nothing_behind() {
     vm.wait_until("oci-hotplug usbip ports --json | jq -e '.ports == []'");
 }
 
-/// How often a device comes and goes in a test of what is left: more often than there are ports
-/// (15), so that one that is not given back is missed. Under emulation each time takes 1 to 2 s.
+/// How often a device is attached and detached in a test of what is left behind: more often than
+/// there are ports (15), so that a port that is not released is noticed. Under emulation each time
+/// takes 1 to 2 s.
 const CYCLES: u32 = 30;
 
 #[test]
@@ -188,7 +189,7 @@ fn many_remote_adapters_one_after_another_leave_nothing() {
         "! ss -tnH state established | grep -w {}",
         remote.address.rsplit(':').next().expect("a port")
     ));
-    // What a container had that nobody knows any more goes with the next `recover`.
+    // The devices of a container without a record are detached by the next `recover`.
     vm.run(&format!("{attach} && oci-hotplug recover"));
     nothing_is_left(&vm);
 }
@@ -227,8 +228,7 @@ fn what_debians_usbipd_exports_is_served_over_ipv6_and_what_others_attach_is_lef
     container.loses("/dev/ttyUSB0");
     nothing_is_left(&vm);
 
-    // usbip(8) itself is another one who attaches. The server takes a moment to have the device
-    // back.
+    // usbip(8) attaches devices as well. The server takes a moment to export the device again.
     vm.wait_until(&format!("usbip attach -r 127.0.0.1 -b {busid}"));
     container.gains("/dev/ttyUSB0");
     let refused = failure(&vm, "detach 0");

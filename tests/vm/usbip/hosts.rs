@@ -1,5 +1,5 @@
-//! Two hosts that want the same device, what Debian's usbipd serves beside adapters, and a host
-//! that is switched off.
+//! Two hosts that want the same device, devices other than adapters exported by Debian's usbipd,
+//! and a host that is switched off.
 
 use super::bed::{Allowed, FAR, Far, Remote, Usbipd, asking_for, echoes, nothing_is_left, refusal};
 use crate::engine::Runtime::Crun;
@@ -9,12 +9,12 @@ use crate::story;
 use crate::usb::{Stick, UsbSerial};
 use crate::usbip_server::{Adapter, Fault};
 
-/// A third host, with usbip(8): a network namespace with an address of its own, behind its own link
-/// to the far one. Its kernel is the same: what it attaches is one more of this host's ports, which
-/// oci-hotplug knows nothing of.
+/// A third host with usbip(8): a network namespace with its own address and its own link to the far
+/// host. It shares the kernel: what it attaches is one more port of this host, which oci-hotplug
+/// does not know.
 struct Third<'a>(&'a Machine);
 
-/// The far host's address in the third one's network.
+/// The far host's address in the third host's network.
 const FAR_FOR_THIRD: &str = "10.78.0.2";
 
 impl<'a> Third<'a> {
@@ -31,7 +31,7 @@ impl<'a> Third<'a> {
         format!("ip netns exec third usbip attach -r {FAR_FOR_THIRD} -b {busid}")
     }
 
-    /// Gives up whatever it has.
+    /// Detaches all its devices.
     fn detach(&self) {
         self.0.run(
             "usbip detach -p $(oci-hotplug usbip ports --json | jq '.ports[] | select(.device == null).port')",
@@ -72,7 +72,7 @@ fn of_two_hosts_one_has_the_adapter_and_the_other_waits_and_is_told_so() {
     container.gains("/dev/far");
     container.talks_through(&adapter, "/dev/far");
 
-    // Now it is the other's turn to wait.
+    // Now this host waits for the other one.
     let refused = vm.output(&third.attach(&far.busid));
     let words = String::from_utf8_lossy(&refused.stderr).into_owned();
     assert!(!refused.status.success() && words.contains("busy"), "{words}");
@@ -80,7 +80,7 @@ fn of_two_hosts_one_has_the_adapter_and_the_other_waits_and_is_told_so() {
     nothing_is_left(&vm);
     vm.wait_until(&third.attach(&far.busid));
 
-    // A host that vanishes holds it until it is bound again at its server: nobody else can free it.
+    // A host that vanished keeps the device until the server binds it again: only that frees it.
     let container = asking_for(&vm, &format!("{request};link=/dev/far"));
     vm.run("ip -n third link set third down");
     vm.wait_until(&format!(
@@ -140,7 +140,7 @@ fn a_remote_superspeed_disk_is_read_in_podmans_and_dockers_containers() {
                 &format!("--device oci-hotplug.dev/device=annotated {annotation}"),
             ),
         };
-        // A disk is there some time after its device: the kernel looks for it on the bus first.
+        // A disk appears some time after its USB device, because the kernel scans the bus first.
         container.gains("/dev/stick");
         assert_eq!(
             container.run("dd if=/dev/stick bs=512 skip=2048 count=1 2> /dev/null | head -n 1"),
@@ -156,7 +156,7 @@ fn a_remote_superspeed_disk_is_read_in_podmans_and_dockers_containers() {
     }
 }
 
-/// What is to be there after a boot without anybody's help, until it is dropped.
+/// A setup that must work after a boot without an operator. It is removed when this is dropped.
 struct AtBoot<'a>(&'a Machine);
 
 impl<'a> AtBoot<'a> {
@@ -190,11 +190,11 @@ fn a_host_that_is_switched_off_and_on_attaches_again_what_its_containers_ask_for
         ),
     );
     container.gains("/dev/far");
-    // Nobody says goodbye: neither to containers nor to the server.
+    // Neither containers nor the server are notified.
     vm.run("sync");
     vm.switch_off_and_on();
     remote.server.wait_until_all_are_free();
-    // The container is there before its server can be reached.
+    // The container starts before its server can be reached.
     vm.wait_until("podman ps --format '{{.Status}}' | grep Up");
     vm.wait_until(&format!(
         "oci-hotplug inspect {} | grep 'trying again'",

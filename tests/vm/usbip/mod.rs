@@ -1,6 +1,6 @@
-//! Devices of other hosts, attached by `oci-hotplug usbip` and by containers' requests: those of a
-//! server in this process, which misbehaves on command, and those of Debian's usbipd, which
-//! exports what QEMU plugs in.
+//! Remote devices, attached by `oci-hotplug usbip` and by containers' requests: those of a server
+//! in this process, which misbehaves on command, and those of Debian's usbipd, which exports QEMU's
+//! devices.
 
 pub mod bed;
 mod bench;

@@ -1,4 +1,4 @@
-//! What containers get by requests for devices of other hosts, and what they do not get.
+//! What containers get by requests for remote devices, and what they do not get.
 
 use super::bed::{Allowed, Remote, asking_for, echoes, kernel_log, nothing_is_left, refusal};
 use crate::container::Container;
@@ -88,7 +88,7 @@ fn a_required_remote_adapter_that_is_not_to_be_had_refuses_the_start_with_the_re
     nothing_is_left(&vm);
     story::nothing_is_left(&vm);
 
-    // Who does not require it starts without it, and has it as soon as it is there.
+    // A container without `required` starts without the device, and gets it when it is available.
     let Remote { server, address } = remote;
     let host = server.address;
     drop(server);
@@ -112,7 +112,7 @@ fn what_is_attached_for_one_container_comes_into_no_other_that_asks_for_local_de
     owner.gains("/dev/far");
     let why = format!("reserved for container {}", owner.id);
     let after = asking_for(&vm, local);
-    // Not for a moment, whatever becomes of the watchers meanwhile.
+    // At no moment, whatever happens to the watchers meanwhile.
     let has_nothing = |container: &Container| {
         vm.wait_until(&format!("oci-hotplug inspect {} | grep '{why}'", container.id));
         assert_eq!(
@@ -148,7 +148,7 @@ fn what_is_attached_for_one_container_comes_into_no_other_that_asks_for_local_de
     assert!(refused.contains(&why), "{refused}");
     echoes(&owner, "/dev/far");
 
-    // What is attached by hand is there for anybody.
+    // A device that an operator attached is available to every container.
     drop(owner);
     remote.server.wait_until_all_are_free();
     vm.run(&format!(
@@ -193,13 +193,13 @@ fn of_two_containers_one_has_the_remote_adapter_and_the_other_waits_for_it() {
     nothing_is_left(&vm);
 }
 
-/// A file of the configuration, until it is dropped.
+/// A configuration file. It is removed when this is dropped.
 struct Named<'a>(&'a Machine);
 
 const CLASS: &str = "/etc/oci-hotplug/config.d/61-far-board.toml";
 
 impl<'a> Named<'a> {
-    /// The class `far-board`, and the CDI device of that name.
+    /// Defines the class `far-board`, and the CDI device of that name.
     fn class(machine: &'a Machine, request: &str) -> Self {
         machine.write(CLASS, &format!("[class.far-board]\ndevices = [\"{request}\"]\n"));
         machine.run("oci-hotplug cdi generate --all");

@@ -8,6 +8,9 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command};
 use std::sync::OnceLock;
 
+#[path = "support/json_schema.rs"]
+mod json_schema;
+
 const CONFIG: &str = "etc/oci-hotplug/config.toml";
 const ANNOTATED: &str = "etc/cdi/oci-hotplug.dev-device_annotated.json";
 const WATCHER: &str = "usr/libexec/oci/hooks.d/oci-hotplug-watcher";
@@ -283,6 +286,32 @@ fn a_prefix_moves_the_programs_and_the_engines_find_them() {
     );
     let (text, fine) = root.script(&["--uninstall"], Some("/usr/local"));
     assert!(fine && root.is_bare(), "{text}");
+}
+
+#[test]
+fn the_schema_describes_what_install_and_uninstall_print() {
+    let root = Root::new();
+    let here = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let prints = |arguments: &[&str]| {
+        let output = Command::new(env!("CARGO_BIN_EXE_oci-hotplug"))
+            .args(["--config", "/dev/null", "install", "--json", "--staging"])
+            .arg(root.0.path())
+            .args(arguments)
+            .output()
+            .unwrap();
+        assert!(output.status.success(), "{output:?}");
+        let document: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
+        json_schema::check("install", &document);
+        assert_ne!(document["files"], serde_json::json!([]));
+    };
+    let (bins, packaging) = (programs(), here.join("packaging"));
+    prints(&[
+        "--from",
+        bins.to_str().unwrap(),
+        "--packaging",
+        packaging.to_str().unwrap(),
+    ]);
+    prints(&["--uninstall"]);
 }
 
 /// Ends with its test, also when that fails.

@@ -38,7 +38,7 @@ pub fn run(text: &str, classes: &Classes, state_dir: &Path, watch: bool, as_json
     let buffer = if watch { RECEIVE_BUFFER } else { 0 };
     let mut monitor = DeviceMonitor::open(facts, buffer).context("listing the host's devices")?;
     let mut shown = select(&monitor, &entries, &symlinks, Some(state_dir))?;
-    shown.print(as_json)?;
+    shown.print(as_json, watch)?;
     if !watch {
         return Ok(());
     }
@@ -158,7 +158,8 @@ fn nodes(plan: &Plan) -> BTreeSet<Node> {
 }
 
 impl Selection {
-    fn print(&self, as_json: bool) -> Result<()> {
+    /// Prints the selection. When changes follow, a JSON document takes one line, as theirs do.
+    fn print(&self, as_json: bool, changes_follow: bool) -> Result<()> {
         let mut out = std::io::stdout().lock();
         if as_json {
             let roots: Vec<_> = self
@@ -175,8 +176,10 @@ impl Selection {
                 "names": self.names.to_json(), "hints": self.names.hints(),
                 "without_node": self.nodeless, "not_attached": self.not_attached,
             });
-            write_json(&mut out, &whole)?;
-            return Ok(());
+            return match changes_follow {
+                true => write_json_line(&mut out, &whole),
+                false => write_json(&mut out, &whole),
+            };
         }
         for (entry, nothing) in self.entries.iter().zip(&self.why_nothing) {
             if entry.roots.is_empty() {

@@ -2,6 +2,7 @@
 
 use serde_json::{Value, json};
 
+use crate::framework::json_schema;
 use crate::framework::tool::{Running, json_of, output_of, shell, tool};
 use crate::framework::{Bundle, Disk, Machine, Terminal, eventually};
 
@@ -119,4 +120,28 @@ fn match_watch_shows_added_and_removed_devices(machine: &Machine) {
     watching.eventually_prints(&format!("+ {node}  b "));
     disk.unplug(1);
     watching.eventually_prints(&format!("- {node}  b "));
+}
+
+#[apply(on_both_hierarchies)]
+fn match_watch_prints_one_document_per_line_as_the_schema_describes_it(machine: &Machine) {
+    let disk = Disk::new(machine);
+    let node = disk.partition(1);
+    let request = format!("glob:{}p*;link=/dev/board", disk.node);
+    let watching = Running::start(machine, &["match", "--watch", "--json", &request]);
+    watching.eventually_prints("\n");
+    disk.plug(1);
+    watching.eventually_prints(r#""action":"name""#);
+    disk.unplug(1);
+    watching.eventually_prints(r#""action":"remove""#);
+    let output = watching.output();
+    let documents: Vec<Value> = output
+        .lines()
+        .map(|line| serde_json::from_str(line).expect(line))
+        .collect();
+    json_schema::check("match", &documents[0]);
+    for change in &documents[1..] {
+        json_schema::check("match --watch", change);
+    }
+    assert_eq!(documents[1]["action"], "add");
+    assert_eq!(documents[1]["node"]["path"], node);
 }

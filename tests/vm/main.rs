@@ -13,6 +13,8 @@ mod container;
 mod docker;
 mod engine;
 mod install;
+#[path = "../support/json_schema.rs"]
+mod json_schema;
 mod kinds_of_devices;
 #[cfg(feature = "kubernetes")]
 mod kubelet;

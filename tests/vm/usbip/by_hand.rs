@@ -1,9 +1,12 @@
 //! Devices that an operator attaches and detaches with `oci-hotplug usbip`.
 
+use serde_json::Value;
+
 use super::bed::{
     Remote, Usbipd, asking_for, attach_for, failure, kernel_log, nothing_is_left, release_of, uptime,
 };
-use crate::machine::machine;
+use crate::json_schema;
+use crate::machine::{Machine, machine};
 use crate::shell::DEADLINE;
 use crate::usb::UsbSerial;
 use crate::usbip_server::adapter::{GET_DESCRIPTOR, SET_CONFIGURATION};
@@ -51,8 +54,27 @@ fn a_remote_adapter_comes_into_a_running_container_and_goes() {
     vm.run(&format!("oci-hotplug usbip detach {device}"));
     container.loses("/dev/ttyUSB0");
     container.is_refused("/run/mine");
+    the_schema_describes_what_is_printed(&vm, &device);
     remote.server.wait_until_all_are_free();
     nothing_is_left(&vm);
+}
+
+/// Attaches, lists and detaches a device once more, with `--json`.
+fn the_schema_describes_what_is_printed(vm: &Machine, device: &str) {
+    let prints = |verb: &str, arguments: &str| -> Value {
+        let printed = vm.run(&format!("oci-hotplug usbip {verb} {arguments} --json"));
+        let document = serde_json::from_str(&printed).expect(&printed);
+        json_schema::check(&format!("usbip {verb}"), &document);
+        document
+    };
+    let attached = prints("attach", &format!("{device} --timeout {DEADLINE}"));
+    assert_eq!(attached["state"], "attached");
+    let ports = prints("ports", "");
+    assert_eq!(ports["ports"][0]["serial"], "RS001", "{ports:#}");
+    let detached = prints("detach", device);
+    assert_eq!(detached["device"], device);
+    let ports = prints("ports", "");
+    assert_eq!(ports["ports"], serde_json::json!([]));
 }
 
 #[test]

@@ -186,7 +186,7 @@ fn json_says_the_same() {
     assert_eq!(findings.len(), READY.lines().count() - 2);
     assert_eq!(
         findings[0],
-        serde_json::json!({ "check": "kernel", "verdict": "ok", "seen": "Linux 6.12.48+deb13-amd64", "hint": null })
+        serde_json::json!({ "check": "kernel", "verdict": "ok", "seen": "Linux 6.12.48+deb13-amd64", "hint": null, "caused_by": null })
     );
     let docker = findings
         .iter()

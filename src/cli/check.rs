@@ -70,6 +70,7 @@ fn write(out: &mut impl Write, findings: &[Finding], screen: Option<usize>) -> s
         verdict,
         seen,
         hint,
+        caused_by,
     } in findings
     {
         let (word, style) = match verdict {
@@ -77,9 +78,11 @@ fn write(out: &mut impl Write, findings: &[Finding], screen: Option<usize>) -> s
             Verdict::Warn => ("warn", CAUTION),
             Verdict::Fail => ("fail", BAD),
         };
-        let hint = hint
-            .as_ref()
-            .map_or_else(String::new, |hint| format!(" ({hint})"));
+        let hint = match (hint, caused_by) {
+            (Some(hint), _) => format!(" ({hint})"),
+            (None, Some(cause)) => format!(" (see {cause})"),
+            (None, None) => String::new(),
+        };
         let begin = "warn".len() + 2 + width + 2;
         let seen = wrapped(&visible(&format!("{seen}{hint}")), begin, begin, screen);
         writeln!(out, "{style}{word}{style:#}  {check:width$}  {seen}")?;
@@ -89,9 +92,18 @@ fn write(out: &mut impl Write, findings: &[Finding], screen: Option<usize>) -> s
         1 => ", with 1 warning".into(),
         more => format!(", with {more} warnings"),
     };
-    match count(findings, Verdict::Fail) {
-        0 => writeln!(out, "\nThis host is ready{warnings}."),
-        failed => writeln!(out, "\nThis host is not ready: {failed} failed{warnings}."),
+    let failed = count(findings, Verdict::Fail);
+    let consequences = findings.iter().filter(|finding| finding.caused_by.is_some());
+    match (failed, consequences.count()) {
+        (0, _) => writeln!(out, "\nThis host is ready{warnings}."),
+        (failed, 0) => writeln!(out, "\nThis host is not ready: {failed} failed{warnings}."),
+        (failed, others) => {
+            let causes = failed - others;
+            writeln!(
+                out,
+                "\nThis host is not ready: {causes} failed, and {others} because of that{warnings}."
+            )
+        }
     }
 }
 
@@ -203,17 +215,15 @@ fn cdi(tree: &Tree) -> Cdi {
                 .hooks
                 .iter()
                 .map(|hook| Path::new(&hook.path));
-            cdi.fault = if !is_our_device(device) {
-                Some((
+            if is_our_device(device) {
+                let missing = hooks.find(|hook| !tree.has_executable(hook));
+                cdi.missing_hook = missing.map(Path::to_owned);
+            } else {
+                cdi.fault = Some((
                     "it contains more than the two hooks".into(),
                     "oci-hotplug cdi generate annotated --force",
-                ))
-            } else {
-                hooks.find(|hook| !tree.has_executable(hook)).map(|hook| {
-                    let fault = format!("it starts {}, which does not exist", hook.display());
-                    (fault, "install oci-hotplug again")
-                })
-            };
+                ));
+            }
         }
     }
     cdi

@@ -3,9 +3,9 @@
 use std::path::Path;
 
 use super::engine_config::DEFAULT_HOOK_DIR;
-use super::facts::{Containerd, CriO, Docker, Facts, HookFile, Hooks, Podman};
-use super::finding::Finding;
-use super::host::is_in;
+use super::facts::{Containerd, CriO, Docker, Facts, HookFile, Hooks, Podman, Programs};
+use super::finding::{Finding, Verdict};
+use super::host::{PROGRAMS, is_in};
 use super::version::Version;
 
 /// The hooks of oci-hotplug, each with the stages at which it must run.
@@ -29,7 +29,8 @@ pub(super) fn judge(facts: &Facts) -> Vec<Finding> {
     let engines = &facts.engines;
     let annotated = facts.cdi.annotated.as_deref();
     let mut findings = Vec::new();
-    findings.extend(engines.podman.as_ref().map(podman));
+    let programs = &facts.programs;
+    findings.extend(engines.podman.as_ref().map(|engine| podman(engine, programs)));
     findings.extend(engines.docker.as_ref().map(|engine| docker(engine, annotated)));
     findings.extend(
         engines
@@ -37,7 +38,12 @@ pub(super) fn judge(facts: &Facts) -> Vec<Finding> {
             .as_ref()
             .map(|engine| containerd(engine, annotated)),
     );
-    findings.extend(engines.cri_o.as_ref().map(|engine| cri_o(engine, annotated)));
+    findings.extend(
+        engines
+            .cri_o
+            .as_ref()
+            .map(|engine| cri_o(engine, annotated, programs)),
+    );
     if findings.is_empty() {
         findings.push(Finding::ok(
             "engines",
@@ -65,7 +71,7 @@ fn told(version: Option<Version>) -> String {
     version.map_or_else(|| "unknown version".into(), |version| version.to_string())
 }
 
-fn podman(podman: &Podman) -> Finding {
+fn podman(podman: &Podman, programs: &Programs) -> Finding {
     let version = told(podman.version);
     match &podman.hooks {
         Err(error) => Finding::fail("podman", format!("{version}: {error}"), "mend that file"),
@@ -73,12 +79,19 @@ fn podman(podman: &Podman) -> Finding {
             "podman",
             &version,
             hooks,
+            programs,
             "hooks_dir under [engine] of /etc/containers/containers.conf",
         ),
     }
 }
 
-fn hooks_finding(engine: &'static str, version: &str, hooks: &Hooks, key: &str) -> Finding {
+fn hooks_finding(
+    engine: &'static str,
+    version: &str,
+    hooks: &Hooks,
+    programs: &Programs,
+    key: &str,
+) -> Finding {
     let dirs: Vec<String> = hooks.dirs.iter().map(|dir| dir.display().to_string()).collect();
     for (name, stages) in HOOKS {
         let found = hooks.files.iter().find(|file| {
@@ -96,6 +109,11 @@ fn hooks_finding(engine: &'static str, version: &str, hooks: &Hooks, key: &str) 
             };
             return Finding::fail(engine, seen, hint);
         };
+        let program = &found.definition.program;
+        if !found.is_executable && programs.lacks(program) {
+            let seen = format!("{version}: starts {}, which does not exist", program.display());
+            return Finding::caused_by(engine, seen, PROGRAMS);
+        }
         if let Some((fault, hint)) = fault(found, stages) {
             return Finding::fail(
                 engine,
@@ -218,7 +236,7 @@ fn containerd(containerd: &Containerd, annotated: Option<&Path>) -> Finding {
     Finding::ok("containerd", format!("{version}, CDI is on"))
 }
 
-fn cri_o(engine: &CriO, annotated: Option<&Path>) -> Finding {
+fn cri_o(engine: &CriO, annotated: Option<&Path>, programs: &Programs) -> Finding {
     let version = told(engine.version);
     let config = match &engine.config {
         Ok(config) => config,
@@ -228,9 +246,14 @@ fn cri_o(engine: &CriO, annotated: Option<&Path>) -> Finding {
         "cri-o",
         &version,
         &engine.hooks,
+        programs,
         "hooks_dir under [crio.runtime] in a file of /etc/crio/crio.conf.d",
     );
-    if let Some(directory) = engine.unwatched.first().filter(|_| finding.hint.is_none()) {
+    if let Some(directory) = engine
+        .unwatched
+        .first()
+        .filter(|_| finding.verdict == Verdict::Ok)
+    {
         return Finding::fail(
             "cri-o",
             format!(

@@ -1,6 +1,6 @@
 //! The known facts about a host, without any judgement.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use super::engine_config::{ContainerdConfig, CriOConfig, DockerConfig, HookDefinition};
 use super::version::Version;
@@ -116,6 +116,14 @@ pub struct Programs {
     pub other_versions: Vec<String>,
 }
 
+impl Programs {
+    /// Whether this is one of the missing programs.
+    pub fn lacks(&self, program: &Path) -> bool {
+        let mut missing = self.missing.iter();
+        missing.any(|name| self.dir.join(name) == program)
+    }
+}
+
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Systemd {
     /// Whether systemd runs the host.
@@ -130,6 +138,8 @@ pub struct Cdi {
     pub annotated: Option<PathBuf>,
     /// The error in the definition of that device, if any, and how to fix it.
     pub fault: Option<(String, &'static str)>,
+    /// The hook of that device that does not exist, if any.
+    pub missing_hook: Option<PathBuf>,
     /// Files that no engine can read, of oci-hotplug or of other vendors.
     pub broken: Vec<PathBuf>,
 }

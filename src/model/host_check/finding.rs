@@ -20,8 +20,10 @@ pub struct Finding {
     pub verdict: Verdict,
     /// What the check has seen.
     pub seen: String,
-    /// How to fix it; always present unless the verdict is `Ok`.
+    /// How to fix it. `None` if the verdict is `Ok`, or if another check has the cause.
     pub hint: Option<String>,
+    /// The check that failed and thereby made this one fail.
+    pub caused_by: Option<&'static str>,
 }
 
 impl Finding {
@@ -31,6 +33,7 @@ impl Finding {
             verdict: Verdict::Ok,
             seen: seen.into(),
             hint: None,
+            caused_by: None,
         }
     }
 
@@ -40,6 +43,7 @@ impl Finding {
             verdict: Verdict::Warn,
             seen: seen.into(),
             hint: Some(hint.into()),
+            caused_by: None,
         }
     }
 
@@ -47,6 +51,15 @@ impl Finding {
         Self {
             verdict: Verdict::Fail,
             ..Self::warn(check, seen, hint)
+        }
+    }
+
+    /// A failure that ends when the check `cause` succeeds.
+    pub(super) fn caused_by(check: &'static str, seen: impl Into<String>, cause: &'static str) -> Self {
+        Self {
+            verdict: Verdict::Fail,
+            caused_by: Some(cause),
+            ..Self::ok(check, seen)
         }
     }
 }

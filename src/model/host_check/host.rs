@@ -19,6 +19,9 @@ const VOLATILE: [&str; 2] = ["tmpfs", "ramfs"];
 
 const MEND_PROGRAMS: &str = "install oci-hotplug again";
 
+/// The check that reports missing programs; the checks of what starts them refer to it.
+pub(super) const PROGRAMS: &str = "programs";
+
 pub(super) fn judge(facts: &Facts) -> Vec<Finding> {
     let mut findings = Vec::new();
     findings.extend(user(facts));
@@ -260,14 +263,14 @@ fn programs(facts: &Facts) -> Finding {
     let dir = programs.dir.display();
     if !programs.missing.is_empty() {
         return Finding::fail(
-            "programs",
+            PROGRAMS,
             format!("{} missing in {dir}", programs.missing.join(", ")),
             MEND_PROGRAMS,
         );
     }
     if !programs.open.is_empty() {
         return Finding::fail(
-            "programs",
+            PROGRAMS,
             format!(
                 "users other than root can write {} in {dir}, which root runs",
                 programs.open.join(", ")
@@ -277,7 +280,7 @@ fn programs(facts: &Facts) -> Finding {
     }
     if !programs.other_versions.is_empty() {
         return Finding::warn(
-            "programs",
+            PROGRAMS,
             format!(
                 "version differs from this program's: {}",
                 programs.other_versions.join(", ")
@@ -285,7 +288,7 @@ fn programs(facts: &Facts) -> Finding {
             MEND_PROGRAMS,
         );
     }
-    Finding::ok("programs", format!("hooks and watcher in {dir}"))
+    Finding::ok(PROGRAMS, format!("hooks and watcher in {dir}"))
 }
 
 fn units(facts: &Facts) -> Finding {
@@ -306,6 +309,17 @@ fn units(facts: &Facts) -> Finding {
 fn cdi(facts: &Facts) -> Finding {
     const GENERATE: &str = "oci-hotplug cdi generate annotated";
     let cdi = &facts.cdi;
+    if let (Some(file), Some(hook)) = (&cdi.annotated, &cdi.missing_hook) {
+        let seen = format!(
+            "{} starts {}, which does not exist",
+            file.display(),
+            hook.display()
+        );
+        return match facts.programs.lacks(hook) {
+            true => Finding::caused_by("cdi", seen, PROGRAMS),
+            false => Finding::fail("cdi", seen, MEND_PROGRAMS),
+        };
+    }
     match (&cdi.annotated, &cdi.fault) {
         (None, _) => Finding::warn(
             "cdi",

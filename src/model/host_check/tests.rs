@@ -393,6 +393,36 @@ fn hooks_and_watcher_must_be_complete_of_this_version_and_writable_only_by_root(
     );
 }
 
+/// One hint is enough for one cause.
+#[test]
+fn what_starts_a_missing_program_refers_to_the_check_of_the_programs() {
+    let mut host = ready();
+    host.programs.missing = vec!["oci-hotplug-prestart".into()];
+    host.cdi.missing_hook = Some("/usr/libexec/oci/hooks.d/oci-hotplug-prestart".into());
+    podman_hooks(&mut host).files[0].is_executable = false;
+    let findings = judge(&host);
+    let failed: Vec<_> = findings
+        .iter()
+        .filter(|finding| finding.verdict == Fail)
+        .map(|finding| (finding.check, finding.caused_by, finding.hint.is_some()))
+        .collect();
+    let cause = Some("programs");
+    assert_eq!(
+        failed,
+        [
+            ("programs", None, true),
+            ("cdi", cause, false),
+            ("podman", cause, false)
+        ]
+    );
+
+    // Another program that does not exist has a line with its own hint.
+    host.programs.missing.clear();
+    let findings = judge(&host);
+    let failed = findings.iter().filter(|finding| finding.verdict == Fail);
+    assert!(failed.clone().count() == 2 && failed.clone().all(|finding| finding.hint.is_some()));
+}
+
 #[test]
 fn where_systemd_runs_it_must_have_the_units() {
     assert_told(Warn, &["is not restarted"], "units", |host| {

@@ -34,9 +34,9 @@ mod tests {
 
     #[derive(Debug, thiserror::Error)]
     enum Fault {
-        #[error("opening /x: {source} (make it)")]
+        #[error("cannot open /x: {source} (make it)")]
         Whole { source: std::io::Error },
-        #[error("starting")]
+        #[error("cannot start")]
         Part { source: Box<Fault> },
     }
 
@@ -48,15 +48,18 @@ mod tests {
 
     #[test]
     fn each_cause_is_told_once() {
-        assert_eq!(told(&fault()), "opening /x: no such thing (make it)");
+        assert_eq!(told(&fault()), "cannot open /x: no such thing (make it)");
         let part = Fault::Part {
             source: Box::new(fault()),
         };
-        assert_eq!(told(&part), "starting: opening /x: no such thing (make it)");
-        let context = anyhow::Error::from(part).context("asking");
+        assert_eq!(
+            told(&part),
+            "cannot start: cannot open /x: no such thing (make it)"
+        );
+        let context = anyhow::Error::from(part).context("cannot ask");
         assert_eq!(
             told(context.as_ref()),
-            "asking: starting: opening /x: no such thing (make it)"
+            "cannot ask: cannot start: cannot open /x: no such thing (make it)"
         );
     }
 }

@@ -188,7 +188,7 @@ fn a_device_that_another_file_defines_is_refused() {
         bench.foreign(&format!("{dir}/mine.yaml"), "oci-hotplug.dev/device", "board");
         let said = bench.generate(&["board", "--device", "usb:0403"]);
         let expected = format!(
-            "writing {BOARD}: {} also defines it",
+            "cannot write {BOARD}: {} also defines it",
             bench.path(&format!("{dir}/mine.yaml")).display()
         );
         assert!(said.code == 1 && said.err.contains(&expected), "{said:?}");
@@ -538,7 +538,7 @@ fn a_class_that_is_malformed_is_the_configurations_fault() {
     );
     let said = prestart(&bench, &[], "class:lab");
     let expected = format!(
-        "reading the configuration {}: class \"lab\": device request \"class:other\": a class cannot use a class",
+        "cannot read the configuration {}: class \"lab\": device request \"class:other\": a class cannot use a class",
         bench.path("config.toml").display()
     );
     assert!(said.code == 1 && said.err.contains(&expected), "{said:?}");

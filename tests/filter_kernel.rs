@@ -992,7 +992,7 @@ fn v1_a_parent_that_denies_is_named_as_the_cause_and_the_rest_is_done() {
     let mut filter = open(&own_v1(&child));
     let error = filter.ensure(&grants(&[(ZERO, "r"), (FULL, "rw")])).unwrap_err();
     let expected = format!(
-        "writing \"c 1:5 r\" to devices.allow of cgroup {}: Operation not permitted (os error 1); \
+        "cannot write \"c 1:5 r\" to devices.allow of cgroup {}: Operation not permitted (os error 1); \
          a parent cgroup denies this device: allow it there (or in the slice or pod that the container is in)",
         child.display()
     );

@@ -189,7 +189,7 @@ fn a_runtime_that_names_the_root_as_the_bundle_is_asked_by_its_command_line() {
     let output = as_runtime("c2");
     assert_eq!(output.status.code(), Some(1), "{}", words(&output));
     assert!(
-        words(&output).contains("reading /config.json"),
+        words(&output).contains("cannot read /config.json"),
         "{}",
         words(&output)
     );
@@ -327,7 +327,7 @@ fn a_broken_drop_in_refuses_untrusted_requests_with_file_line_and_fix() {
     assert_eq!(output.status.code(), Some(3));
     let said = words(&output);
     let expected = format!(
-        "device request \"usb:0403\": refused by the policy (unknown rules): reading the configuration {}: line 2, column 18: ",
+        "device request \"usb:0403\": refused by the policy (unknown rules): cannot read the configuration {}: line 2, column 18: ",
         drop_in.display()
     );
     assert!(said.contains(&expected), "{said}");

@@ -166,7 +166,7 @@ fn the_worker_refuses_what_is_no_task() {
     let (code, reply, error) = worker("attach lab/0403:6001");
     assert_eq!((code, reply.as_str()), (Some(2), ""));
     assert!(
-        error.starts_with("oci-hotplug-usbip: reading the task from standard input: ")
+        error.starts_with("oci-hotplug-usbip: cannot read the task from standard input: ")
             && error.lines().count() == 1,
         "{error}"
     );

@@ -73,10 +73,10 @@ pub enum GenerateError {
     #[error(transparent)]
     Name(#[from] NameError),
     #[error(
-        "writing device {name:?}: the name of its file would have {length} characters, and {MAX_FILE_NAME} are allowed: choose a shorter one"
+        "cannot write device {name:?}: the name of its file would have {length} characters, and {MAX_FILE_NAME} are allowed: choose a shorter one"
     )]
     LongFileName { name: String, length: usize },
-    #[error("looking for the hooks {PRESTART} and {POSTSTOP}: they are in none of {} (install them, or name their directory with --hook-dir)", shown(&dirs.iter().map(PathBuf::as_path).collect::<Vec<_>>()))]
+    #[error("cannot find the hooks {PRESTART} and {POSTSTOP} in any of {} (install them, or name their directory with --hook-dir)", shown(&dirs.iter().map(PathBuf::as_path).collect::<Vec<_>>()))]
     NoHooks {
         /// The directories that were searched.
         dirs: Vec<PathBuf>,
@@ -85,7 +85,7 @@ pub enum GenerateError {
     #[error("hook directory {}: it must be an absolute path, because the runtime starts the hooks by it", .0.display())]
     HookDir(PathBuf),
     /// Another file defines the device, too.
-    #[error("writing {name}: {other} also defines it: {why} (remove it there, or choose another name)", other = other.display())]
+    #[error("cannot write {name}: {other} also defines it: {why} (remove it there, or choose another name)", other = other.display())]
     DefinedElsewhere {
         /// The qualified name.
         name: String,
@@ -95,7 +95,7 @@ pub enum GenerateError {
         why: &'static str,
     },
     /// The file exists and was not written by oci-hotplug.
-    #[error("writing {path}: the file exists, and oci-hotplug did not write it: {what} (choose another name, or replace it with --force)", path = path.display())]
+    #[error("cannot write {path}: the file exists, and oci-hotplug did not write it: {what} (choose another name, or replace it with --force)", path = path.display())]
     NotOurs {
         path: PathBuf,
         /// A description of the file.
@@ -108,10 +108,10 @@ pub enum GenerateError {
         /// The library's error.
         objection: String,
     },
-    #[error("{doing} {path}: {source}", path = path.display())]
+    #[error("cannot {action} {path}: {source}", path = path.display())]
     Io {
         /// The operation, as a gerund.
-        doing: &'static str,
+        action: &'static str,
         /// The file or directory.
         path: PathBuf,
         source: io::Error,
@@ -334,7 +334,7 @@ fn check_existing(path: &Path, kind: &Kind, name: &str) -> Result<(), GenerateEr
     };
     match fs::symlink_metadata(path) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
-        Err(source) => return Err(io_error("reading", path, source)),
+        Err(source) => return Err(io_error("read", path, source)),
         Ok(found) if !found.is_file() => return not_ours("it is not a regular file".into()),
         Ok(_) => {}
     }
@@ -369,15 +369,15 @@ pub fn write(path: &Path, document: &Document) -> Result<FileChange, GenerateErr
         .recursive(true)
         .mode(0o755)
         .create(dir)
-        .map_err(|source| io_error("creating the directory", dir, source))?;
+        .map_err(|source| io_error("create the directory", dir, source))?;
     replace(path, text.as_bytes(), 0o644, Durability::Synced)
-        .map_err(|source| io_error("writing", path, source))?;
+        .map_err(|source| io_error("write", path, source))?;
     Ok(change)
 }
 
-fn io_error(doing: &'static str, path: &Path, source: io::Error) -> GenerateError {
+fn io_error(action: &'static str, path: &Path, source: io::Error) -> GenerateError {
     GenerateError::Io {
-        doing,
+        action,
         path: path.to_owned(),
         source,
     }

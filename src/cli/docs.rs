@@ -14,14 +14,14 @@ use super::complete;
 pub(super) fn run(dir: &Path) -> Result<()> {
     let (man, completions) = (dir.join("man"), dir.join("completions"));
     for dir in [&man, &completions] {
-        fs::create_dir_all(dir).with_context(|| format!("making the directory {}", dir.display()))?;
+        fs::create_dir_all(dir).with_context(|| format!("cannot create the directory {}", dir.display()))?;
     }
     let command = Command::command();
     clap_mangen::generate_to(command.clone(), &man)
-        .with_context(|| format!("writing man pages into {}", man.display()))?;
+        .with_context(|| format!("cannot write man pages into {}", man.display()))?;
     for (name, script) in complete::SCRIPTS {
         let path = completions.join(name);
-        fs::write(&path, script).with_context(|| format!("writing {}", path.display()))?;
+        fs::write(&path, script).with_context(|| format!("cannot write {}", path.display()))?;
     }
     Ok(())
 }

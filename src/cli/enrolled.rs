@@ -181,9 +181,8 @@ fn distinct<'i>(id: &'i str, text: &str) -> &'i str {
 /// Only root can read the state directory: reports that instead of printing an empty list.
 pub(super) fn check_access(registry: &Registry) -> Result<()> {
     match std::fs::read_dir(registry.root()) {
-        Err(error) if error.kind() == std::io::ErrorKind::PermissionDenied => {
-            Err(error).with_context(|| format!("reading {} (run this as root)", registry.root().display()))
-        }
+        Err(error) if error.kind() == std::io::ErrorKind::PermissionDenied => Err(error)
+            .with_context(|| format!("cannot read {} (run this as root)", registry.root().display())),
         _ => Ok(registry.check()?),
     }
 }

@@ -90,8 +90,8 @@ fn enumerate(status: &Status, policy: &Policy, path: &Path) -> Result<Inventory>
         facts.static_nodes.insert(path.to_owned());
     }
     facts.udev_of_all = true;
-    let monitor = DeviceMonitor::open(facts, 0).context("listing the host's devices")?;
-    let mut devices = monitor.enumerate().context("listing the host's devices")?;
+    let monitor = DeviceMonitor::open(facts, 0).context("cannot list the host's devices")?;
+    let mut devices = monitor.enumerate().context("cannot list the host's devices")?;
     devices.extend(crate::host::nodeless::devices(&devices));
     Ok(Inventory::new(devices))
 }

@@ -34,7 +34,7 @@ pub(super) fn follow(
         match woken {
             Ok(0) | Err(Errno::EINTR) => {}
             Ok(_) => std::thread::sleep(DEBOUNCE),
-            Err(error) => return Err(error).context("waiting for events"),
+            Err(error) => return Err(error).context("cannot wait for events"),
         }
         monitor.drain();
         monitor.refresh();

@@ -112,7 +112,7 @@ fn enter(root: &Path) -> Result<()> {
     if root != Path::new("/") {
         nix::unistd::chroot(root).with_context(|| {
             format!(
-                "entering {} (--to; it takes root and the capability SYS_CHROOT)",
+                "cannot enter {} (--to; it takes root and the capability SYS_CHROOT)",
                 root.display()
             )
         })?;
@@ -261,8 +261,9 @@ impl Installation {
             Ok(()) => FileChange::Created,
             Err(error) if error.kind() == io::ErrorKind::AlreadyExists => FileChange::Unchanged,
             Err(error) => {
-                return Err(error)
-                    .with_context(|| format!("enabling {RECOVER_UNIT}: making {}", link.display()));
+                return Err(error).with_context(|| {
+                    format!("cannot enable {RECOVER_UNIT}: cannot create {}", link.display())
+                });
             }
         };
         self.report.push((link, change.word()));
@@ -297,7 +298,7 @@ fn try_out(program: &Path) -> Result<()> {
         .output()
         .with_context(|| {
             format!(
-                "starting {} on the host (it wants glibc 2.34 or newer and libudev.so.1, and a file system that is not mounted noexec: --prefix)",
+                "cannot start {} on the host (it wants glibc 2.34 or newer and libudev.so.1, and a file system that is not mounted noexec: --prefix)",
                 program.display()
             )
         })?;

@@ -36,7 +36,7 @@ pub fn run(text: &str, classes: &Classes, state_dir: &Path, watch: bool, as_json
     // The links are printed; the time to read them does not matter here.
     facts.udev_of_all = true;
     let buffer = if watch { RECEIVE_BUFFER } else { 0 };
-    let mut monitor = DeviceMonitor::open(facts, buffer).context("listing the host's devices")?;
+    let mut monitor = DeviceMonitor::open(facts, buffer).context("cannot list the host's devices")?;
     let mut shown = select(&monitor, &entries, &symlinks, Some(state_dir))?;
     shown.print(as_json, watch)?;
     if !watch {
@@ -56,7 +56,7 @@ pub(super) fn nodes_at(syspath: &str) -> Result<Vec<String>> {
     let mut facts = FactsNeeded::of([&request], &[]);
     // The kernel's facts are enough.
     facts.udev_of_all = false;
-    let monitor = DeviceMonitor::open(facts, 0).context("listing the host's devices")?;
+    let monitor = DeviceMonitor::open(facts, 0).context("cannot list the host's devices")?;
     let selection = select(&monitor, &[RequestEntry::new(Origin::Root, request)], &[], None)?;
     Ok(selection.nodes.into_iter().map(|node| node.path).collect())
 }
@@ -89,7 +89,7 @@ fn select(
     symlinks: &[SymlinkRule],
     state_dir: Option<&Path>,
 ) -> Result<Selection> {
-    let mut devices = monitor.enumerate().context("listing the host's devices")?;
+    let mut devices = monitor.enumerate().context("cannot list the host's devices")?;
     devices.extend(nodeless::devices(&devices));
     let inventory = Inventory::new(devices);
     let mut planner = Planner::new(

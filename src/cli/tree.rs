@@ -36,7 +36,7 @@ pub(super) fn run(registry: &Registry, options: Options, as_json: bool) -> Resul
     facts
         .attributes
         .extend(ATTRIBUTES.map(|name| (name.to_owned(), None)));
-    let mut monitor = DeviceMonitor::open(facts, RECEIVE_BUFFER).context("listing the host's devices")?;
+    let mut monitor = DeviceMonitor::open(facts, RECEIVE_BUFFER).context("cannot list the host's devices")?;
     if !options.watch {
         let picture = picture(&monitor, registry, options.all, as_json)?;
         anstream::stdout().lock().write_all(picture.as_bytes())?;
@@ -49,7 +49,7 @@ pub(super) fn run(registry: &Registry, options: Options, as_json: bool) -> Resul
 }
 
 fn picture(monitor: &DeviceMonitor, registry: &Registry, all: bool, as_json: bool) -> Result<String> {
-    let mut devices = monitor.enumerate().context("listing the host's devices")?;
+    let mut devices = monitor.enumerate().context("cannot list the host's devices")?;
     let holders = holders(&Enrolled::all(registry)?, &mut devices);
     let branches = tree(&devices, &holders, all);
     if as_json {

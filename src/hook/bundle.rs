@@ -22,7 +22,7 @@ pub enum BundleError {
     #[error("the container's state has no bundle (this hook belongs to stage createRuntime or prestart)")]
     Missing,
     /// The file cannot be read.
-    #[error("reading {path}: {source}", path = path.display())]
+    #[error("cannot read {path}: {source}", path = path.display())]
     Read { path: PathBuf, source: io::Error },
     /// The file is malformed.
     #[error(transparent)]

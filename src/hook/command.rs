@@ -134,7 +134,7 @@ fn report_refusal(state: &HookState, config: &Config, reason: String) {
     };
     // The log has the reason as well.
     if let Err(error) = refused_starts::note(&config.state_dir, refused) {
-        tracing::debug!(container = id, "noting the refused start: {error}");
+        tracing::debug!(container = id, "cannot record the refused start: {error}");
     }
 }
 

@@ -29,10 +29,10 @@ pub fn read_state(input: impl Read) -> Result<HookState, ReadStateError> {
 /// The container's state cannot be read.
 #[derive(Debug, thiserror::Error)]
 pub enum ReadStateError {
-    #[error("reading the container's state from standard input: {0}")]
+    #[error("cannot read the container's state from standard input: {0}")]
     Io(#[from] io::Error),
     /// The state is longer than any that a runtime writes.
-    #[error("reading the container's state from standard input: it is longer than {MAX_STATE} bytes")]
+    #[error("cannot read the container's state from standard input: it is longer than {MAX_STATE} bytes")]
     TooLong,
     /// The text is not a state.
     #[error(transparent)]

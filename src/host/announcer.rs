@@ -36,13 +36,16 @@ pub enum AnnouncerError {
     #[error(transparent)]
     Container(#[from] ContainerError),
     /// The socket could not be created in the container's network namespace.
-    #[error("opening a uevent socket in the container's network namespace: {doing}: {source}")]
-    Open { doing: &'static str, source: io::Error },
+    #[error("cannot open a uevent socket in the container's network namespace: {problem}: {source}")]
+    Open {
+        problem: &'static str,
+        source: io::Error,
+    },
     /// The process could not return to its own network namespace.
-    #[error("returning to the host's network namespace: {source} (this process must end)")]
+    #[error("cannot return to the host's network namespace: {source} (this process must end)")]
     CannotReturn { source: io::Error },
     /// The kernel did not accept a message.
-    #[error("announcing {action} of {syspath} in the container: {source}")]
+    #[error("cannot announce {action} of {syspath} in the container: {source}")]
     Send {
         action: UeventAction,
         syspath: String,
@@ -86,7 +89,7 @@ impl Announcer {
         let (uid, gid) = maps
             .map_or(Some((0, 0)), |maps| Some((maps.host_uid(0)?, maps.host_gid(0)?)))
             .ok_or(AnnouncerError::Open {
-                doing: "the container's root is not mapped",
+                problem: "the container's root is not mapped",
                 source: Errno::EOVERFLOW.into(),
             })?;
         let sender = UnixCredentials::from(ucred {
@@ -187,24 +190,24 @@ fn acknowledged(answer: &[u8]) -> nix::Result<()> {
 /// Creates a uevent socket that belongs to a network namespace. The calling thread is in that
 /// namespace only during the call socket(2).
 fn socket_in(namespace: &OwnedFd) -> Result<OwnedFd, AnnouncerError> {
-    let failed = |doing| {
+    let failed = |problem| {
         move |source: Errno| AnnouncerError::Open {
-            doing,
+            problem,
             source: source.into(),
         }
     };
-    let own = OwnNamespace::open(Namespace::Network).map_err(failed("opening our own"))?;
+    let own = OwnNamespace::open(Namespace::Network).map_err(failed("cannot open our own"))?;
     let open_socket = || {
         Namespace::Network
             .enter(namespace)
-            .map_err(failed("entering it"))?;
+            .map_err(failed("cannot enter it"))?;
         socket(
             AddressFamily::Netlink,
             SockType::Raw,
             SockFlag::SOCK_CLOEXEC,
             SockProtocol::NetlinkKObjectUEvent,
         )
-        .map_err(failed("creating the socket"))
+        .map_err(failed("cannot create the socket"))
     };
     own.run_and_return(open_socket)
         .map_err(|CannotReturn(source)| AnnouncerError::CannotReturn { source })?

@@ -21,7 +21,7 @@ type Uses = Vec<((u32, u32), Use)>;
 
 /// A file with the host's use of its disks cannot be read.
 #[derive(Debug, thiserror::Error)]
-#[error("reading which disks the host uses, {path}: {source} (until it can be read, untrusted requests get no disks)", path = path.display())]
+#[error("cannot read which disks the host uses, {path}: {source} (until it can be read, untrusted requests get no disks)", path = path.display())]
 pub struct HostUseError {
     pub path: PathBuf,
     pub source: io::Error,

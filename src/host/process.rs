@@ -25,10 +25,10 @@ pub enum ProcessError {
     #[error("process {pid} is gone")]
     Gone { pid: i32 },
     /// A system call failed.
-    #[error("{doing} process {pid}: {source}")]
+    #[error("cannot {action} process {pid}: {source}")]
     Io {
         /// What was being done, as a gerund.
-        doing: &'static str,
+        action: &'static str,
         pid: i32,
         source: io::Error,
     },
@@ -50,7 +50,7 @@ pub fn start_time(pid: i32) -> Result<u64, ProcessError> {
         Ok(stat) => Ok(stat.starttime),
         Err(procfs::ProcError::NotFound(_)) => Err(ProcessError::Gone { pid }),
         Err(error) => Err(ProcessError::Io {
-            doing: "examining",
+            action: "examine",
             pid,
             source: io::Error::other(error),
         }),
@@ -70,7 +70,7 @@ impl Process {
             Err(rustix::io::Errno::SRCH) => return Err(gone()),
             Err(error) => {
                 return Err(ProcessError::Io {
-                    doing: "opening",
+                    action: "open",
                     pid,
                     source: error.into(),
                 });
@@ -111,7 +111,7 @@ impl Process {
     pub fn signal(&self, signal: Signal) -> Result<(), ProcessError> {
         let number =
             rustix::process::Signal::from_named_raw(signal as i32).ok_or_else(|| ProcessError::Io {
-                doing: "signalling",
+                action: "signal",
                 pid: self.pid,
                 source: io::ErrorKind::InvalidInput.into(),
             })?;
@@ -119,7 +119,7 @@ impl Process {
             Ok(()) => Ok(()),
             Err(rustix::io::Errno::SRCH) => Err(ProcessError::Gone { pid: self.pid }),
             Err(error) => Err(ProcessError::Io {
-                doing: "signalling",
+                action: "signal",
                 pid: self.pid,
                 source: error.into(),
             }),

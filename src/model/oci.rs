@@ -117,17 +117,17 @@ struct RawState {
 pub enum HookStateError {
     /// Empty input or another JSON type.
     #[error(
-        "reading the container's state from standard input: not a JSON object (this program is an OCI hook, which the runtime starts; operators use oci-hotplug(1))"
+        "cannot read the container's state from standard input: not a JSON object (this program is an OCI hook, which the runtime starts; operators use oci-hotplug(1))"
     )]
     NoObject,
     #[error(
-        "reading the container's state from standard input: {} (this program is an OCI hook, which the runtime starts; operators use oci-hotplug(1))",
+        "cannot read the container's state from standard input: {} (this program is an OCI hook, which the runtime starts; operators use oci-hotplug(1))",
         quoted(.0)
     )]
     Json(serde_json::Error),
-    #[error("reading the container's state from standard input: `id` is not a string")]
+    #[error("cannot read the container's state from standard input: `id` is not a string")]
     NoId,
-    #[error("reading the container's state from standard input: {0}")]
+    #[error("cannot read the container's state from standard input: {0}")]
     Id(#[from] ContainerIdError),
 }
 
@@ -310,13 +310,13 @@ impl RawLinux {
 #[derive(Debug, thiserror::Error)]
 pub enum BundleConfigError {
     /// Not JSON, or a field has another type than in the specification.
-    #[error("reading {path}: {fault}", path = path.display(), fault = quoted(source))]
+    #[error("cannot read {path}: {fault}", path = path.display(), fault = quoted(source))]
     Json {
         path: PathBuf,
         source: serde_json::Error,
     },
     /// Without a root file system there can be no /dev.
-    #[error("reading {path}: `root` is missing", path = path.display())]
+    #[error("cannot read {path}: `root` is missing", path = path.display())]
     NoRoot { path: PathBuf },
 }
 
@@ -450,7 +450,7 @@ mod tests {
         assert!(fault.contains(": expected value at line 1 column 7 ("), "{fault}");
         assert_eq!(
             error("{}"),
-            "reading the container's state from standard input: `id` is not a string"
+            "cannot read the container's state from standard input: `id` is not a string"
         );
         assert!(error(r#"{"id":"../x"}"#).contains(r#"container id "../x": must be"#));
     }
@@ -555,7 +555,7 @@ mod tests {
         ] {
             let error = BundleConfig::parse(Path::new("/b"), json.as_bytes()).unwrap_err();
             assert!(
-                error.to_string().starts_with("reading /b/config.json: "),
+                error.to_string().starts_with("cannot read /b/config.json: "),
                 "{error}"
             );
         }

@@ -47,7 +47,7 @@ pub fn main() -> ExitCode {
     }
     let task: Task = match read_task(io::stdin().lock()) {
         Ok(task) => task,
-        Err(error) => return fail(exit::USAGE, "reading the task from standard input", &error),
+        Err(error) => return fail(exit::USAGE, "read the task from standard input", &error),
     };
     let written = match &task.work {
         Work::Attach(work) => write_reply(&attach(&task.state_dir, work)),
@@ -55,12 +55,12 @@ pub fn main() -> ExitCode {
     };
     match written {
         Ok(()) => ExitCode::from(exit::DONE),
-        Err(error) => fail(exit::FAILED, "writing the reply to standard output", &error),
+        Err(error) => fail(exit::FAILED, "write the reply to standard output", &error),
     }
 }
 
-fn fail(code: u8, doing: &str, error: &dyn Display) -> ExitCode {
-    log::print_to_stderr(&format!("{}: {doing}: {error}", PROGRAM.name));
+fn fail(code: u8, action: &str, error: &dyn Display) -> ExitCode {
+    log::print_to_stderr(&format!("{}: cannot {action}: {error}", PROGRAM.name));
     ExitCode::from(code)
 }
 

@@ -23,16 +23,16 @@ const ATTRIBUTE: &str = "authorized_default";
 
 /// The setting of a hub cannot be changed, or cannot be saved in the state directory.
 #[derive(Debug, thiserror::Error)]
-#[error("{doing} {}: {source} (run this as root; the state directory must be writable)", path.display())]
+#[error("cannot {action} {}: {source} (run this as root; the state directory must be writable)", path.display())]
 pub struct HubError {
-    doing: &'static str,
+    action: &'static str,
     path: PathBuf,
     source: io::Error,
 }
 
-fn failed(doing: &'static str, path: &Path) -> impl FnOnce(io::Error) -> HubError {
+fn failed(action: &'static str, path: &Path) -> impl FnOnce(io::Error) -> HubError {
     let path = path.to_owned();
-    move |source| HubError { doing, path, source }
+    move |source| HubError { action, path, source }
 }
 
 /// While this value exists, no driver binds to a newly attached device.
@@ -57,7 +57,7 @@ impl Hold {
         hold.remember(vhci)?;
         for hub in vhci.root_hubs() {
             let path = hub.join(ATTRIBUTE);
-            write_at_once(&path, "0").map_err(failed("writing 0 to", &path))?;
+            write_at_once(&path, "0").map_err(failed("write 0 to", &path))?;
         }
         Ok(hold)
     }
@@ -74,7 +74,7 @@ impl Hold {
         serde_json::to_vec(&before)
             .map_err(io::Error::from)
             .and_then(|content| create(&self.before, &content, 0o600, Durability::Volatile))
-            .map_err(failed("writing", &self.before))?;
+            .map_err(failed("write", &self.before))?;
         Ok(())
     }
 }
@@ -114,8 +114,8 @@ fn put_back(before: &Path) {
 
 fn lock(dir: &Path, deadline: Instant) -> Result<File, HubError> {
     let path = dir.join("hubs.lock");
-    let file = flock::open_or_create(&path).map_err(failed("opening", &path))?;
-    flock::lock(&file, Lock::Shared, deadline).map_err(failed("locking", &path))?;
+    let file = flock::open_or_create(&path).map_err(failed("open", &path))?;
+    flock::lock(&file, Lock::Shared, deadline).map_err(failed("lock", &path))?;
     Ok(file)
 }
 

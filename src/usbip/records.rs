@@ -28,10 +28,10 @@ const VERSION: u32 = 1;
 
 /// A record could not be written or removed.
 #[derive(Debug, thiserror::Error)]
-#[error("{doing} {}: {source} (the state directory must be writable for root)", path.display())]
+#[error("cannot {action} {}: {source} (the state directory must be writable for root)", path.display())]
 pub struct RecordError {
     /// The operation, as a gerund.
-    pub doing: &'static str,
+    pub action: &'static str,
     pub path: PathBuf,
     pub source: io::Error,
 }
@@ -248,7 +248,7 @@ impl Records {
     /// # Errors
     /// If it cannot be created.
     pub fn make(&self) -> Result<(), RecordError> {
-        flock::create_dir(&self.dir).map_err(|source| failed("making", &self.dir, source))
+        flock::create_dir(&self.dir).map_err(|source| failed("create", &self.dir, source))
     }
 
     /// All readable records. Records in another version's format are ignored.
@@ -277,7 +277,7 @@ impl Records {
         serde_json::to_vec(record)
             .map_err(io::Error::from)
             .and_then(|content| replace(&path, &content, 0o600, Durability::Volatile))
-            .map_err(|source| failed("writing", &path, source))
+            .map_err(|source| failed("write", &path, source))
     }
 
     /// Removes the record of a port.
@@ -295,9 +295,9 @@ fn read(path: &Path) -> Option<Record> {
     (record.version == VERSION).then_some(record)
 }
 
-fn failed(doing: &'static str, path: &Path, source: io::Error) -> RecordError {
+fn failed(action: &'static str, path: &Path, source: io::Error) -> RecordError {
     RecordError {
-        doing,
+        action,
         path: path.to_owned(),
         source,
     }

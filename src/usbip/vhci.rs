@@ -42,18 +42,18 @@ pub enum VhciError {
         path: PathBuf,
     },
     /// This process may not do it.
-    #[error("{doing} {}: {source} (run this as root)", path.display())]
+    #[error("cannot {action} {}: {source} (run this as root)", path.display())]
     Denied {
         /// The operation, as a gerund.
-        doing: &'static str,
+        action: &'static str,
         path: PathBuf,
         source: io::Error,
     },
     /// Any other error.
-    #[error("{doing} {}: {source}", path.display())]
+    #[error("cannot {action} {}: {source}", path.display())]
     File {
         /// The operation, as a gerund.
-        doing: &'static str,
+        action: &'static str,
         path: PathBuf,
         source: io::Error,
     },
@@ -62,11 +62,11 @@ pub enum VhciError {
     Status { path: PathBuf, line: String },
 }
 
-fn failed(doing: &'static str, path: &Path, source: io::Error) -> VhciError {
+fn failed(action: &'static str, path: &Path, source: io::Error) -> VhciError {
     let path = path.to_owned();
     match source.kind() {
-        io::ErrorKind::PermissionDenied => VhciError::Denied { doing, path, source },
-        _ => VhciError::File { doing, path, source },
+        io::ErrorKind::PermissionDenied => VhciError::Denied { action, path, source },
+        _ => VhciError::File { action, path, source },
     }
 }
 
@@ -185,7 +185,7 @@ impl Vhci {
             Err(error) if error.kind() == io::ErrorKind::NotFound => {
                 return Err(VhciError::Missing { path: control });
             }
-            Err(error) => return Err(failed("reading", &path, error)),
+            Err(error) => return Err(failed("read", &path, error)),
         };
         let controllers = (0..)
             .take_while(|index| control.join(status_file(*index)).exists())
@@ -218,7 +218,7 @@ impl Vhci {
         let mut slots = Vec::new();
         for controller in 0..self.controllers {
             let path = self.control(&status_file(controller));
-            let text = fs::read_to_string(&path).map_err(|error| failed("reading", &path, error))?;
+            let text = fs::read_to_string(&path).map_err(|error| failed("read", &path, error))?;
             slots.extend(parse_status(&text).map_err(|line| VhciError::Status { path, line })?);
         }
         Ok(slots)
@@ -263,7 +263,7 @@ impl Vhci {
         match write_at_once(&path, &format!("{port} {fd} {devid} {}", speed.number())) {
             Ok(()) => Ok(true),
             Err(error) if error.kind() == io::ErrorKind::ResourceBusy => Ok(false),
-            Err(error) => Err(failed("attaching a device by", &path, error)),
+            Err(error) => Err(failed("attach a device by writing to", &path, error)),
         }
     }
 
@@ -273,7 +273,8 @@ impl Vhci {
     /// If no device is attached to it.
     pub fn detach(&self, port: u32) -> Result<(), VhciError> {
         let path = self.control("detach");
-        write_at_once(&path, &port.to_string()).map_err(|error| failed("detaching a device by", &path, error))
+        write_at_once(&path, &port.to_string())
+            .map_err(|error| failed("detach a device by writing to", &path, error))
     }
 
     /// Whether a port is free and its last device is gone from sysfs.
@@ -388,7 +389,7 @@ impl LocalDevice {
     /// If the kernel refuses, or the device is gone.
     pub fn authorize(&self) -> Result<(), VhciError> {
         let path = self.dir.join("authorized");
-        write_at_once(&path, "1").map_err(|error| failed("authorizing a device by", &path, error))
+        write_at_once(&path, "1").map_err(|error| failed("authorize a device by writing to", &path, error))
     }
 }
 

@@ -38,7 +38,7 @@ pub enum WorkerError {
     /// The executable is missing.
     #[error(transparent)]
     Absent(#[from] ProgramError),
-    #[error("starting {path}: {source}", path = path.display())]
+    #[error("cannot start {path}: {source}", path = path.display())]
     Spawn { path: PathBuf, source: io::Error },
 }
 
@@ -86,14 +86,14 @@ pub fn release(state_dir: &Path, release: Release, timeout: Duration) {
     }
     let mut started = match Started::new(state_dir, Work::Release(release)) {
         Ok(started) => started,
-        Err(error) => return tracing::error!("releasing remote devices: {error}"),
+        Err(error) => return tracing::error!("cannot release remote devices: {error}"),
     };
     if !started.process.ends_within(timeout) {
         return tracing::warn!("usbip: the kernel has not released a remote device within {timeout:?}");
     }
     let reply: Option<ReleaseReply> = started.reply();
     if let Some(Err(failure)) = reply {
-        tracing::warn!("releasing remote devices: {}", failure.reason);
+        tracing::warn!("cannot release remote devices: {}", failure.reason);
     }
 }
 

@@ -30,7 +30,7 @@ pub enum WatcherError {
     Monitor(#[from] MonitorError),
     #[error(transparent)]
     Control(#[from] ControlError),
-    #[error("waiting for events: {0}")]
+    #[error("cannot wait for events: {0}")]
     Wait(#[from] nix::errno::Errno),
 }
 

@@ -23,21 +23,23 @@ const WATCHER: &str = "oci-hotplug-watcher";
 #[derive(Debug, thiserror::Error)]
 pub enum LaunchError {
     /// The executable is missing.
-    #[error("starting the watcher: {0}")]
+    #[error("cannot start the watcher: {0}")]
     Absent(#[from] ProgramError),
     /// The executable cannot be started.
-    #[error("starting the watcher {path}: {source}", path = path.display())]
+    #[error("cannot start the watcher {path}: {source}", path = path.display())]
     Spawn { path: PathBuf, source: io::Error },
     /// The watcher ended instead of responding.
     #[error(
-        "starting the watcher: it ended before it was ready (the log shows why: journalctl -t {WATCHER}, or oci-hotplug.log in the state directory)"
+        "cannot start the watcher: it ended before it was ready (the log shows why: journalctl -t {WATCHER}, or oci-hotplug.log in the state directory)"
     )]
     Ended,
     /// The watcher did not respond in time.
-    #[error("starting the watcher: not ready after {0:?} (`oci-hotplug inspect` shows what it waits for)")]
+    #[error(
+        "cannot start the watcher: not ready after {0:?} (`oci-hotplug inspect` shows what it waits for)"
+    )]
     Late(Duration),
     /// The pipe to the watcher failed.
-    #[error("waiting for the watcher: {0}")]
+    #[error("cannot wait for the watcher: {0}")]
     Pipe(#[from] io::Error),
 }
 

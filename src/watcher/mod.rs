@@ -166,7 +166,7 @@ impl Watcher {
         }
         self.inside.write_counters();
         if let Err(error) = crate::sys::memory::forget_start_up() {
-            tracing::debug!("releasing unused memory: {error}");
+            tracing::debug!("cannot release unused memory: {error}");
         }
     }
 

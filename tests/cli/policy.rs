@@ -325,7 +325,7 @@ fn with_a_broken_configuration_containers_are_shown_and_nothing_is_allowed() {
             assert_eq!(output.status.code(), Some(0), "{words:?}: {}", err(&output));
             let warning = err(&output);
             assert!(
-                warning.starts_with("oci-hotplug: warning: reading the configuration ")
+                warning.starts_with("oci-hotplug: warning: cannot read the configuration ")
                     && warning.contains(path.to_str().expect("text"))
                     && warning.lines().count() == 1,
                 "{words:?}: {warning}"

@@ -86,13 +86,13 @@ fn recover_sweeps_what_is_gone_and_tells_of_each_record_that_it_cannot_read() {
     assert_eq!(
         lines[3],
         format!(
-            "newer      FAILED: reading {}: it has version 99, but this oci-hotplug supports versions up to 1 (install the newer oci-hotplug)",
+            "newer      FAILED: cannot read {}: it has version 99, but this oci-hotplug supports versions up to 1 (install the newer oci-hotplug)",
             path.display()
         )
     );
     assert!(
         lines[4].starts_with(&format!(
-            "torn       FAILED: reading {}/record.json: EOF",
+            "torn       FAILED: cannot read {}/record.json: EOF",
             torn.display()
         )) && lines[4]
             .ends_with("(written by another program? remove the directory after its container has ended)"),
@@ -109,6 +109,6 @@ fn recover_sweeps_what_is_gone_and_tells_of_each_record_that_it_cannot_read() {
         again["containers"][1]["reason"]
             .as_str()
             .expect("a reason")
-            .contains("reading")
+            .contains("cannot read ")
     );
 }

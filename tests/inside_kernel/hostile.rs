@@ -297,12 +297,12 @@ fn a_read_only_file_system_is_named_and_nothing_else_suffers() {
             .unwrap_err()
             .to_string();
         let hint = "in the container: its file system is read-only; choose a path below a writable /dev";
-        assert_eq!(error, format!("creating the directory /opt/x {hint}"));
+        assert_eq!(error, format!("cannot create the directory /opt/x {hint}"));
         let error = dev
             .add_link(path("/opt/l"), path("/dev/zero"), false)
             .unwrap_err()
             .to_string();
-        assert_eq!(error, format!("creating the link /opt/l {hint}"));
+        assert_eq!(error, format!("cannot create the link /opt/l {hint}"));
         others_go_on(&mut inside, &mut dev);
 
         dev.add_node(path("/dev/kept/zero"), ZERO, &OWNER, false).unwrap();
@@ -365,7 +365,7 @@ fn a_dev_that_is_a_link_is_refused() {
     assert!(
         error
             .to_string()
-            .starts_with("opening the directory /dev in the container: "),
+            .starts_with("cannot open the directory /dev in the container: "),
         "{error}"
     );
 }

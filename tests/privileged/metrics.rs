@@ -230,7 +230,7 @@ fn the_textfile_is_replaced_atomically_and_readable_by_all(machine: &Machine) {
         1,
     );
     assert!(
-        nowhere.starts_with("oci-hotplug: writing /nowhere/oci-hotplug.prom: "),
+        nowhere.starts_with("oci-hotplug: cannot write /nowhere/oci-hotplug.prom: "),
         "{nowhere}"
     );
 }

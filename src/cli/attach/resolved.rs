@@ -53,7 +53,7 @@ impl ResolvedRequests {
             Ok(edits) => edits,
             Err(unresolved) => {
                 let all: Vec<String> = unresolved.iter().map(ToString::to_string).collect();
-                bail!("attaching CDI device {}", all.concat());
+                bail!("cannot attach CDI device {}", all.concat());
             }
         };
         let mut of_device = |entry: RequestEntry| {
@@ -110,7 +110,7 @@ impl ResolvedRequests {
                 .map(|left_out| left_out.edit.as_str())
                 .collect();
             bail!(
-                "attaching CDI device {name}: it has nothing that a running container can still get{} (start the container with it: --device {name})",
+                "cannot attach CDI device {name}: it has nothing that a running container can still get{} (start the container with it: --device {name})",
                 if what.is_empty() {
                     String::new()
                 } else {

@@ -20,7 +20,7 @@ pub(super) fn create(dir: &Path, tools: &Tools, scratch: &Scratch, node: &str) -
     create_rootfs(&dir.join("rootfs"), &tools.busybox)?;
     spec(tools, scratch, node)?
         .save(dir.join("config.json"))
-        .context("writing config.json")
+        .context("cannot write config.json")
 }
 
 fn create_rootfs(rootfs: &Path, busybox: &Path) -> Result<()> {
@@ -31,9 +31,9 @@ fn create_rootfs(rootfs: &Path, busybox: &Path) -> Result<()> {
         &rootfs.join("proc"),
         &rootfs.join("sys"),
     ] {
-        fs::create_dir_all(dir).with_context(|| format!("creating {}", dir.display()))?;
+        fs::create_dir_all(dir).with_context(|| format!("cannot create {}", dir.display()))?;
     }
-    fs::copy(busybox, bin.join("busybox")).context("copying busybox")?;
+    fs::copy(busybox, bin.join("busybox")).context("cannot copy busybox")?;
     fs::set_permissions(bin.join("busybox"), fs::Permissions::from_mode(0o755))?;
     for applet in ["sh", "ls", "head", "sleep", "mknod"] {
         std::os::unix::fs::symlink("busybox", bin.join(applet))?;

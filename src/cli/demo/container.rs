@@ -34,7 +34,7 @@ impl<'a> DemoContainer<'a> {
             .stdout(Stdio::null())
             .stderr(File::create(&log)?)
             .status()
-            .context("starting runc")?;
+            .context("cannot start runc")?;
         ensure!(
             run.success(),
             "runc run failed:\n{}",

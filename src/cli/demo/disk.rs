@@ -30,10 +30,11 @@ impl Disk {
             .write(true)
             .create_new(true)
             .open(&path);
-        let file = file.with_context(|| format!("creating {}", path.display()))?;
+        let file = file.with_context(|| format!("cannot create {}", path.display()))?;
         file.set_len(DISK)?;
         std::os::unix::fs::FileExt::write_all_at(&file, TEXT.as_bytes(), PARTITION_START)?;
-        let device = LoopDevice::attach(file.as_fd()).context("attaching a loop device (modprobe loop?)")?;
+        let device =
+            LoopDevice::attach(file.as_fd()).context("cannot attach a loop device (modprobe loop?)")?;
         Ok(Self { device })
     }
 
@@ -45,10 +46,10 @@ impl Disk {
     pub(super) fn plug(&self) -> Result<(u32, u32)> {
         self.device
             .add_partition(1, PARTITION_START, PARTITION_START)
-            .context("adding a partition")?;
+            .context("cannot add a partition")?;
         let loop_name = format!("loop{}", self.device.number());
         let path = format!("/sys/block/{loop_name}/{loop_name}p1/dev");
-        let number = fs::read_to_string(&path).with_context(|| format!("reading {path}"))?;
+        let number = fs::read_to_string(&path).with_context(|| format!("cannot read {path}"))?;
         let (major, minor) = number
             .trim()
             .split_once(':')
@@ -64,7 +65,7 @@ impl Disk {
                 Err(error) if error.raw_os_error() == Some(nix::libc::EBUSY) && Instant::now() < deadline => {
                     std::thread::sleep(Duration::from_millis(20));
                 }
-                other => return other.context("removing the partition"),
+                other => return other.context("cannot remove the partition"),
             }
         }
     }

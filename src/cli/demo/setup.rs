@@ -54,9 +54,9 @@ pub(super) struct Scratch {
 impl Scratch {
     pub(super) fn new() -> Result<Self> {
         let dir = std::env::temp_dir().join(format!("oci-hotplug-demo-{}", std::process::id()));
-        fs::create_dir(&dir).with_context(|| format!("creating {}", dir.display()))?;
+        fs::create_dir(&dir).with_context(|| format!("cannot create {}", dir.display()))?;
         let scratch = Self { dir };
-        fs::write(scratch.config(), CONFIG).context("writing a configuration")?;
+        fs::write(scratch.config(), CONFIG).context("cannot write a configuration")?;
         Ok(scratch)
     }
 
@@ -72,7 +72,7 @@ impl Scratch {
 impl Drop for Scratch {
     fn drop(&mut self) {
         if let Err(error) = fs::remove_dir_all(&self.dir) {
-            eprintln!("oci-hotplug: removing {}: {error}", self.dir.display());
+            eprintln!("oci-hotplug: cannot remove {}: {error}", self.dir.display());
         }
     }
 }

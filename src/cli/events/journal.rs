@@ -44,14 +44,14 @@ pub(super) fn read(since: Option<Timestamp>, follow: bool, show: Show<'_>) -> Re
     command.args(event::ALL.map(|event| format!("OCI_HOTPLUG_EVENT={event}")));
     let child = command.stdin(Stdio::null()).stdout(Stdio::piped()).spawn();
     let mut journalctl =
-        Journalctl(child.context("starting journalctl (of package systemd), which reads the journal")?);
+        Journalctl(child.context("cannot start journalctl (of package systemd), which reads the journal")?);
     let output = journalctl.0.stdout.take().context("journalctl has no output")?;
     for line in BufReader::new(output).lines() {
-        if let Some(event) = event_of(&line.context("reading the output of journalctl")?) {
+        if let Some(event) = event_of(&line.context("cannot read the output of journalctl")?) {
             show(event)?;
         }
     }
-    let status = journalctl.0.wait().context("waiting for journalctl")?;
+    let status = journalctl.0.wait().context("cannot wait for journalctl")?;
     // 1 means that no entry matches.
     match status.code() {
         Some(0 | 1) => Ok(()),

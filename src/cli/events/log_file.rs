@@ -63,13 +63,13 @@ impl Reader {
                 incomplete: Vec::new(),
             })),
             Err(error) if error.kind() == ErrorKind::NotFound => Ok(None),
-            Err(error) => Err(error).with_context(|| format!("opening {}", path.display())),
+            Err(error) => Err(error).with_context(|| format!("cannot open {}", path.display())),
         }
     }
 
     fn read_new(&mut self) -> Result<Vec<LoggedEvent>> {
         let read = self.file.read_to_end(&mut self.incomplete);
-        read.with_context(|| format!("reading {}", self.path.display()))?;
+        read.with_context(|| format!("cannot read {}", self.path.display()))?;
         let end = self
             .incomplete
             .iter()

@@ -187,7 +187,8 @@ impl Files {
         }
         for name in METRICS_UNITS {
             let path = packaging.join("systemd").join(name);
-            let text = fs::read_to_string(&path).with_context(|| format!("reading {}", path.display()))?;
+            let text =
+                fs::read_to_string(&path).with_context(|| format!("cannot read {}", path.display()))?;
             self.units.push(layout.text_file(layout.units.join(name), &text));
         }
         Ok(())
@@ -207,7 +208,7 @@ impl Files {
                 .arg("--generate-docs")
                 .arg(&scratch.0)
                 .status()
-                .with_context(|| format!("starting {}", plugin.display()))?;
+                .with_context(|| format!("cannot start {}", plugin.display()))?;
             if !status.success() {
                 bail!("{} --generate-docs failed: {status}", plugin.display());
             }
@@ -237,7 +238,7 @@ fn source(name: &str, from: Option<&Path>) -> Result<PathBuf> {
 }
 
 fn read(from: &Path, to: PathBuf) -> Result<InstalledFile> {
-    let content = fs::read(from).with_context(|| format!("reading {}", from.display()))?;
+    let content = fs::read(from).with_context(|| format!("cannot read {}", from.display()))?;
     Ok(InstalledFile::new(to, content))
 }
 
@@ -266,7 +267,7 @@ fn completion(layout: &Layout, file: &Path) -> PathBuf {
 }
 
 fn entries(dir: &Path) -> Result<Vec<PathBuf>> {
-    let entries = fs::read_dir(dir).with_context(|| format!("reading {}", dir.display()))?;
+    let entries = fs::read_dir(dir).with_context(|| format!("cannot read {}", dir.display()))?;
     let mut paths: Vec<PathBuf> = entries.flatten().map(|entry| entry.path()).collect();
     paths.sort();
     Ok(paths)
@@ -279,7 +280,7 @@ impl Scratch {
     fn new() -> Result<Self> {
         let path = std::env::temp_dir().join(format!("oci-hotplug-install.{}", std::process::id()));
         // Fails if it exists: another process may have made it.
-        fs::create_dir(&path).with_context(|| format!("making {}", path.display()))?;
+        fs::create_dir(&path).with_context(|| format!("cannot create {}", path.display()))?;
         Ok(Self(path))
     }
 }

@@ -37,7 +37,7 @@ impl Notes {
         let text = match fs::read_to_string(path) {
             Ok(text) => text,
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
-            Err(error) => return Err(error).with_context(|| format!("reading {}", path.display())),
+            Err(error) => return Err(error).with_context(|| format!("cannot read {}", path.display())),
         };
         let mut notes = Self::default();
         for (mark, path) in text.lines().filter_map(|line| line.split_once(' ')) {
@@ -84,7 +84,7 @@ impl Manifest {
             let mut options = OpenOptions::new();
             options.append(true).create(true).mode(0o644).open(&path)
         };
-        let file = write().with_context(|| format!("writing {} (run this as root)", path.display()))?;
+        let file = write().with_context(|| format!("cannot write {} (run this as root)", path.display()))?;
         let mut manifest = Self {
             path,
             file,
@@ -109,8 +109,12 @@ impl Manifest {
     /// Makes the directories above a file.
     pub fn make_directories(&mut self, root: &Root, path: &Path) -> Result<()> {
         let missing = missing_directories(root, path);
-        make_directories(root, &missing)
-            .with_context(|| format!("making the directory of {} (run this as root)", path.display()))?;
+        make_directories(root, &missing).with_context(|| {
+            format!(
+                "cannot create the directory of {} (run this as root)",
+                path.display()
+            )
+        })?;
         self.note_directories(missing)
     }
 
@@ -151,7 +155,7 @@ impl Manifest {
             0o644,
             Durability::Volatile,
         )
-        .with_context(|| format!("writing {}", self.path.display()))?;
+        .with_context(|| format!("cannot write {}", self.path.display()))?;
         Ok(gone)
     }
 }

@@ -43,15 +43,15 @@ impl Root {
             Ok(present) if present == file.content => FileChange::Unchanged,
             Ok(_) => FileChange::Updated,
             Err(error) if error.kind() == io::ErrorKind::NotFound => FileChange::Created,
-            Err(error) => return Err(error).with_context(|| format!("reading {}", path.display())),
+            Err(error) => return Err(error).with_context(|| format!("cannot read {}", path.display())),
         };
         if change == FileChange::Unchanged {
             fs::set_permissions(&path, fs::Permissions::from_mode(file.mode))
-                .with_context(|| format!("setting the mode of {}", path.display()))?;
+                .with_context(|| format!("cannot set the mode of {}", path.display()))?;
         } else {
             self.write(&path, file).with_context(|| {
                 format!(
-                    "writing {} (run this as root; a host whose /usr can't be written wants another --prefix)",
+                    "cannot write {} (run this as root; a host whose /usr can't be written wants another --prefix)",
                     path.display()
                 )
             })?;

@@ -41,7 +41,7 @@ pub fn run(layout: &Layout, root: &Root, force: bool) -> Result<Report> {
             report.push((path.clone(), result));
         }
     }
-    fs::remove_file(&manifest).with_context(|| format!("removing {}", manifest.display()))?;
+    fs::remove_file(&manifest).with_context(|| format!("cannot remove {}", manifest.display()))?;
     // A directory is sorted behind those above it.
     for directory in notes.directories.iter().rev() {
         let _ = fs::remove_dir(root.at(directory));
@@ -62,7 +62,7 @@ fn remove(layout: &Layout, root: &Root, path: &Path, mark: &str) -> Result<Optio
     if is_configuration && fingerprint(&content) != mark {
         return Ok(Some("left"));
     }
-    fs::remove_file(&place).with_context(|| format!("removing {}", place.display()))?;
+    fs::remove_file(&place).with_context(|| format!("cannot remove {}", place.display()))?;
     Ok(Some("removed"))
 }
 

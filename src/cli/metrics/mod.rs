@@ -47,7 +47,7 @@ pub fn run(registry: &Registry, options: &Options, as_json: bool) -> Result<()> 
     match &options.textfile {
         // The collector runs as an unprivileged user.
         Some(path) => replace(path, text.as_bytes(), 0o644, Durability::Synced)
-            .with_context(|| format!("writing {}", path.display())),
+            .with_context(|| format!("cannot write {}", path.display())),
         None => Ok(io::stdout().lock().write_all(text.as_bytes())?),
     }
 }

@@ -9,10 +9,10 @@ use crate::model::request::class::ClassError;
 #[derive(Debug, thiserror::Error)]
 pub enum ConfigError {
     /// The file cannot be read.
-    #[error("reading the configuration {path}: {source}", path = path.display())]
+    #[error("cannot read the configuration {path}: {source}", path = path.display())]
     Io { path: PathBuf, source: std::io::Error },
     /// The file is not TOML, has an unknown key, or a value of the wrong kind.
-    #[error("reading the configuration {path}: {place}{message}", path = path.display())]
+    #[error("cannot read the configuration {path}: {place}{message}", path = path.display())]
     Malformed {
         path: PathBuf,
         /// Line and column, formatted as the start of the message.
@@ -24,13 +24,13 @@ pub enum ConfigError {
     #[error("{0}")]
     Broken(String),
     /// A definition of a class is wrong.
-    #[error("reading the configuration {path}: {source}", path = path.display())]
+    #[error("cannot read the configuration {path}: {source}", path = path.display())]
     Class { path: PathBuf, source: Box<ClassError> },
     /// A rule of the policy is wrong.
-    #[error("reading the configuration: {0}")]
+    #[error("cannot read the configuration: {0}")]
     Rule(#[from] RuleError),
     /// A value is out of range.
-    #[error("reading the configuration {path}: {fault}", path = path.display())]
+    #[error("cannot read the configuration {path}: {fault}", path = path.display())]
     OutOfRange {
         path: PathBuf,
         /// What is wrong, and which values are valid.

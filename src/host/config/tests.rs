@@ -87,7 +87,7 @@ fn errors_name_the_file_the_place_and_the_fault() {
         .to_string();
     assert!(
         error.starts_with(
-            "reading the configuration /etc/c.toml: class \"lab\": device request \"usb:12345\""
+            "cannot read the configuration /etc/c.toml: class \"lab\": device request \"usb:12345\""
         ),
         "{error}"
     );
@@ -154,7 +154,7 @@ fn an_error_in_a_rule_has_file_line_and_hint() {
     ] {
         assert_eq!(
             rule(rest),
-            format!("reading the configuration: [[policy.allow]] at /etc/c.toml line 3: {said}")
+            format!("cannot read the configuration: [[policy.allow]] at /etc/c.toml line 3: {said}")
         );
     }
     for (text, parts) in [
@@ -231,7 +231,7 @@ fn an_invalid_drop_in_is_an_error_that_names_the_file() {
     let error = load(&[("config.toml", ""), ("config.d/10-a.toml", "[policy]\n\nx = 1")]);
     let error = error.unwrap_err();
     assert!(
-        error.starts_with("reading the configuration /etc/oci-hotplug/config.d/10-a.toml: ")
+        error.starts_with("cannot read the configuration /etc/oci-hotplug/config.d/10-a.toml: ")
             && error.contains("line 3"),
         "{error}"
     );

@@ -61,7 +61,7 @@ impl ContainerDev {
         let root = container.root()?;
         let mounts = container.mounts()?;
         let root_path = Path::new("/");
-        let reading_root = |source: io::Error| failed("reading the mount of", root_path, source);
+        let reading_root = |source: io::Error| failed("read the mount of", root_path, source);
         let root_mount = Mounts::id_of(&root).map_err(reading_root)?;
         let root_file_system = file_system_number(&attributes(&root).map_err(reading_root)?);
         if root_before.is_some_and(|before| before != root_file_system)
@@ -80,8 +80,8 @@ impl ContainerDev {
                     | ResolveFlag::RESOLVE_NO_MAGICLINKS,
             );
         let dev = open_retrying(&root, Path::new("dev"), how)
-            .map_err(|source| failed("opening the directory", dev_path, source))?;
-        let reading = |source: io::Error| failed("reading the mount of", dev_path, source);
+            .map_err(|source| failed("open the directory", dev_path, source))?;
+        let reading = |source: io::Error| failed("read the mount of", dev_path, source);
         let dev_mount = Mounts::id_of(&dev).map_err(reading)?;
         let backing = mounts.backing(dev_mount).map_err(reading)?;
         if dev_mount != root_mount && backing == Backing::Unknown {
@@ -94,10 +94,9 @@ impl ContainerDev {
         }
         let host_dev = File::open("/dev")
             .and_then(attributes)
-            .map_err(|source| failed("reading the device number of the host's", dev_path, source))?;
+            .map_err(|source| failed("read the device number of the host's", dev_path, source))?;
         let host_dev = file_system_number(&host_dev);
-        let own =
-            attributes(&dev).map_err(|source| failed("reading the device number of", dev_path, source))?;
+        let own = attributes(&dev).map_err(|source| failed("read the device number of", dev_path, source))?;
         let own = file_system_number(&own);
         let id_maps = container.id_maps()?;
         let user = id_maps.as_ref().map(|maps| host_ids(maps, 0, 0)).transpose()?;

@@ -33,8 +33,8 @@ pub enum ContainerDevError {
         found: String,
     },
     /// The file system is read-only.
-    #[error("{doing} {} in the container: its file system is read-only; choose a path below a writable /dev", path.display())]
-    ReadOnly { doing: &'static str, path: PathBuf },
+    #[error("cannot {action} {} in the container: its file system is read-only; choose a path below a writable /dev", path.display())]
+    ReadOnly { action: &'static str, path: PathBuf },
     /// The container's user namespace does not map this id.
     #[error("{kind} id {id} is not mapped in the container's user namespace: choose one that is")]
     Unmapped {
@@ -51,9 +51,9 @@ pub enum ContainerDevError {
         source: StagingError,
     },
     /// A system call failed.
-    #[error("{doing} {} in the container: {source}", path.display())]
+    #[error("cannot {action} {} in the container: {source}", path.display())]
     Io {
-        doing: &'static str,
+        action: &'static str,
         path: PathBuf,
         source: io::Error,
     },
@@ -76,26 +76,26 @@ impl ContainerDevError {
 #[derive(Debug, thiserror::Error)]
 pub enum StagingError {
     /// A step failed; the process is in its own mount namespace.
-    #[error("{doing}: {source}")]
-    Step { doing: &'static str, source: io::Error },
+    #[error("cannot {action}: {source}")]
+    Step { action: &'static str, source: io::Error },
     /// The process could not return to its own mount namespace: it must end without touching
     /// anything more.
     #[error(
-        "returning to the host's mount namespace: {source} (this process must end: its paths lead elsewhere now)"
+        "cannot return to the host's mount namespace: {source} (this process must end: its paths lead elsewhere now)"
     )]
     CannotReturn { source: io::Error },
 }
 
 /// The error of a failed step; a read-only file system has its own.
-pub(super) fn failed(doing: &'static str, path: &Path, source: impl Into<io::Error>) -> ContainerDevError {
+pub(super) fn failed(action: &'static str, path: &Path, source: impl Into<io::Error>) -> ContainerDevError {
     let source = source.into();
     match source.kind() {
         io::ErrorKind::ReadOnlyFilesystem => ContainerDevError::ReadOnly {
-            doing,
+            action,
             path: path.to_owned(),
         },
         _ => ContainerDevError::Io {
-            doing,
+            action,
             path: path.to_owned(),
             source,
         },

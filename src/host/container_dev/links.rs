@@ -37,9 +37,9 @@ impl ContainerDev {
                 Entry::Link(_) if ours => {}
                 _ => return Err(place.taken(&found)),
             }
-            const DOING: &str = "creating the link";
-            place.put(DOING, found != Entry::Nothing, |temporary| {
-                temporary.make(DOING, |parent, name| symlinkat(text.as_path(), parent, name))
+            const ACTION: &str = "create the link";
+            place.put(ACTION, found != Entry::Nothing, |temporary| {
+                temporary.make(ACTION, |parent, name| symlinkat(text.as_path(), parent, name))
             })?;
             Ok(LinkOutcome::Created)
         })

@@ -107,8 +107,8 @@ impl ContainerDev {
             empty => empty.insert(Staging::new().map_err(staging_failed)?),
         };
         let node = staging.make_node(num, mode, uid, gid).map_err(staging_failed)?;
-        let put = place.put("creating the node", replace, |temporary| {
-            temporary.make("creating a file to mount the node on,", |parent, name| {
+        let put = place.put("create the node", replace, |temporary| {
+            temporary.make("create a file to mount the node on,", |parent, name| {
                 mknodat(parent, name, SFlag::S_IFREG, Mode::empty(), 0)
             })?;
             staging
@@ -142,20 +142,20 @@ fn make_node(
     (mode, uid, gid): (u32, u32, u32),
     replace: bool,
 ) -> Result<(), ContainerDevError> {
-    const DOING: &str = "creating the node";
+    const ACTION: &str = "create the node";
     let kind = if num.kind == DevKind::Block {
         SFlag::S_IFBLK
     } else {
         SFlag::S_IFCHR
     };
     let device = makedev(num.major.into(), num.minor.into());
-    place.put(DOING, replace, |temporary| {
-        temporary.make(DOING, |parent, name| {
+    place.put(ACTION, replace, |temporary| {
+        temporary.make(ACTION, |parent, name| {
             mknodat(parent, name, kind, Mode::empty(), device)
         })?;
         let finished = temporary
             .open(OFlag::empty())
             .and_then(|fd| finish_node(&fd, num, mode, uid, gid));
-        finished.map_err(|source| failed(DOING, place.path(), source))
+        finished.map_err(|source| failed(ACTION, place.path(), source))
     })
 }

@@ -58,7 +58,7 @@ impl Place {
 
     /// What is here now. If a mount covers the name, it is the mount.
     pub(super) fn entry(&self) -> Result<Entry, ContainerDevError> {
-        let looking = |source| failed("examining", &self.path, source);
+        let looking = |source| failed("examine", &self.path, source);
         let fd = match self.open_entry() {
             Err(Errno::ENOENT) => return Ok(Entry::Nothing),
             Ok(Opened::Foreign) => return Ok(Entry::Mount),
@@ -73,7 +73,7 @@ impl Place {
                 let target = readlinkat(&fd, "");
                 Entry::Link(
                     target
-                        .map_err(|source| failed("reading the link", &self.path, source))?
+                        .map_err(|source| failed("read the link", &self.path, source))?
                         .into(),
                 )
             }
@@ -109,7 +109,7 @@ impl Place {
     /// `replace`; a directory never is.
     pub(super) fn put(
         &self,
-        doing: &'static str,
+        action: &'static str,
         replace: bool,
         make: impl FnOnce(&Place) -> Result<(), ContainerDevError>,
     ) -> Result<(), ContainerDevError> {
@@ -117,7 +117,7 @@ impl Place {
             parent: self
                 .parent
                 .try_clone()
-                .map_err(|source| failed(doing, &self.path, source))?,
+                .map_err(|source| failed(action, &self.path, source))?,
             name: TEMPORARY.into(),
             path: self.path.clone(),
             user: self.user,
@@ -130,14 +130,14 @@ impl Place {
                 found,
             });
         }
-        let result = make(&temporary).and_then(|()| self.rename_here(doing, replace));
+        let result = make(&temporary).and_then(|()| self.rename_here(action, replace));
         if result.is_err() {
             temporary.clear();
         }
         result
     }
 
-    fn rename_here(&self, doing: &'static str, replace: bool) -> Result<(), ContainerDevError> {
+    fn rename_here(&self, action: &'static str, replace: bool) -> Result<(), ContainerDevError> {
         let flags = if replace {
             RenameFlags::empty()
         } else {
@@ -155,7 +155,7 @@ impl Place {
         };
         match renamed {
             Err(Errno::EEXIST | Errno::EISDIR | Errno::ENOTEMPTY) => Err(self.taken(&self.entry()?)),
-            other => other.map_err(|source| failed(doing, &self.path, source)),
+            other => other.map_err(|source| failed(action, &self.path, source)),
         }
     }
 
@@ -173,11 +173,11 @@ impl Place {
     /// user namespace.
     pub(super) fn make<T>(
         &self,
-        doing: &'static str,
+        action: &'static str,
         call: impl FnOnce(&OwnedFd, &OsStr) -> nix::Result<T>,
     ) -> Result<T, ContainerDevError> {
         let _as_user = FileSystemUserGuard::new(self.user);
-        call(&self.parent, &self.name).map_err(|source| failed(doing, &self.path, source))
+        call(&self.parent, &self.name).map_err(|source| failed(action, &self.path, source))
     }
 
     /// Unlinks what is here. This also detaches what is mounted on it in other mount namespaces
@@ -186,7 +186,7 @@ impl Place {
         match unlinkat(&self.parent, self.name.as_os_str(), UnlinkatFlags::NoRemoveDir) {
             Ok(()) => Ok(true),
             Err(Errno::ENOENT) => Ok(false),
-            Err(source) => Err(failed("removing", &self.path, source)),
+            Err(source) => Err(failed("remove", &self.path, source)),
         }
     }
 
@@ -217,8 +217,8 @@ impl Place {
     /// Creates a directory with mode 0755, independent of the umask. Returns false if another
     /// process created it first.
     pub(super) fn make_directory(&self) -> Result<bool, ContainerDevError> {
-        const DOING: &str = "creating the directory";
-        match self.make(DOING, |parent, name| {
+        const ACTION: &str = "create the directory";
+        match self.make(ACTION, |parent, name| {
             match mkdirat(parent, name, Mode::from_bits_retain(0o755)) {
                 Err(Errno::EEXIST) => Ok(false),
                 other => other.map(|()| true),
@@ -229,7 +229,7 @@ impl Place {
                 let opened = self.open_directory();
                 let made = opened
                     .and_then(|fd| set_mode(&fd, 0o755))
-                    .map_err(|source| failed(DOING, &self.path, source));
+                    .map_err(|source| failed(ACTION, &self.path, source));
                 if made.is_err() {
                     self.remove_directory();
                 }
@@ -247,7 +247,7 @@ impl Place {
             };
         }
         match self.entry() {
-            Ok(Entry::Nothing | Entry::Directory) | Err(_) => failed("opening", &self.path, source),
+            Ok(Entry::Nothing | Entry::Directory) | Err(_) => failed("open", &self.path, source),
             Ok(found) => ContainerDevError::InTheWay {
                 path: self.path.clone(),
                 found: found.to_string(),

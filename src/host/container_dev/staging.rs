@@ -45,9 +45,9 @@ impl Staging {
     /// directory with other threads, as setns(2) requires; in a process with one thread that has no
     /// effect.
     pub(super) fn new() -> Result<Self, StagingError> {
-        let own = OwnNamespace::open(Namespace::Mount).map_err(step("opening the host's mount namespace"))?;
+        let own = OwnNamespace::open(Namespace::Mount).map_err(step("open the host's mount namespace"))?;
         let tmpfs = new_tmpfs()?;
-        unshare(CloneFlags::CLONE_NEWNS).map_err(step("creating a private mount namespace"))?;
+        unshare(CloneFlags::CLONE_NEWNS).map_err(step("create a private mount namespace"))?;
         let namespace = own
             .run_and_return(|| set_up_namespace(&tmpfs))
             .map_err(cannot_return)??;
@@ -76,13 +76,13 @@ impl Staging {
         };
         let device = makedev(num.major.into(), num.minor.into());
         let name = staged.0.as_str();
-        mknodat(&self.tmpfs, name, kind, Mode::empty(), device).map_err(step("creating the node"))?;
+        mknodat(&self.tmpfs, name, kind, Mode::empty(), device).map_err(step("create the node"))?;
         let flags = OFlag::O_PATH | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC;
         let finished = nix::fcntl::openat(&self.tmpfs, name, flags, Mode::empty())
             .and_then(|fd| finish_node(&fd, num, mode, uid, gid));
         if let Err(source) = finished {
             self.discard(&staged);
-            return Err(step("setting owner and mode of the node")(source));
+            return Err(step("set owner and mode of the node")(source));
         }
         Ok(staged)
     }
@@ -96,23 +96,23 @@ impl Staging {
     ) -> Result<(), StagingError> {
         let target = target
             .open(OFlag::empty())
-            .map_err(step("opening the file to mount the node on"))?;
+            .map_err(step("open the file to mount the node on"))?;
         let mount_node = || {
             // A mount can be cloned only from within its namespace, and be attached only to the
             // current one.
             Namespace::Mount
                 .enter(&self.namespace)
-                .map_err(step("entering our mount namespace"))?;
+                .map_err(step("enter our mount namespace"))?;
             let flags = OpenTreeFlags::OPEN_TREE_CLONE
                 | OpenTreeFlags::OPEN_TREE_CLOEXEC
                 | OpenTreeFlags::AT_SYMLINK_NOFOLLOW;
             let tree =
-                open_tree(&self.tmpfs, node.0.as_str(), flags).map_err(step("cloning the node's mount"))?;
+                open_tree(&self.tmpfs, node.0.as_str(), flags).map_err(step("clone the node's mount"))?;
             Namespace::Mount
                 .enter(container)
-                .map_err(step("entering the container's mount namespace"))?;
+                .map_err(step("enter the container's mount namespace"))?;
             let flags = MoveMountFlags::MOVE_MOUNT_F_EMPTY_PATH | MoveMountFlags::MOVE_MOUNT_T_EMPTY_PATH;
-            move_mount(&tree, "", &target, "", flags).map_err(step("mounting the node"))
+            move_mount(&tree, "", &target, "", flags).map_err(step("mount the node"))
         };
         self.own.run_and_return(mount_node).map_err(cannot_return)?
     }
@@ -127,27 +127,27 @@ impl Staging {
 /// A tmpfs that is not mounted anywhere yet. It is not `nodev`, because the nodes on it must be
 /// opened.
 fn new_tmpfs() -> Result<OwnedFd, StagingError> {
-    let doing = "creating a tmpfs for device nodes";
-    let context = fsopen("tmpfs", FsOpenFlags::FSOPEN_CLOEXEC).map_err(step(doing))?;
+    let action = "create a tmpfs for device nodes";
+    let context = fsopen("tmpfs", FsOpenFlags::FSOPEN_CLOEXEC).map_err(step(action))?;
     for (key, value) in [
         ("source", "oci-hotplug"),
         ("mode", "0700"),
         ("size", "64k"),
         ("nr_inodes", "65536"),
     ] {
-        fsconfig_set_string(&context, key, value).map_err(step(doing))?;
+        fsconfig_set_string(&context, key, value).map_err(step(action))?;
     }
-    fsconfig_create(&context).map_err(step(doing))?;
+    fsconfig_create(&context).map_err(step(action))?;
     let attributes = MountAttrFlags::MOUNT_ATTR_NOSUID | MountAttrFlags::MOUNT_ATTR_NOEXEC;
-    fsmount(&context, FsMountFlags::FSMOUNT_CLOEXEC, attributes).map_err(step(doing))
+    fsmount(&context, FsMountFlags::FSMOUNT_CLOEXEC, attributes).map_err(step(action))
 }
 
 /// Makes the tmpfs the only mount of the thread's mount namespace, and returns that namespace.
 fn set_up_namespace(tmpfs: &OwnedFd) -> Result<OwnedFd, StagingError> {
-    let doing = "preparing our mount namespace";
-    let namespace = Namespace::Mount.open_own().map_err(step(doing))?;
+    let action = "prepare our mount namespace";
+    let namespace = Namespace::Mount.open_own().map_err(step(action))?;
     let none: Option<&Path> = None;
-    mount(none, "/", none, MsFlags::MS_REC | MsFlags::MS_SLAVE, none).map_err(step(doing))?;
+    mount(none, "/", none, MsFlags::MS_REC | MsFlags::MS_SLAVE, none).map_err(step(action))?;
     move_mount(
         tmpfs,
         "",
@@ -155,23 +155,23 @@ fn set_up_namespace(tmpfs: &OwnedFd) -> Result<OwnedFd, StagingError> {
         "/",
         MoveMountFlags::MOVE_MOUNT_F_EMPTY_PATH,
     )
-    .map_err(step(doing))?;
-    fchdir(tmpfs).map_err(step(doing))?;
+    .map_err(step(action))?;
+    fchdir(tmpfs).map_err(step(action))?;
     // As in the NOTES of pivot_root(2): the old root is mounted over the new one, then detached
     // with everything below it.
     match pivot_root(".", ".") {
-        Ok(()) => umount2(".", MntFlags::MNT_DETACH).map_err(step(doing))?,
+        Ok(()) => umount2(".", MntFlags::MNT_DETACH).map_err(step(action))?,
         // A host that runs from its initramfs cannot pivot. There the copies of its mounts stay, as
         // slaves.
         Err(Errno::EINVAL) => {}
-        Err(source) => return Err(step(doing)(source)),
+        Err(source) => return Err(step(action)(source)),
     }
     Ok(namespace)
 }
 
-fn step<E: Into<io::Error>>(doing: &'static str) -> impl FnOnce(E) -> StagingError {
+fn step<E: Into<io::Error>>(action: &'static str) -> impl FnOnce(E) -> StagingError {
     move |source| StagingError::Step {
-        doing,
+        action,
         source: source.into(),
     }
 }

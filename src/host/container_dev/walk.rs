@@ -55,7 +55,7 @@ impl Walker<'_> {
         let parent = self
             .start
             .try_clone()
-            .map_err(|source| failed("opening", path, source))?;
+            .map_err(|source| failed("open", path, source))?;
         let mut here = Place {
             parent,
             name: OsString::new(),

@@ -114,7 +114,7 @@ impl AttachedPrograms {
             for map in &candidate.info.map_ids {
                 let adopted = GrantMap::adopt(*map).map_err(|source| FilterError::Map {
                     cgroup: self.path.clone(),
-                    doing: "taking over",
+                    action: "take over",
                     source,
                 })?;
                 if adopted.is_some() {

@@ -35,15 +35,15 @@ pub enum FilterError {
     )]
     Gone { cgroup: PathBuf },
     /// The cgroup's directory cannot be opened.
-    #[error("opening cgroup {cgroup}: {source}")]
+    #[error("cannot open cgroup {cgroup}: {source}")]
     Open { cgroup: PathBuf, source: io::Error },
     /// The programs of a cgroup cannot be listed.
     #[error(
-        "listing the device programs of cgroup {cgroup}: {source}; it must be a cgroup v2 directory, and the caller needs CAP_NET_ADMIN"
+        "cannot list the device programs of cgroup {cgroup}: {source}; it must be a cgroup v2 directory, and the caller needs CAP_NET_ADMIN"
     )]
     Query { cgroup: PathBuf, source: io::Error },
     /// An attached program cannot be read.
-    #[error("reading device program {id} of cgroup {cgroup}: {source}; the caller needs CAP_SYS_ADMIN")]
+    #[error("cannot read device program {id} of cgroup {cgroup}: {source}; the caller needs CAP_SYS_ADMIN")]
     Inspect {
         cgroup: PathBuf,
         id: u32,
@@ -66,7 +66,7 @@ pub enum FilterError {
         source: SpliceError,
     },
     /// The kernel rejects the extended program.
-    #[error("loading device program {id} ({name}) of cgroup {cgroup} with our grants in front: {source}")]
+    #[error("cannot load device program {id} ({name}) of cgroup {cgroup} with our grants in front: {source}")]
     Load {
         cgroup: PathBuf,
         /// The original's id.
@@ -77,7 +77,7 @@ pub enum FilterError {
         source: LoadError,
     },
     /// The extended program cannot replace the original.
-    #[error("replacing device program {id} ({name}) of cgroup {cgroup} by ours: {source}")]
+    #[error("cannot replace device program {id} ({name}) of cgroup {cgroup} by ours: {source}")]
     Attach {
         cgroup: PathBuf,
         /// The original's id.
@@ -98,17 +98,17 @@ pub enum FilterError {
         rounds: u32,
     },
     /// The map of grants cannot be created, read or written.
-    #[error("{doing} the map of grants of cgroup {cgroup}: {source}")]
+    #[error("cannot {action} the map of grants of cgroup {cgroup}: {source}")]
     Map {
         /// The container's leaf cgroup.
         cgroup: PathBuf,
         /// What was being done, as a gerund.
-        doing: &'static str,
+        action: &'static str,
         source: io::Error,
     },
     /// The map of grants is full.
     #[error(
-        "granting {num} in cgroup {cgroup}: the map of grants is full; a container can have {limit} hotplugged device numbers: request fewer devices"
+        "cannot grant {num} in cgroup {cgroup}: the map of grants is full; a container can have {limit} hotplugged device numbers: request fewer devices"
     )]
     Full {
         /// The container's leaf cgroup.
@@ -119,13 +119,13 @@ pub enum FilterError {
         limit: u32,
     },
     /// The rules of a v1 cgroup cannot be read.
-    #[error("reading devices.list of cgroup {cgroup}: {source}")]
+    #[error("cannot read devices.list of cgroup {cgroup}: {source}")]
     Rules {
         cgroup: PathBuf,
         source: cgroups_rs::error::Error,
     },
     /// The kernel rejects a rule of a v1 cgroup.
-    #[error("writing \"{rule}\" to {} of cgroup {cgroup}: {source}{}", file(*verdict), hint(source))]
+    #[error("cannot write \"{rule}\" to {} of cgroup {cgroup}: {source}{}", file(*verdict), hint(source))]
     Rule {
         cgroup: PathBuf,
         /// The file: devices.allow or devices.deny.
@@ -187,7 +187,7 @@ mod tests {
             rule: DeviceRule::exactly(number, Access::READ),
             source: io::Error::from_raw_os_error(libc::EPERM),
         };
-        let expected = "writing \"c 188:0 r\" to devices.allow of cgroup /sys/fs/cgroup/devices/box: \
+        let expected = "cannot write \"c 188:0 r\" to devices.allow of cgroup /sys/fs/cgroup/devices/box: \
             Operation not permitted (os error 1); a parent cgroup denies this device: allow it there \
             (or in the slice or pod that the container is in)";
         assert_eq!(error.to_string(), expected);

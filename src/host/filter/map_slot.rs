@@ -37,7 +37,7 @@ impl<'a> MapSlot<'a> {
             None => {
                 let failed = |source| FilterError::Map {
                     cgroup: self.leaf.to_owned(),
-                    doing: "creating",
+                    action: "create",
                     source,
                 };
                 let mut grants = GrantMap::create().map_err(failed)?;
@@ -83,7 +83,7 @@ fn write_error(leaf: &Path, WriteError { num, source }: WriteError) -> FilterErr
     } else {
         FilterError::Map {
             cgroup: leaf.to_owned(),
-            doing: "writing",
+            action: "write",
             source,
         }
     }

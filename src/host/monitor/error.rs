@@ -8,7 +8,7 @@ use std::path::PathBuf;
 pub enum MonitorError {
     /// A group of uevents could not be joined.
     #[error(
-        "subscribing to the {group} group of uevents: {source} (is the kernel built with CONFIG_NET, and are netlink sockets allowed?)"
+        "cannot subscribe to the {group} group of uevents: {source} (is the kernel built with CONFIG_NET, and are netlink sockets allowed?)"
     )]
     Subscribe {
         /// `kernel` or `udev`.
@@ -17,10 +17,10 @@ pub enum MonitorError {
         source: io::Error,
     },
     /// udev's database could not be opened.
-    #[error("opening udev's database through libudev: {0} (is the host out of memory?)")]
+    #[error("cannot open udev's database through libudev: {0} (is the host out of memory?)")]
     Database(io::Error),
     /// sysfs could not be read.
-    #[error("reading the host's devices at {path}: {source} (sysfs must be mounted at /sys)")]
+    #[error("cannot read the host's devices at {path}: {source} (sysfs must be mounted at /sys)")]
     SysFs {
         /// What was to be read.
         path: PathBuf,
@@ -28,6 +28,8 @@ pub enum MonitorError {
         source: io::Error,
     },
     /// Static nodes cannot be watched.
-    #[error("creating an inotify instance to watch device nodes: {0} (raise fs.inotify.max_user_instances)")]
+    #[error(
+        "cannot create an inotify instance to watch device nodes: {0} (raise fs.inotify.max_user_instances)"
+    )]
     Inotify(io::Error),
 }

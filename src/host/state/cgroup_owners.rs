@@ -38,10 +38,10 @@ pub struct CgroupOwner {
 
 /// The owner of a cgroup cannot be recorded.
 #[derive(Debug, thiserror::Error)]
-#[error("{doing} {}: {source} (the state directory must be writable for root)", path.display())]
+#[error("cannot {action} {}: {source} (the state directory must be writable for root)", path.display())]
 pub struct OwnerError {
     /// What was being done, as a gerund.
-    doing: &'static str,
+    action: &'static str,
     /// The owner file.
     path: PathBuf,
     source: io::Error,
@@ -98,11 +98,11 @@ impl Owner {
     /// When the owner file cannot be created, locked or written.
     pub fn acquire(&self, version: Version, cgroup: &Cgroup) -> Result<Option<CgroupOwner>, OwnerError> {
         let path = file_of(&self.state_dir, version, cgroup);
-        let failed = |doing| {
+        let failed = |action| {
             let path = path.clone();
-            move |source| OwnerError { doing, path, source }
+            move |source| OwnerError { action, path, source }
         };
-        let file = flock::open_locked(&path, Instant::now() + LOCK_TIMEOUT).map_err(failed("locking"))?;
+        let file = flock::open_locked(&path, Instant::now() + LOCK_TIMEOUT).map_err(failed("lock"))?;
         match read(&file) {
             Some(owner) if owner == self.container => return Ok(None),
             Some(owner) if is_valid(&self.state_dir, &owner) => return Ok(Some(owner)),
@@ -111,7 +111,7 @@ impl Owner {
         let text = serde_json::to_vec(&self.container).unwrap_or_default();
         file.set_len(0)
             .and_then(|()| file.write_all_at(&text, 0))
-            .map_err(failed("writing"))?;
+            .map_err(failed("write"))?;
         Ok(None)
     }
 
@@ -129,7 +129,7 @@ impl Owner {
     ) -> Result<Option<T>, OwnerError> {
         let path = file_of(&self.state_dir, version, cgroup);
         let file = flock::open_locked(&path, Instant::now() + LOCK_TIMEOUT).map_err(|source| OwnerError {
-            doing: "locking",
+            action: "lock",
             path: path.clone(),
             source,
         })?;

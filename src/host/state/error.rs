@@ -14,15 +14,15 @@ const MAX_SHOWN: usize = 200;
 #[derive(Debug, thiserror::Error)]
 pub enum RegistryError {
     /// A file or directory could not be read or written.
-    #[error("{doing} {path}: {source} (the state directory must be writable for root; --state-dir names another)", path = path.display())]
+    #[error("cannot {action} {path}: {source} (the state directory must be writable for root; --state-dir names another)", path = path.display())]
     Io {
         /// What was being done, as a gerund.
-        doing: &'static str,
+        action: &'static str,
         path: PathBuf,
         source: io::Error,
     },
     /// A file is not valid JSON of the expected form.
-    #[error("reading {path}: {source} (written by another program? remove the directory after its container has ended)", path = path.display())]
+    #[error("cannot read {path}: {source} (written by another program? remove the directory after its container has ended)", path = path.display())]
     Malformed {
         path: PathBuf,
         source: serde_json::Error,
@@ -36,7 +36,7 @@ pub enum RegistryError {
         source: serde_json::Error,
     },
     /// A newer version of oci-hotplug wrote the file.
-    #[error("reading {path}: it has version {version}, but this oci-hotplug supports versions up to {known} (install the newer oci-hotplug)", path = path.display())]
+    #[error("cannot read {path}: it has version {version}, but this oci-hotplug supports versions up to {known} (install the newer oci-hotplug)", path = path.display())]
     TooNew {
         path: PathBuf,
         /// The version of the file.
@@ -60,7 +60,7 @@ pub enum RegistryError {
     #[error("{0} (--state-dir)")]
     Untrusted(#[from] Untrusted),
     /// The lock was not released in time.
-    #[error("waiting for {path}: still locked by {holder} after {waited:?}", path = path.display())]
+    #[error("cannot lock {path}: still locked by {holder} after {waited:?}", path = path.display())]
     Locked {
         /// The lock file.
         path: PathBuf,

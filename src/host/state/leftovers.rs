@@ -69,7 +69,7 @@ pub fn revoke(lock: &RecordLock) -> bool {
     let id = lock.dir().file_name().unwrap_or_default().to_string_lossy();
     let outcome = filter::revoke(&memory, &Owner::of_record(lock.state_dir(), &id, &init));
     if let Err(error) = &outcome {
-        tracing::warn!(container = %id, "revoking the access of a container that is gone: {error}");
+        tracing::warn!(container = %id, "cannot revoke the access of a container that is gone: {error}");
     }
     outcome.is_ok()
 }
@@ -86,7 +86,7 @@ pub fn remove_files(lock: &RecordLock) {
         Ok(Some(mut dev)) => dev.remove_outliving(&notes.attachments),
         Ok(None) => {}
         Err(error) => {
-            tracing::warn!(container = %record.container.id, "opening the root file system of a container that has ended: {error}");
+            tracing::warn!(container = %record.container.id, "cannot open the root file system of a container that has ended: {error}");
         }
     }
 }

@@ -173,7 +173,7 @@ pub(super) fn read_json<T: DeserializeOwned>(path: &Path) -> Result<Option<T>, R
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
         Err(source) => {
             return Err(RegistryError::Io {
-                doing: "reading",
+                action: "read",
                 path: path.to_owned(),
                 source,
             });

@@ -40,14 +40,14 @@ impl RecordLock {
     /// [`io::ErrorKind::NotFound`] when the directory is absent.
     pub(super) fn try_lock(dir: PathBuf) -> Result<Option<Self>, RegistryError> {
         let path = dir.join("lock");
-        let io = |doing, path: &Path| {
+        let io = |action, path: &Path| {
             let path = path.to_owned();
-            move |source| RegistryError::Io { doing, path, source }
+            move |source| RegistryError::Io { action, path, source }
         };
         loop {
-            let dir_fd = open_dir(&dir).map_err(io("opening", &dir))?;
-            let lock = flock::open_or_create(&path).map_err(io("opening", &path))?;
-            if !flock::try_lock(&lock, Lock::Exclusive).map_err(io("locking", &path))? {
+            let dir_fd = open_dir(&dir).map_err(io("open", &dir))?;
+            let lock = flock::open_or_create(&path).map_err(io("open", &path))?;
+            if !flock::try_lock(&lock, Lock::Exclusive).map_err(io("lock", &path))? {
                 return Ok(None);
             }
             // The directory may have been swept and created again before the lock succeeded. Then
@@ -64,7 +64,7 @@ impl RecordLock {
     /// When the directory cannot be opened.
     pub(super) fn of_locked_file(dir: PathBuf, lock: File) -> Result<Self, RegistryError> {
         let dir_fd = open_dir(&dir).map_err(|source| RegistryError::Io {
-            doing: "opening",
+            action: "open",
             path: dir.clone(),
             source,
         })?;
@@ -109,7 +109,7 @@ impl RecordLock {
             .set_len(0)
             .and_then(|()| std::os::unix::fs::FileExt::write_all_at(&self.lock, &text, 0))
             .map_err(|source| RegistryError::Io {
-                doing: "writing",
+                action: "write",
                 path,
                 source,
             })
@@ -168,7 +168,7 @@ impl RecordLock {
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
             Err(source) => {
                 return Err(RegistryError::Io {
-                    doing: "listing",
+                    action: "list",
                     path: self.dir.clone(),
                     source,
                 });
@@ -177,7 +177,7 @@ impl RecordLock {
         for entry in entries.flatten().filter(|entry| entry.file_name() != "lock") {
             let path = entry.path();
             ignore_absent(fs::remove_file(&path)).map_err(|source| RegistryError::Io {
-                doing: "removing",
+                action: "remove",
                 path,
                 source,
             })?;
@@ -206,7 +206,7 @@ impl RecordLock {
                 }
             });
         remove.map_err(|source| RegistryError::Io {
-            doing: "removing",
+            action: "remove",
             path: self.dir.clone(),
             source,
         })
@@ -230,7 +230,7 @@ impl RecordLock {
             Ok((file, content.len()))
         };
         write().map_err(|source| RegistryError::Io {
-            doing: "writing",
+            action: "write",
             path: path.clone(),
             source,
         })

@@ -71,7 +71,7 @@ impl Registry {
         let dir = self.container_dir(id);
         loop {
             flock::create_dir(&dir).map_err(|source| RegistryError::Io {
-                doing: "creating",
+                action: "create",
                 path: dir.clone(),
                 source,
             })?;
@@ -167,7 +167,7 @@ impl Registry {
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
             Err(source) => {
                 return Err(RegistryError::Io {
-                    doing: "listing",
+                    action: "list",
                     path,
                     source,
                 });

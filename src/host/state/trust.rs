@@ -18,7 +18,7 @@ const STICKY: u32 = 0o1000;
 /// A directory that other users can change.
 #[derive(Debug, PartialEq, Eq, thiserror::Error)]
 #[error(
-    "using the directory {directory}: {at} {fault}, so that other users could control what root does there: choose another, such as /run/oci-hotplug",
+    "cannot use the directory {directory}: {at} {fault}, so that other users could control what root does there: choose another, such as /run/oci-hotplug",
     directory = directory.display(), at = at.display()
 )]
 pub struct Untrusted {

@@ -7,13 +7,13 @@ use std::path::PathBuf;
 #[derive(Debug, thiserror::Error)]
 pub enum ControlError {
     /// The socket cannot be created.
-    #[error("creating the control socket in {dir}: {source}", dir = dir.display())]
+    #[error("cannot create the control socket in {dir}: {source}", dir = dir.display())]
     Bind { dir: PathBuf, source: io::Error },
     /// No process listens on the socket.
-    #[error("sending a request to the watcher in {dir}: {}", describe(source, " (it may have ended; see `oci-hotplug list`)"), dir = dir.display())]
+    #[error("cannot send a request to the watcher in {dir}: {}", describe(source, " (it may have ended; see `oci-hotplug list`)"), dir = dir.display())]
     Connect { dir: PathBuf, source: io::Error },
     /// The watcher ended, or did not respond in time.
-    #[error("waiting for the response of the watcher in {dir}: {}", describe(source, ""), dir = dir.display())]
+    #[error("cannot get the response of the watcher in {dir}: {}", describe(source, ""), dir = dir.display())]
     NoResponse { dir: PathBuf, source: io::Error },
 }
 

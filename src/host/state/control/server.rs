@@ -110,7 +110,9 @@ impl ControlClient {
                 return match serde_json::from_slice(&self.text[..end]) {
                     Ok(request) => Received::Request(request),
                     Err(error) => {
-                        self.respond(&ControlResponse::Failed(format!("reading the request: {error}")));
+                        self.respond(&ControlResponse::Failed(format!(
+                            "cannot read the request: {error}"
+                        )));
                         Received::Closed
                     }
                 };

@@ -30,10 +30,10 @@ const TAIL: usize = 64;
 
 /// A lease file could not be opened or locked.
 #[derive(Debug, thiserror::Error)]
-#[error("{doing} the lease {path}: {source} (the state directory must be writable for root)", path = path.display())]
+#[error("cannot {action} the lease {path}: {source} (the state directory must be writable for root)", path = path.display())]
 pub struct LeaseError {
     /// What was being done, as a gerund.
-    pub doing: &'static str,
+    pub action: &'static str,
     pub path: PathBuf,
     pub source: io::Error,
 }
@@ -165,7 +165,7 @@ impl Leases {
         };
         let locked =
             lock_range(&file.file, extent.first, extent.last, hold).map_err(|source| LeaseError {
-                doing: "locking",
+                action: "lock",
                 path,
                 source,
             })?;
@@ -239,7 +239,7 @@ impl Leases {
                 continue;
             }
             return outcome.map_err(|source| LeaseError {
-                doing: "locking",
+                action: "lock",
                 path,
                 source,
             });
@@ -258,7 +258,7 @@ impl Leases {
             return Ok(true);
         }
         file.lock_exactly(wanted).map_err(|source| LeaseError {
-            doing: "unlocking",
+            action: "unlock",
             path,
             source,
         })
@@ -285,7 +285,7 @@ impl Leases {
                 may_have_more: false,
             }),
             Err(source) => Err(LeaseError {
-                doing: "opening",
+                action: "open",
                 path: path.to_owned(),
                 source,
             }),

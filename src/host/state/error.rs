@@ -28,7 +28,7 @@ pub enum RegistryError {
         source: serde_json::Error,
     },
     /// A line of a journal is damaged.
-    #[error("reading {path}: line {line}: {source} (damaged, or written by another program? remove the directory after its container has ended)", path = path.display())]
+    #[error("cannot read {path}: line {line}: {source} (damaged, or written by another program? remove the directory after its container has ended)", path = path.display())]
     MalformedLine {
         path: PathBuf,
         /// Counted from 1.

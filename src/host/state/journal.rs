@@ -103,7 +103,7 @@ pub(super) fn read<T: Journaled>(path: &Path) -> Result<Option<T>, RegistryError
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
         Err(source) => {
             return Err(RegistryError::Io {
-                doing: "reading",
+                action: "read",
                 path: path.to_owned(),
                 source,
             });

@@ -345,9 +345,9 @@ fn the_state_directory_must_be_roots_and_on_a_volatile_file_system() {
 fn an_unusable_configuration_fails() {
     assert_told(
         Fail,
-        &["reading c.toml: line 3 | x ^", "oci-hotplug.toml(5)"],
+        &["cannot read c.toml: line 3 | x ^", "oci-hotplug.toml(5)"],
         "config",
-        |host| host.configuration = Err("reading c.toml: line 3\n  |\n  x ^\n\n".into()),
+        |host| host.configuration = Err("cannot read c.toml: line 3\n  |\n  x ^\n\n".into()),
     );
     assert_told(
         Fail,
@@ -693,8 +693,8 @@ fn containers_with_problems_are_named() {
             host.containers.gone = vec!["old".into()];
         },
     );
-    assert_told(Warn, &["reading x: torn"], "containers", |host| {
-        host.containers.unreadable = vec!["reading x: torn".into()];
+    assert_told(Warn, &["cannot read x: torn"], "containers", |host| {
+        host.containers.unreadable = vec!["cannot read x: torn".into()];
     });
     assert_told(
         Warn,

@@ -327,7 +327,7 @@ fn a_broken_drop_in_refuses_untrusted_requests_with_file_line_and_fix() {
     assert_eq!(output.status.code(), Some(3));
     let said = words(&output);
     let expected = format!(
-        "device request \"usb:0403\": refused by the policy (unknown rules): cannot read the configuration {}: line 2, column 18: ",
+        "device request \"usb:0403\": denied by the policy (unknown rules): cannot read the configuration {}: line 2, column 18: ",
         drop_in.display()
     );
     assert!(said.contains(&expected), "{said}");

@@ -22,85 +22,34 @@
 //! not know how the rules were read (`host::config`) nor what is done with a verdict
 //! (`watcher::admission`).
 
+mod denial;
+mod fallback;
+mod hints;
 mod host_use;
 pub mod protected;
 mod rule;
 mod subject;
+mod traits;
 
-use std::fmt;
 use std::path::{Path, PathBuf};
 
-use serde::{Deserialize, Serialize};
-
+pub use denial::Denial;
+pub use fallback::Fallback;
 pub use host_use::{HostUse, Use};
 pub use protected::{LINES, Line};
 pub use rule::{AppliesTo, List, Place, Rule, RuleDefinition, RuleError, RuleFault};
 pub use subject::blocks_that_decide;
+pub use traits::ContainerTraits;
 
+use self::hints::Hints;
 use self::subject::Subject;
 use crate::model::device::inventory::Inventory;
 use crate::model::device::same_data;
-use crate::model::device::{Access, Device, SysPath, UdevState};
-use crate::model::oci::Annotations;
-use crate::model::quoting::{shell_quoted, slug};
+use crate::model::device::{Access, Device, SysPath};
 use crate::model::remote::address::RemoteDevice;
 use crate::model::request::Request;
 use crate::model::request::entry::RequestEntry;
 use crate::model::request::selector::{DeviceSelector, Match, Selector};
-
-/// The longest name that a message suggests for a class, in bytes.
-const MAX_SUGGESTED_NAME: usize = 40;
-
-/// The longest value of an annotation that rules can match, in bytes; longer values are not kept.
-const MAX_ANNOTATION: usize = 4096;
-
-/// What the conditions of rules are evaluated on: properties of the container, fixed when its
-/// engine creates it.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "kebab-case", default)]
-pub struct ContainerTraits {
-    /// The annotations of the engine and of the user who started the container.
-    pub annotations: Annotations,
-    /// Whether the container has its own user namespace.
-    pub user_namespace: bool,
-    /// Whether its engine gave it every device (`--privileged`).
-    pub privileged: bool,
-}
-
-impl ContainerTraits {
-    /// The traits of a container, without annotation values longer than 4096 bytes.
-    pub fn new(annotations: Annotations, user_namespace: bool, privileged: bool) -> Self {
-        let mut annotations = annotations;
-        annotations.retain(|_, value| value.len() <= MAX_ANNOTATION);
-        Self {
-            annotations,
-            user_namespace,
-            privileged,
-        }
-    }
-}
-
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub enum Fallback {
-    /// USB devices that are not protected.
-    #[default]
-    Removable,
-    Nothing,
-    /// Every device that is not protected.
-    Anything,
-}
-
-impl Fallback {
-    /// The word in the configuration.
-    pub fn as_str(self) -> &'static str {
-        match self {
-            Self::Removable => "removable",
-            Self::Nothing => "nothing",
-            Self::Anything => "anything",
-        }
-    }
-}
 
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Policy {
@@ -164,36 +113,6 @@ enum Denied<'p> {
     No,
 }
 
-/// Why something is denied, and what would allow it.
-#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
-pub struct Denial {
-    /// The rule that denies it.
-    pub rule: String,
-    pub reason: String,
-    pub hint: String,
-    /// The name of the protected line, if one denies it.
-    pub line: Option<&'static str>,
-}
-
-impl fmt::Display for Denial {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(
-            f,
-            "refused by the policy ({}): {}: {}",
-            self.rule, self.reason, self.hint
-        )
-    }
-}
-
-impl Denial {
-    /// Whether to refuse the start of a container if this denial is all that its request leads to.
-    /// The denial of a hub's node is not a reason to refuse: the request is for the devices on the
-    /// hub.
-    pub fn refuses_start(&self) -> bool {
-        self.line != Some(protected::USB_HUB)
-    }
-}
-
 impl Policy {
     /// Whether a container with this request may start, as far as that is certain before any device
     /// is known.
@@ -215,7 +134,7 @@ impl Policy {
             };
             self.deny.iter().find(denies)
         }) {
-            return Err(denied_by_rule(rule, request.options.access));
+            return Err(Denial::by_rule(rule, request.options.access));
         }
         if entry.is_trusted() {
             return Ok(());
@@ -226,7 +145,10 @@ impl Policy {
         if let Some(remote) = &remote {
             return match self.allow_remote(remote, traits) {
                 true => Ok(()),
-                false => Err(self.denied_as_remote(remote)),
+                false => Err(Denial::as_remote(
+                    &remote.server,
+                    self.hints().allow_server(&remote.server),
+                )),
             };
         }
         let only_one = Some(&request.selector).filter(|_| request.options.or.is_empty());
@@ -239,7 +161,9 @@ impl Policy {
         }
         match line {
             Some(line) => Err(self.denied_by_line(line, request)),
-            None if self.fallback == Fallback::Nothing => Err(self.denied_by_fallback(request)),
+            None if self.fallback == Fallback::Nothing => {
+                Err(Denial::by_fallback(self.fallback, self.hints().allow(request)))
+            }
             None => Ok(()),
         }
     }
@@ -270,7 +194,7 @@ impl Policy {
                 Verdict::Undecided(whose)
             }
             (Verdict::Allowed(_), Some((rule, whose))) => {
-                Verdict::Denied(denied_as_unknown(rule, &whose, context.inventory))
+                Verdict::Denied(Denial::by_undecided_rule(rule, &whose, context.inventory))
             }
             (verdict, _) => verdict,
         }
@@ -292,11 +216,11 @@ impl Policy {
             for rule in &rules {
                 match rule.finds(&subject) {
                     Match::Yes => {
-                        let mut denial = denied_by_rule(rule, access);
-                        if index > 0 {
-                            denial.reason.push_str(&exposes(exposed));
-                        }
-                        return Denied::Surely(denial);
+                        let denial = Denial::by_rule(rule, access);
+                        return Denied::Surely(match index {
+                            0 => denial,
+                            _ => denial.of_exposed(exposed),
+                        });
                     }
                     // An overdue device decides at once: waiting for the other devices would not
                     // change the verdict.
@@ -360,14 +284,14 @@ impl Policy {
             (_, Some((line, Match::Yes)), _) => {
                 Verdict::Denied(self.denied_by_line_of(line, request, subject))
             }
-            (Some(place), _, _) => Verdict::Denied(denied_for_access(place, wanted, allowed)),
+            (Some(place), _, _) => Verdict::Denied(Denial::for_access(place, wanted, allowed)),
             (None, _, _) => {
-                let mut denial = self.denied_by_fallback(request);
-                denial.hint = self.allow_cure_of(request, subject);
-                if subject.in_sysfs().is_none() {
-                    denial.reason = "sysfs has no device of this number, so that no rule can match it".into();
-                }
-                Verdict::Denied(denial)
+                let hint = self.hints().allow_device(request, subject);
+                let denial = Denial::by_fallback(self.fallback, hint);
+                Verdict::Denied(match subject.in_sysfs() {
+                    Some(_) => denial,
+                    None => denial.of_unknown_number(),
+                })
             }
         }
     }
@@ -397,141 +321,43 @@ impl Policy {
         rules.any(|rule| rule.covers(remote))
     }
 
-    fn denied_as_remote(&self, remote: &RemoteDevice) -> Denial {
-        Denial {
-            rule: "usbip".into(),
-            reason: format!(
-                "a device of another host, {}, and no rule allows it",
-                remote.server
-            ),
-            hint: format!(
-                "to allow all devices of that host, run `{}`",
-                self.allow_command(&format!("usbip:{}", remote.server), Access::ALL),
-            ),
-            line: None,
-        }
-    }
-
     /// Denies a request, whatever it selects, if rules that may apply to it are unknown.
     pub fn denied_as_unknown(&self, entry: &RequestEntry) -> Option<Denial> {
         let trusted = entry.is_trusted();
         let mut unknown = self.unknown.iter();
         let rules = unknown.find(|rules| !trusted || rules.may_concern_trusted)?;
-        Some(Denial {
-            rule: "unknown rules".into(),
-            reason: rules.fault.clone(),
-            hint: "fix or remove that file (`oci-hotplug check` tests it)".into(),
-            line: None,
-        })
+        Some(Denial::by_unknown_rules(&rules.fault))
     }
 
     fn denied_by_classes_only(&self, request: &Request) -> Denial {
-        Denial {
-            rule: format!("classes-only, in {}", self.written_in.display()),
-            reason: "an untrusted request must use a class".into(),
-            hint: self.class_cure(request),
-            line: None,
-        }
+        Denial::by_classes_only(&self.written_in, self.hints().class(request))
     }
 
     fn denied_by_line(&self, line: &'static Line, request: &Request) -> Denial {
-        Denial {
-            rule: format!("protected: {}", line.name),
-            reason: format!("{}: {}", line.devices, line.reason),
-            hint: if line.always {
-                self.class_cure(request)
-            } else {
-                self.allow_cure(request)
-            },
-            line: Some(line.name),
-        }
+        let hint = match line.always {
+            true => self.hints().class(request),
+            false => self.hints().allow(request),
+        };
+        Denial::by_line(line, hint)
     }
 
     /// The same for a present device, with the reason why the line protects it.
     fn denied_by_line_of(&self, line: &'static Line, request: &Request, subject: &Subject<'_>) -> Denial {
-        let mut denial = self.denied_by_line(line, request);
-        if !line.always {
-            denial.hint = self.allow_cure_of(request, subject);
-        }
-        if let Some(because) = protected::because(line, subject) {
-            denial.reason = format!("{} ({})", denial.reason, because.reason);
-            denial.hint = match because.hint {
-                Some(hint) => format!("{hint}, or, {}", denial.hint),
-                None => denial.hint,
-            };
-        }
-        denial
-    }
-
-    fn denied_by_fallback(&self, request: &Request) -> Denial {
-        Denial {
-            rule: format!("default = \"{}\"", self.fallback.as_str()),
-            reason: match self.fallback {
-                Fallback::Removable => "not a USB device, and no rule allows it".into(),
-                _ => "no rule allows it".into(),
-            },
-            hint: self.allow_cure(request),
-            line: None,
-        }
-    }
-
-    fn allow_cure(&self, request: &Request) -> String {
-        // A rule cannot have `parent-of:`. It applies to devices below the one that it names, not
-        // above.
-        if request.selector.parents() > 0 || !request.options.or.is_empty() {
-            return self.class_cure(request);
-        }
-        self.allow_cure_by(&request.selector.to_string(), request)
-    }
-
-    fn allow_cure_by(&self, selector: &str, request: &Request) -> String {
-        let command = self.allow_command(selector, request.options.access);
-        format!("to allow it, run `{command}`")
-    }
-
-    /// The same for a present device. Allow rules do not match the path of a static node, only the
-    /// device that sysfs has under its number.
-    fn allow_cure_of(&self, request: &Request, subject: &Subject<'_>) -> String {
-        if subject.in_sysfs().is_none() {
-            return self.class_cure(request);
-        }
-        let is_by_number = subject.own().len() > 1;
-        match subject.device().node.as_ref().filter(|_| is_by_number) {
-            Some(node) => self.allow_cure_by(&Selector::DevNode(node.path.clone()).to_string(), request),
-            None => self.allow_cure(request),
-        }
-    }
-
-    /// The command that adds a rule for this selector.
-    fn allow_command(&self, selector: &str, access: Access) -> String {
-        let access = match access {
-            Access::ALL => String::new(),
-            access => format!(" --access {access}"),
+        let hint = match line.always {
+            true => self.hints().class(request),
+            false => self.hints().allow_device(request, subject),
         };
-        format!(
-            "oci-hotplug {}allow {}{access}",
-            self.tool_options,
-            shell_quoted(selector)
-        )
+        let denial = Denial::by_line(line, hint);
+        match protected::because(line, subject) {
+            Some(because) => denial.because(because),
+            None => denial,
+        }
     }
 
-    fn class_cure(&self, request: &Request) -> String {
-        let name = class_name(request);
-        format!(
-            "to allow it anyway, run `oci-hotplug {}class add {name} {}` and request class:{name}",
-            self.tool_options,
-            shell_quoted(&request.to_string())
-        )
-    }
-}
-
-/// A name for a class with this request, made from the letters of the selector.
-fn class_name(request: &Request) -> String {
-    let name = slug(&request.selector.to_string(), MAX_SUGGESTED_NAME);
-    if name.is_empty() {
-        "devices".to_owned()
-    } else {
-        name
+    fn hints(&self) -> Hints<'_> {
+        Hints {
+            tool_options: &self.tool_options,
+        }
     }
 }
 
@@ -548,64 +374,6 @@ fn named_node(selector: &DeviceSelector) -> Option<&Path> {
             Selector::DevNode(path) | Selector::Node(path) => Some(path.as_path()),
             _ => None,
         })
-}
-
-fn denied_by_rule(rule: &Rule, wanted: Access) -> Denial {
-    let left = wanted.without(rule.access);
-    Denial {
-        rule: rule.place.to_string(),
-        reason: rule.reason.clone().unwrap_or_else(|| "the rule denies it".into()),
-        hint: if left.is_none() {
-            "to allow it, change the rule".into()
-        } else {
-            format!("request ;access={left}, or change the rule")
-        },
-        line: None,
-    }
-}
-
-/// The denial by a deny rule that depends on facts that udevd will not deliver soon.
-fn denied_as_unknown(rule: &Rule, whose: &SysPath, inventory: &Inventory) -> Denial {
-    let has_udevd = inventory
-        .get(whose)
-        .is_none_or(|device| device.udev_state != UdevState::NoUdevd);
-    let (reason, hint) = match has_udevd {
-        true => (
-            format!("udevd has not processed {whose}, and this deny rule depends on it"),
-            "check `systemctl status systemd-udevd`",
-        ),
-        false => (
-            "no udevd runs on this host, and this deny rule depends on facts that only udevd knows"
-                .to_owned(),
-            "start systemd-udevd",
-        ),
-    };
-    Denial {
-        rule: rule.place.to_string(),
-        reason,
-        hint: format!("{hint}, or write the rule without property:, tag: and links"),
-        line: None,
-    }
-}
-
-fn exposes(device: &Device) -> String {
-    let node = device
-        .node
-        .as_ref()
-        .map_or(device.syspath.as_path(), |node| &node.path);
-    format!(
-        " (the rule matches {}, whose data this device exposes)",
-        node.display()
-    )
-}
-
-fn denied_for_access(place: &Place, wanted: Access, allowed: Access) -> Denial {
-    Denial {
-        rule: place.to_string(),
-        reason: format!("it allows access={allowed}, and the request needs access={wanted}"),
-        hint: format!("request ;access={allowed}"),
-        line: None,
-    }
 }
 
 #[cfg(test)]

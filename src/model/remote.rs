@@ -5,3 +5,6 @@ pub mod address;
 pub mod binding;
 pub mod reservation;
 pub mod vhci;
+
+/// The port of usbipd(8).
+pub const DEFAULT_PORT: u16 = 3240;

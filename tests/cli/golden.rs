@@ -88,9 +88,9 @@ fn the_output_of_verbs_and_their_errors_are_known() {
         )
     };
     let log = [
-        event(10, "denied", "/dev/x: refused by the policy"),
+        event(10, "denied", "/dev/x: denied by the policy"),
         event(20, "attached", "attached /dev/board"),
-        event(30, "denied", "/dev/x: refused by the policy"),
+        event(30, "denied", "/dev/x: denied by the policy"),
     ];
     std::fs::write(configured.state_dir().join("oci-hotplug.log"), log.concat()).expect("write the log");
     let cdi = scratch.join("cdi");

@@ -4,8 +4,9 @@ use std::io;
 use std::path::PathBuf;
 
 use crate::host::state::cgroup_owners::{CgroupOwner, OwnerError};
-use crate::model::cgroup::device_rules::{DeviceRule, Verdict};
+use crate::model::cgroup::device_rules::DeviceRule;
 use crate::model::cgroup::filter_program::SpliceError;
+use crate::model::cgroup::v1_transition::Verdict;
 use crate::model::device::DevNum;
 use crate::model::oci::engine::short_id;
 use crate::sys::bpf::LoadError;

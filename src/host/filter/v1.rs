@@ -14,8 +14,9 @@ use cgroups_rs::devices::{DevicePermissions, DeviceType, DevicesController};
 use super::cgroup::Cgroup;
 use super::error::{FilterError, is_gone};
 use super::memory::FilterMemory;
-use crate::model::cgroup::device_rules::{DeviceRule, Transition, Verdict, v1_held, v1_transition};
+use crate::model::cgroup::device_rules::DeviceRule;
 use crate::model::cgroup::grants::{Change, GrantSet, common};
+use crate::model::cgroup::v1_transition::{Transition, Verdict, v1_held, v1_transition};
 use crate::model::device::{Access, DevKind};
 
 /// The rules of one cgroup.

@@ -3,3 +3,4 @@
 pub mod device_rules;
 pub mod filter_program;
 pub mod grants;
+pub mod v1_transition;

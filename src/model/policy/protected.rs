@@ -3,15 +3,15 @@
 //!
 //! `packaging/policy.md` shows the same lines; a test compares the two.
 
+mod seat;
+
 use std::path::Path;
 
-use super::subject::{Subject, is_usb_device};
-use crate::model::device::hid_usages::HidUsages;
-use crate::model::device::input_capabilities::InputCapabilities;
+use seat::is_at_the_seat;
+
+use super::subject::{Subject, is_usb_device, usb_classes};
 use crate::model::device::same_data;
-use crate::model::device::usb_classes::UsbClasses;
-use crate::model::device::{DevKind, Device, UdevState};
-use crate::model::request::facts_needed::{CAPABILITIES, DESCRIPTORS, REPORT_DESCRIPTOR};
+use crate::model::device::{DevKind, Device};
 use crate::model::request::selector::Match;
 
 /// The name of the line for hubs.
@@ -22,19 +22,6 @@ pub const HOST_DISK_USB: &str = "host-disk-usb";
 
 /// The name of the line for disks that the host uses.
 const HOST_DISK: &str = "host-disk";
-
-/// udev's input_id properties of keyboards and pointing devices (udev-builtin-input_id.c). A
-/// joystick has none of these. ID_INPUT_KEY is not in the list: any device with a single key has
-/// it, such as a camera with a button.
-const SEAT: [&str; 7] = [
-    "ID_INPUT_KEYBOARD",
-    "ID_INPUT_MOUSE",
-    "ID_INPUT_POINTINGSTICK",
-    "ID_INPUT_TABLET",
-    "ID_INPUT_TOUCHPAD",
-    "ID_INPUT_TOUCHSCREEN",
-    "ID_INPUT_TRACKBALL",
-];
 
 /// One line of the table.
 pub struct Line {
@@ -307,13 +294,13 @@ fn fits(pattern: &str, name: &str) -> bool {
 
 /// Protects a disk's own nodes: they give access to the disk.
 fn is_used_by_the_host(subject: &Subject<'_>) -> Match {
-    yes_if(!is_usb_device(subject.device()) && used_by_the_host(subject).is_some())
+    Match::certain(!is_usb_device(subject.device()) && used_by_the_host(subject).is_some())
 }
 
 /// Protects the node of a USB device: through it, a process can unbind the disk's driver and access
 /// the disk directly.
 fn has_a_disk_of_the_host(subject: &Subject<'_>) -> Match {
-    yes_if(is_usb_device(subject.device()) && used_by_the_host(subject).is_some())
+    Match::certain(is_usb_device(subject.device()) && used_by_the_host(subject).is_some())
 }
 
 /// The block device among those that decide which the host uses, and how.
@@ -346,107 +333,9 @@ fn used_by_the_host(subject: &Subject<'_>) -> Option<Because> {
     used.or_else(over)
 }
 
-/// Classifies an input node by the capabilities of its own device; a hidraw or hiddev node by the
-/// devices of its HID interface; a USB node by all interfaces of its device.
-fn is_at_the_seat(subject: &Subject<'_>) -> Match {
-    let device = subject.device();
-    match device.subsystem.as_deref() {
-        Some("input") if device.node.is_some() => is_seat_input(subject, device, false),
-        Some("hidraw" | "usbmisc") => {
-            let owner = subject
-                .ancestors()
-                .iter()
-                .find(|above| matches!(above.subsystem.as_deref(), Some("hid" | "usb")));
-            owner.map_or(Match::No, |owner| reports_what_is_typed(subject, owner))
-        }
-        // A USB device itself: its interfaces have no descriptors.
-        Some("usb") => classes(device).map_or(Match::No, |classes| is_typed_on(subject, device, &classes)),
-        _ => Match::No,
-    }
-}
-
-/// A keyboard or mouse with a boot interface is known from the descriptors before any driver is
-/// bound. Other human interface devices are classified by their HID devices.
-fn is_typed_on(subject: &Subject<'_>, device: &Device, classes: &UsbClasses) -> Match {
-    if classes.is_keyboard_or_mouse() {
-        return Match::Yes;
-    }
-    if !classes.has_hid() || classes.is_hub() {
-        return Match::No;
-    }
-    if matches!(device.udev_state, UdevState::Pending | UdevState::Overdue) {
-        return Match::Unknown(device.syspath.clone());
-    }
-    reports_what_is_typed(subject, device)
-}
-
-/// Whether a HID device at or below this one is a keyboard or mouse by its usages, or has inputs
-/// that are. A gamepad's touchpad does not count here: its reports show only what is played,
-/// because nobody uses it to type or point elsewhere. (The touchpad's own event node is still
-/// protected.)
-fn reports_what_is_typed(subject: &Subject<'_>, owner: &Device) -> Match {
-    let at_or_below = || subject.inventory.at_or_below(&owner.syspath);
-    let is_hid = |device: &&Device| device.subsystem.as_deref() == Some("hid");
-    let says_so = |hid: &Device| {
-        let usages = hid.attribute(REPORT_DESCRIPTOR);
-        usages.is_none_or(|usages| HidUsages::from_text(usages).is_typed_or_pointed())
-    };
-    let by_usage = at_or_below().filter(is_hid).any(says_so);
-    yes_if(by_usage).or(|| {
-        let inputs =
-            at_or_below().filter(|below| below.subsystem.as_deref() == Some("input") && below.node.is_some());
-        Match::any(inputs.map(|input| {
-            let mut above = subject.inventory.ancestors(&input.syspath);
-            let is_gamepads = above.find(is_hid).is_some_and(|hid| {
-                let mut inputs = subject.inventory.at_or_below(&hid.syspath);
-                inputs.any(|input| capabilities_of(input).is_some_and(|found| found.joystick))
-            });
-            is_seat_input(subject, input, is_gamepads)
-        }))
-    })
-}
-
-/// Whether an input node belongs to a keyboard or a pointing device. What the kernel reports is
-/// certain; udev may add to it. Where no udevd runs, the kernel's facts decide alone. A device that
-/// neither classifies counts as a keyboard.
-fn is_seat_input(subject: &Subject<'_>, device: &Device, without_touchpad: bool) -> Match {
-    let mut above = subject.inventory.ancestors(&device.syspath);
-    let found = above
-        .find(|above| above.subsystem.as_deref() == Some("input"))
-        .and_then(capabilities_of);
-    let passes_as_touchpad = without_touchpad && found.is_some_and(|found| found.touchpad);
-    if found.is_some_and(|found| found.keyboard || found.pointer || (found.touchpad && !without_touchpad)) {
-        return Match::Yes;
-    }
-    let is = |key: &str| device.properties.get(key).is_some_and(|value| value == "1");
-    match device.udev_state {
-        UdevState::Pending | UdevState::Overdue => Match::Unknown(device.syspath.clone()),
-        UdevState::NoUdevd => yes_if(found.is_none()),
-        UdevState::Processed if found.is_none() && !is("ID_INPUT") => Match::Yes,
-        UdevState::Processed => {
-            let mut seat = SEAT
-                .into_iter()
-                .filter(|key| !passes_as_touchpad || *key != "ID_INPUT_TOUCHPAD");
-            yes_if(seat.any(is))
-        }
-    }
-}
-
-fn capabilities_of(input: &Device) -> Option<InputCapabilities> {
-    input.attribute(CAPABILITIES).map(InputCapabilities::from_text)
-}
-
 /// A device without readable descriptors may be a hub, so it counts as one.
 fn is_hub(subject: &Subject<'_>) -> Match {
     let device = subject.device();
-    let hub = || classes(device).is_none_or(|classes| classes.is_hub());
-    yes_if(is_usb_device(device) && device.node.is_some() && hub())
-}
-
-fn classes(device: &Device) -> Option<UsbClasses> {
-    UsbClasses::from_text(device.attribute(DESCRIPTORS)?)
-}
-
-fn yes_if(it_is: bool) -> Match {
-    if it_is { Match::Yes } else { Match::No }
+    let hub = || usb_classes(device).is_none_or(|classes| classes.is_hub());
+    Match::certain(is_usb_device(device) && device.node.is_some() && hub())
 }

@@ -8,8 +8,8 @@ use std::path::PathBuf;
 
 use serde::Deserialize;
 
-use super::ContainerTraits;
 use super::subject::Subject;
+use super::traits::ContainerTraits;
 use crate::model::device::Access;
 use crate::model::remote::address::{RemoteDevice, ServerDevice};
 use crate::model::request::entry::RequestEntry;

@@ -5,7 +5,9 @@
 use super::host_use::HostUse;
 use crate::model::device::inventory::Inventory;
 use crate::model::device::same_data;
+use crate::model::device::usb_classes::UsbClasses;
 use crate::model::device::{DevKind, Device, STATIC_NODE, SysPath, UdevState};
+use crate::model::request::facts_needed::DESCRIPTORS;
 use crate::model::request::selector::Chain;
 
 pub struct Subject<'a> {
@@ -168,6 +170,11 @@ fn blocks<'a>(
 /// Whether it is a device, not an interface; both are of the subsystem usb.
 pub fn is_usb_device(device: &Device) -> bool {
     device.subsystem.as_deref() == Some("usb") && device.devtype.as_deref() == Some("usb_device")
+}
+
+/// What the descriptors of a USB device say it is; `None` if they are unreadable.
+pub fn usb_classes(device: &Device) -> Option<UsbClasses> {
+    UsbClasses::from_text(device.attribute(DESCRIPTORS)?)
 }
 
 fn is_block(device: &Device) -> bool {

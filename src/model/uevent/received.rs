@@ -3,7 +3,8 @@
 //! Accepts what libudev's monitors accept (systemd, src/libsystemd/sd-device/device-monitor.c), and
 //! in each multicast group only the form of that group.
 
-use super::{HEADER, MAGIC, UeventForm};
+use super::UeventForm;
+use super::udev_header::{HEADER, MAGIC};
 
 /// Bytes of udevd's header that are read: prefix, magic, header size, offset and length of the
 /// properties.

@@ -6,8 +6,9 @@
 //!
 //! [`is_nodeless`]: super::nodeless::is_nodeless
 
+use super::UeventForm;
 use super::nodeless::SUBSYSTEMS;
-use super::{HEADER, MAGIC, UeventForm, murmur2};
+use super::udev_header::{HEADER, MAGIC, murmur2};
 
 /// One instruction: `struct sock_filter` (linux/filter.h).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -1,6 +1,7 @@
 //! Properties that hold for all policies and devices.
 
 use super::*;
+use crate::model::oci::Annotations;
 
 fn any_devices() -> impl Strategy<Value = Vec<&'static str>> {
     let selectors = [

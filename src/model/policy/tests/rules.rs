@@ -170,7 +170,7 @@ fn a_rule_has_an_access() {
     let denial = setup.denial(&reading, &untrusted("subsystem:tty"), "/dev/ttyUSB0");
     assert_eq!(
         denial.to_string(),
-        "refused by the policy ([[policy.allow]] at /etc/c.toml line 7): it allows access=r, and the request needs \
+        "denied by the policy ([[policy.allow]] at /etc/c.toml line 7): it allows access=r, and the request needs \
          access=rwm: request ;access=r"
     );
     let writing = rule(List::Deny, &["subsystem:tty"], |rule| {
@@ -185,7 +185,7 @@ fn a_rule_has_an_access() {
     let denial = setup.denial(&writing, &untrusted("usb:0403"), "/dev/ttyUSB0");
     assert_eq!(
         denial.to_string(),
-        "refused by the policy ([[policy.deny]] at /etc/c.toml line 7): the line is shared: request ;access=rm, or change the rule"
+        "denied by the policy ([[policy.deny]] at /etc/c.toml line 7): the line is shared: request ;access=rm, or change the rule"
     );
 }
 
@@ -261,7 +261,7 @@ fn an_untrusted_request_gets_a_remote_device_only_by_a_rule_that_names_its_host(
             .authorise(&of, &entry)
             .unwrap_err()
             .to_string(),
-        "refused by the policy (usbip): a device of another host, lab:3241, and no rule allows it: to allow all \
+        "denied by the policy (usbip): a device of another host, lab:3241, and no rule allows it: to allow all \
          devices of that host, run `oci-hotplug allow 'usbip:lab:3241'`"
     );
     for (devices, is_allowed) in [
@@ -326,19 +326,19 @@ fn a_certain_denial_is_given_before_any_device_is_known() {
     let default = policy(Fallback::Removable, vec![], vec![]);
     assert_eq!(
         refused(&default, "devnode:/dev/mem").unwrap_err(),
-        "refused by the policy (protected: memory): mem, kmem, port, kmsg, core memory and model-specific registers: \
+        "denied by the policy (protected: memory): mem, kmem, port, kmsg, core memory and model-specific registers: \
          they give access to the host's memory, I/O ports and kernel log: to allow it anyway, run `oci-hotplug class add devnode-dev-mem \
          'devnode:/dev/mem'` and request class:devnode-dev-mem"
     );
     assert_eq!(
         refused(&default, "node:/dev/kvm;access=rw").unwrap_err(),
-        "refused by the policy (protected: virtualization): kvm, vhost and vfio: they give access to memory and devices of the host: to allow it, run `oci-hotplug allow 'node:/dev/kvm' --access rw`"
+        "denied by the policy (protected: virtualization): kvm, vhost and vfio: they give access to memory and devices of the host: to allow it, run `oci-hotplug allow 'node:/dev/kvm' --access rw`"
     );
     // No rule applies to the devices above the one that it names.
     let nothing = policy(Fallback::Nothing, vec![], vec![]);
     assert_eq!(
         refused(&nothing, "parent-of:usb:0403:6001;access=rw").unwrap_err(),
-        "refused by the policy (default = \"nothing\"): no rule allows it: to allow it anyway, run \
+        "denied by the policy (default = \"nothing\"): no rule allows it: to allow it anyway, run \
          `oci-hotplug class add parent-of-usb-0403-6001 'parent-of:usb:0403:6001;access=rw'` and request \
          class:parent-of-usb-0403-6001"
     );

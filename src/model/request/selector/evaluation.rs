@@ -20,6 +20,11 @@ pub enum Match {
 }
 
 impl Match {
+    /// A result that depends on no unknown fact.
+    pub fn certain(matches: bool) -> Match {
+        if matches { Match::Yes } else { Match::No }
+    }
+
     /// Whether one of the two matches.
     pub fn or(self, other: impl FnOnce() -> Match) -> Match {
         match self {

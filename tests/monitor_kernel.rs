@@ -275,7 +275,7 @@ fn next(monitor: &mut DeviceMonitor, queue: &mut Vec<DeviceEvent>, syspath: &Sys
         }
         queue.clear();
         assert!(Instant::now() < deadline, "no event of {syspath}");
-        wait(monitor.fds().collect(), deadline);
+        wait(monitor.fds().map(|(_, fd)| fd).collect(), deadline);
         queue.extend(monitor.drain());
     }
 }
@@ -289,7 +289,7 @@ fn drain_until(
     let mut events = Vec::new();
     while !events.iter().any(&is_wanted) {
         assert!(Instant::now() < deadline, "not heard: only {events:?}");
-        wait(monitor.fds().collect(), deadline);
+        wait(monitor.fds().map(|(_, fd)| fd).collect(), deadline);
         events.extend(monitor.drain());
     }
     events
@@ -535,7 +535,8 @@ fn messages_of_strangers_neither_count_nor_hide_what_comes_after_them() {
     let disk = LoopDisk::attach();
     let mut monitor = DeviceMonitor::open(FactsNeeded::default(), RECEIVE_BUFFER).unwrap();
     let sender = other_socket();
-    let kernel_fd = monitor.fds().next().unwrap().as_raw_fd();
+    let (_, kernel_fd) = monitor.fds().next().unwrap();
+    let kernel_fd = kernel_fd.as_raw_fd();
     let address: NetlinkAddr = getsockname(kernel_fd).unwrap();
     let forged = format!(
         "add@/devices/forged\0ACTION=add\0DEVPATH=/devices/forged\0SUBSYSTEM=mem\0SEQNUM={}\0",
@@ -591,7 +592,7 @@ fn network_interfaces_wake_nobody_until_their_events_are_needed() {
     // Other tests' events may come meanwhile, but none of this network namespace.
     pair_of_interfaces();
     change_in_udevds_group(&device);
-    let of_udevd = monitor.fds().nth(1).unwrap();
+    let (_, of_udevd) = monitor.fds().nth(1).unwrap();
     let mut fds = [PollFd::new(of_udevd, PollFlags::POLLIN)];
     assert_eq!(
         poll(&mut fds, PollTimeout::ZERO).unwrap(),

@@ -27,7 +27,7 @@ pub(super) fn follow(
         let woken = {
             let mut fds: Vec<PollFd> = monitor
                 .fds()
-                .map(|fd| PollFd::new(fd, PollFlags::POLLIN))
+                .map(|(_, fd)| PollFd::new(fd, PollFlags::POLLIN))
                 .collect();
             poll(&mut fds, PollTimeout::from(POLL_INTERVAL))
         };

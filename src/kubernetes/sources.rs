@@ -262,7 +262,9 @@ fn paths_outside_dev(definitions: &[Definition]) -> impl Iterator<Item = &PathBu
 }
 
 fn readable(monitor: &DeviceMonitor) -> Result<Vec<AsyncFd<OwnedFd>>> {
-    let copies = monitor.fds().map(|fd| readiness::of(fd.try_clone_to_owned()?));
+    let copies = monitor
+        .fds()
+        .map(|(_, fd)| readiness::of(fd.try_clone_to_owned()?));
     copies
         .collect::<std::io::Result<_>>()
         .context("cannot wait for events of the host's devices")

@@ -17,6 +17,7 @@ mod desired;
 pub mod named_node;
 mod not_attached;
 mod planner;
+pub mod relevance;
 pub mod removal;
 mod step;
 mod steps;

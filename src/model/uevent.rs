@@ -14,6 +14,7 @@ use udev_header::header;
 
 use crate::model::device::Device;
 
+pub mod facts;
 pub mod nodeless;
 pub mod received;
 pub mod socket_filter;

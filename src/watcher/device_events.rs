@@ -6,15 +6,15 @@ use std::time::Instant;
 
 use super::Watcher;
 use crate::host::log::event;
-use crate::host::monitor::MonitorError;
+use crate::host::monitor::{MonitorError, Ready};
 use crate::model::device::SysPath;
 use crate::model::device::event::DeviceEvent;
 
 impl Watcher {
     /// Processes all events that have arrived.
-    pub(super) fn take_events(&mut self) {
+    pub(super) fn take_events(&mut self, ready: Ready) {
         let woken = Instant::now();
-        let events = self.world.drain();
+        let events = self.drain(ready);
         let events = self.take_removals(events);
         // Follow links before applying the events, so that one plan moves a link from one device to
         // the other.
@@ -27,6 +27,13 @@ impl Watcher {
         }
         let took = woken.elapsed().as_micros() as u64;
         self.inside.count(|counters| counters.count_wake(took));
+    }
+
+    /// The events that can concern the container.
+    pub(super) fn drain(&mut self, ready: Ready) -> Vec<DeviceEvent> {
+        let attachments = self.inside.attachments().iter();
+        let attached = attachments.map(|(_, attachment)| &attachment.device.syspath);
+        self.world.drain(ready, &self.planner, attached)
     }
 
     /// Processes the removals of devices that are attached or selected before all other events:

@@ -8,6 +8,7 @@ use nix::sys::epoll::{Epoll, EpollCreateFlags, EpollEvent, EpollFlags, EpollTime
 use nix::sys::signal::{SigSet, Signal};
 use nix::sys::signalfd::{SfdFlags, SignalFd};
 
+use crate::host::monitor::Ready;
 use crate::host::state::control::{ControlClient, ControlRequest, ControlSocket, Received};
 
 /// The interval between two checks of what no event reports.
@@ -21,8 +22,9 @@ mod token {
     pub const CONTAINER: u64 = 0;
     pub const SIGNAL: u64 = 1;
     pub const CONTROL: u64 = 2;
-    pub const DEVICES: u64 = 3;
-    pub const WORKER: u64 = 4;
+    pub const KERNEL_EVENTS: u64 = 3;
+    pub const UDEV_EVENTS: u64 = 4;
+    pub const WORKER: u64 = 5;
     pub const FIRST_CLIENT: u64 = 16;
 }
 
@@ -35,8 +37,8 @@ pub(super) struct Wake {
     pub must_end: bool,
     /// SIGHUP was received.
     pub must_reload: bool,
-    /// Device events have arrived.
-    pub device_events: bool,
+    /// Device events have arrived, on these sockets.
+    pub device_events: Option<Ready>,
     /// A USB/IP worker has replied.
     pub worker_replies: bool,
     /// Complete requests from the control socket, in the order in which they are handled.
@@ -50,7 +52,7 @@ pub(super) struct Sources<'a> {
     /// Readable when the container's init has ended.
     pub container: BorrowedFd<'a>,
     /// Readable when device events have arrived.
-    pub devices: Vec<BorrowedFd<'a>>,
+    pub devices: Vec<(Ready, BorrowedFd<'a>)>,
     /// Readable when a worker has replied.
     pub workers: Vec<BorrowedFd<'a>>,
 }
@@ -107,7 +109,8 @@ impl EventLoop {
                 token::CONTAINER => wake.container_exited = true,
                 token::SIGNAL => read_signals(&self.signals, &mut wake),
                 token::CONTROL => has_new_clients = true,
-                token::DEVICES => wake.device_events = true,
+                token::KERNEL_EVENTS => wake.device_events = wake.device_events.max(Some(Ready::Kernel)),
+                token::UDEV_EVENTS => wake.device_events = Some(Ready::All),
                 token::WORKER => wake.worker_replies = true,
                 client => {
                     let index = client.saturating_sub(token::FIRST_CLIENT);
@@ -177,8 +180,12 @@ fn register(signals: &SignalFd, control: &ControlSocket, sources: &Sources<'_>) 
     epoll.add(sources.container, readable(token::CONTAINER))?;
     epoll.add(signals.as_fd(), readable(token::SIGNAL))?;
     epoll.add(control.as_fd(), readable(token::CONTROL))?;
-    for fd in &sources.devices {
-        epoll.add(fd, readable(token::DEVICES))?;
+    for (ready, fd) in &sources.devices {
+        let token = match ready {
+            Ready::Kernel => token::KERNEL_EVENTS,
+            Ready::All => token::UDEV_EVENTS,
+        };
+        epoll.add(fd, readable(token))?;
     }
     for worker in &sources.workers {
         epoll.add(worker, readable(token::WORKER))?;
@@ -220,15 +227,17 @@ mod tests {
     struct Files {
         container: (UnixStream, UnixStream),
         devices: (UnixStream, UnixStream),
+        udev: (UnixStream, UnixStream),
         worker: (UnixStream, UnixStream),
     }
 
     impl Files {
         fn new() -> Self {
-            let [container, devices, worker] = [(); 3].map(|()| UnixStream::pair().unwrap());
+            let [container, devices, udev, worker] = [(); 4].map(|()| UnixStream::pair().unwrap());
             Self {
                 container,
                 devices,
+                udev,
                 worker,
             }
         }
@@ -236,7 +245,10 @@ mod tests {
         fn sources(&self) -> Sources<'_> {
             Sources {
                 container: self.container.0.as_fd(),
-                devices: vec![self.devices.0.as_fd()],
+                devices: vec![
+                    (Ready::Kernel, self.devices.0.as_fd()),
+                    (Ready::All, self.udev.0.as_fd()),
+                ],
                 workers: vec![self.worker.0.as_fd()],
             }
         }
@@ -254,7 +266,8 @@ mod tests {
             ("container", wake.container_exited),
             ("end", wake.must_end),
             ("reload", wake.must_reload),
-            ("devices", wake.device_events),
+            ("kernel", wake.device_events == Some(Ready::Kernel)),
+            ("all devices", wake.device_events == Some(Ready::All)),
             ("worker", wake.worker_replies),
         ];
         let reasons = reasons.iter().filter(|(_, is_reason)| *is_reason);
@@ -274,12 +287,14 @@ mod tests {
         assert_eq!(wakes(&mut events), [""; 0]);
         files.devices.1.write_all(b"x").unwrap();
         files.worker.1.write_all(b"x").unwrap();
-        assert_eq!(wakes(&mut events), ["devices", "worker"]);
+        assert_eq!(wakes(&mut events), ["kernel", "worker"]);
+        files.udev.1.write_all(b"x").unwrap();
+        assert_eq!(wakes(&mut events), ["all devices", "worker"]);
         raise(Signal::SIGHUP).unwrap();
         raise(Signal::SIGTERM).unwrap();
-        assert_eq!(wakes(&mut events), ["end", "reload", "devices", "worker"]);
+        assert_eq!(wakes(&mut events), ["end", "reload", "all devices", "worker"]);
         files.container.1.write_all(b"x").unwrap();
-        assert_eq!(wakes(&mut events), ["container", "devices", "worker"]);
+        assert_eq!(wakes(&mut events), ["container", "all devices", "worker"]);
     }
 
     #[test]

@@ -184,8 +184,8 @@ impl Watcher {
             // An error is in the log and in the status.
             let _ = self.reload();
         }
-        if wake.device_events {
-            self.take_events();
+        if let Some(ready) = wake.device_events {
+            self.take_events(ready);
         }
         if wake.worker_replies {
             self.take_worker_replies();
@@ -213,6 +213,7 @@ impl Watcher {
 
     /// Brings the container up to date with its requests and the devices that are present.
     fn reconcile(&mut self) {
+        self.world.catch_up(&self.planner);
         self.revoke_gone();
         self.read_reservations();
         let removed = self.planner.find_roots(self.world.inventory());

@@ -6,6 +6,7 @@ use super::Watcher;
 use super::event_loop::EventLoop;
 use super::remotes;
 use super::waiters::Waiter;
+use crate::host::monitor::Ready;
 use crate::host::state::control::Problem;
 use crate::model::device::Device;
 use crate::model::remote::address::RemoteDevice;
@@ -69,7 +70,7 @@ impl Watcher {
             return;
         }
         // The kernel sends its events before the worker replies.
-        let events = self.world.drain();
+        let events = self.drain(Ready::All);
         self.world.follow_links(&self.planner);
         for event in events {
             self.take_event(event);

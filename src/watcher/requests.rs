@@ -12,6 +12,7 @@ use crate::model::request::symlink::SymlinkRule;
 impl Watcher {
     /// Handles one request. A response that has to wait is sent by `reply_to_ready_waiters`.
     pub(super) fn handle_request(&mut self, mut client: ControlClient, request: ControlRequest) {
+        self.world.catch_up(&self.planner);
         let response = match request {
             ControlRequest::HandOver => return self.handover.request(client),
             ControlRequest::Reload => match self.reload() {

@@ -5,12 +5,13 @@ use std::os::fd::BorrowedFd;
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
-use crate::host::monitor::{DeviceMonitor, MonitorError, RECEIVE_BUFFER};
+use crate::host::monitor::{DeviceMonitor, MonitorError, RECEIVE_BUFFER, Ready, Skipped};
 use crate::host::state::control::Problem;
 use crate::model::device::event::DeviceEvent;
 use crate::model::device::inventory::Inventory;
 use crate::model::device::{Device, SysPath, UdevState};
 use crate::model::plan::Planner;
+use crate::model::plan::relevance::Relevance;
 use crate::model::policy::Policy;
 use crate::model::request::facts_needed::FactsNeeded;
 
@@ -46,7 +47,7 @@ impl World {
     }
 
     /// The files to wait on for events.
-    pub fn fds(&self) -> impl Iterator<Item = BorrowedFd<'_>> {
+    pub fn fds(&self) -> impl Iterator<Item = (Ready, BorrowedFd<'_>)> {
         self.monitor.fds()
     }
 
@@ -58,6 +59,8 @@ impl World {
     /// Reads all devices of the host, with the kernel's facts only; see
     /// [`World::complete_selected`].
     pub fn read_all(&mut self) -> Result<(), MonitorError> {
+        // What is skipped after this is not older than the list.
+        self.monitor.take_skipped();
         self.inventory.replace(self.monitor.enumerate()?);
         self.poll_static_nodes();
         Ok(())
@@ -96,8 +99,47 @@ impl World {
         }
     }
 
-    pub fn drain(&mut self) -> Vec<DeviceEvent> {
-        self.monitor.drain()
+    /// The events that can concern a container with these attached devices. All events before them
+    /// are in the inventory.
+    pub fn drain<'a>(
+        &mut self,
+        ready: Ready,
+        planner: &'a Planner,
+        attached: impl Iterator<Item = &'a SysPath>,
+    ) -> Vec<DeviceEvent> {
+        let mut awaited: Vec<&SysPath> = attached.collect();
+        awaited.extend(self.awaiting_udevd.keys().chain(&self.unconfirmed_links));
+        let mut relevance = Relevance::new(planner, &self.inventory, awaited);
+        let events = self.monitor.drain_relevant(ready, &mut relevance);
+        if !events.is_empty() {
+            self.catch_up(planner);
+        }
+        events
+    }
+
+    /// Reads the devices whose events were skipped. udevd may have processed them already: those
+    /// that a request selects are completed.
+    pub fn catch_up(&mut self, planner: &Planner) {
+        match self.monitor.take_skipped() {
+            Skipped::None => {}
+            Skipped::Devices(devices) => {
+                for (syspath, device) in self.monitor.read(devices.iter().cloned()) {
+                    self.inventory.refresh(&syspath, device);
+                }
+                for syspath in devices {
+                    if planner.is_affected_by(&syspath, &self.inventory) {
+                        self.complete(&syspath);
+                    }
+                }
+            }
+            Skipped::Unknown => match self.read_all() {
+                Ok(()) => self.complete_selected(planner),
+                Err(error) => {
+                    tracing::error!("{error}");
+                    self.monitor.skip_all();
+                }
+            },
+        }
     }
 
     /// Applies one event. Returns whether it changed anything.

@@ -18,6 +18,7 @@ mod load;
 mod probe;
 mod size;
 mod uevents;
+mod watchers;
 
 use framework::Hierarchy;
 
@@ -32,10 +33,11 @@ fn main() {
     }
     // cargo bench adds `--bench`; every other argument selects sections by name.
     let chosen: Vec<_> = arguments.iter().filter(|word| !word.starts_with('-')).collect();
-    let sections: [(&str, Measure); 4] = [
+    let sections: [(&str, Measure); 5] = [
         ("creation", creation::measure),
         ("latency", latency::measure),
         ("size", size::measure),
+        ("watchers", watchers::measure),
         ("load", load::measure),
     ];
     for (name, measure) in sections {

@@ -221,7 +221,7 @@ fn shared_tree(machine: &Machine, count: u32, devices: u8) {
 }
 
 /// The path on the host for a path of a container.
-fn inside(container: &RuncContainer<'_>, path: &str) -> PathBuf {
+pub fn inside(container: &RuncContainer<'_>, path: &str) -> PathBuf {
     PathBuf::from(format!("/proc/{}/root{path}", container.pid))
 }
 
@@ -233,11 +233,11 @@ fn cpu(watcher: &Watcher) -> Duration {
     Duration::from_nanos(nanos.expect("a number of nanoseconds"))
 }
 
-fn cpu_of(watchers: &[Watcher]) -> Duration {
+pub fn cpu_of(watchers: &[Watcher]) -> Duration {
     watchers.iter().map(cpu).sum()
 }
 
-fn micros(duration: Duration) -> String {
+pub fn micros(duration: Duration) -> String {
     format!("{:.1} µs", duration.as_secs_f64() * 1e6)
 }
 

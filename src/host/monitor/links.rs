@@ -60,8 +60,15 @@ impl HostLinks {
 
     /// Resolves one path. `None`: it leads nowhere, or through a directory that is not trusted.
     pub fn target(&self, path: &Path) -> Option<PathBuf> {
+        let (end, exists) = self.end(path)?;
+        exists.then_some(end)
+    }
+
+    /// The path at the end of all links, and whether a file is there: a link can lead to a node that
+    /// does not exist yet.
+    pub fn end(&self, path: &Path) -> Option<(PathBuf, bool)> {
         if path.starts_with("/sys") {
-            return in_sysfs(path);
+            return Some((in_sysfs(path)?, true));
         }
         let mut path = path.to_owned();
         for _ in 0..MAX_LINKS {
@@ -69,8 +76,9 @@ impl HostLinks {
             let directory = self.directory(below.parent()?)?;
             match readlinkat(&directory, below.file_name()?) {
                 Ok(text) => path = joined(path.parent()?, Path::new(&text)),
-                // EINVAL: the file exists and is not a link (readlink(2)).
-                Err(Errno::EINVAL) => return Some(path),
+                // The file exists and is not a link (readlink(2)).
+                Err(Errno::EINVAL) => return Some((path, true)),
+                Err(Errno::ENOENT) => return Some((path, false)),
                 Err(_) => return None,
             }
         }

@@ -7,6 +7,7 @@ use std::path::PathBuf;
 
 use crate::model::device::event::DeviceEvent;
 use crate::model::device::{DevKind, DevNode, DevNum, Device, SysPath, UdevState};
+use crate::model::uevent::received::ReceivedUevent;
 
 /// A device's properties by name (`KEY=VALUE` of a uevent, of a `uevent` file or of udev's
 /// database).
@@ -79,6 +80,13 @@ fn syspath_of(devpath: &str) -> Option<SysPath> {
     let below = devpath.strip_prefix("/devices/")?;
     let named = below.split('/').all(|name| !matches!(name, "" | "." | ".."));
     named.then(|| SysPath::new(format!("/sys{devpath}")))
+}
+
+/// The properties of a message; bytes that are not UTF-8 are replaced.
+pub fn properties_of(message: &ReceivedUevent<'_>) -> Properties {
+    let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
+    let properties = message.properties();
+    properties.map(|(key, value)| (text(key), text(value))).collect()
 }
 
 /// Reads the text of a `uevent` file: lines `KEY=VALUE`. Bytes that are not UTF-8 are replaced,

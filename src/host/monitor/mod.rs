@@ -9,6 +9,7 @@
 //! links.rs     where links lead                          order.rs         udevd's late events sorted out (pure)
 //! database.rs  udev's database, through libudev          udevd.rs         whether udevd runs
 //! hubs.rs      the other half of a USB 3 hub
+//! skipped.rs   devices whose events were skipped
 //! ```
 
 mod database;
@@ -17,19 +18,23 @@ mod hubs;
 mod links;
 pub mod message;
 mod order;
+mod skipped;
 mod socket;
 mod static_nodes;
 mod sysfs;
 mod udevd;
 
+use std::cell::RefCell;
+use std::collections::HashSet;
 use std::os::fd::BorrowedFd;
 use std::path::{Path, PathBuf};
 
 pub use self::error::MonitorError;
 use self::links::HostLinks;
-use self::message::{Happened, Message, Properties};
+use self::message::{Happened, Message, properties_of};
 use self::order::Gone;
-use self::socket::{MessageBuffer, UeventSocket};
+pub use self::skipped::Skipped;
+use self::socket::{MessageBuffer, Received, UeventSocket};
 use self::static_nodes::StaticNodes;
 use self::sysfs::SysFs;
 use self::udevd::Udevd;
@@ -38,6 +43,8 @@ use crate::model::device::event::DeviceEvent;
 use crate::model::device::{Aliases, Device, LinkTargets, SysPath, UdevState};
 use crate::model::request::facts_needed::FactsNeeded;
 use crate::model::uevent::UeventForm;
+use crate::model::uevent::facts::{JudgeUevents, UeventFacts};
+use crate::model::uevent::received::KeptUevent;
 
 /// A receive buffer for [`DeviceMonitor::open`], in bytes: room for some ten thousand events.
 pub const RECEIVE_BUFFER: usize = 16 * 1024 * 1024;
@@ -56,9 +63,33 @@ pub struct DeviceMonitor {
     static_nodes: StaticNodes,
     gone: Gone,
     udevd: Udevd,
-    /// Whether udevd has sent an event since this was last read.
+    /// Where [`FactsNeeded::followed_paths`] led when last followed, also if nothing is there yet.
+    ends: RefCell<HashSet<PathBuf>>,
+    skipped: Skipped,
+    /// Whether udevd has moved a link since this was last read.
     links_may_have_moved: bool,
     context: udev::Udev,
+}
+
+/// Which sockets have messages. For each message of udevd's, one of the kernel's came before.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Ready {
+    /// Not that of udevd.
+    Kernel,
+    All,
+}
+
+/// All events matter.
+struct Everything;
+
+impl JudgeUevents for Everything {
+    fn concerns(&mut self, _: &UeventFacts<'_>) -> bool {
+        true
+    }
+
+    fn may_move_links(&self, _: &UeventFacts<'_>) -> bool {
+        true
+    }
 }
 
 /// Where links point now ([`DeviceMonitor::follow_links`]).
@@ -89,6 +120,8 @@ impl DeviceMonitor {
             static_nodes,
             gone: Gone::default(),
             udevd: Udevd::default(),
+            ends: RefCell::default(),
+            skipped: Skipped::default(),
             links_may_have_moved: false,
             context: database::context()?,
         })
@@ -114,24 +147,57 @@ impl DeviceMonitor {
     /// completed. Errors: sysfs cannot be listed.
     pub fn enumerate(&self) -> Result<Vec<Device>, MonitorError> {
         let links = HostLinks::open();
-        let named = Aliases::new(links.follow(&self.needed.followed_paths));
+        let named = self.follow_named(&links);
         let mut devices = self.sysfs.devices(&self.needed.attributes, &syspaths(&named))?;
         let udevd_runs = self.udevd.runs();
         for device in &mut devices {
-            device.aliases = named.of(device);
-            // A link selects a device only after udevd has processed that device.
-            let is_linked = device.aliases.iter().any(|path| path.starts_with("/dev"));
-            if self.needed.udev_of_all || is_linked {
-                self.complete_where(device, udevd_runs, &links);
-            } else {
-                // Of the hundreds of devices only the few that are selected have their properties
-                // read, and those are completed: for the others they would be most of a
-                // watcher's memory.
-                device.properties.clear();
-            }
+            self.add_needed_facts(device, &named, udevd_runs, &links);
         }
         devices.extend(self.static_nodes.present());
         Ok(devices)
+    }
+
+    /// These devices as [`Self::enumerate`] has them; `None` for one that does not exist.
+    pub fn read(&self, devices: impl IntoIterator<Item = SysPath>) -> Vec<(SysPath, Option<Device>)> {
+        let links = HostLinks::open();
+        let named = self.follow_named(&links);
+        let udevd_runs = self.udevd.runs();
+        let read = |syspath: &SysPath| {
+            let mut device = self.sysfs.device(syspath, &self.needed.attributes)?;
+            self.add_needed_facts(&mut device, &named, udevd_runs, &links);
+            Some(device)
+        };
+        let devices = devices.into_iter();
+        devices
+            .map(|syspath| (read(&syspath), syspath))
+            .map(|(device, syspath)| (syspath, device))
+            .collect()
+    }
+
+    fn add_needed_facts(&self, device: &mut Device, named: &Aliases, udevd_runs: bool, links: &HostLinks) {
+        device.aliases = named.of(device);
+        // A link selects a device only after udevd has processed that device.
+        let is_linked = device.aliases.iter().any(|path| path.starts_with("/dev"));
+        if self.needed.udev_of_all || is_linked {
+            self.complete_where(device, udevd_runs, links);
+        } else {
+            // Of the hundreds of devices only the few that are selected have their properties read,
+            // and those are completed: for the others they would be most of a watcher's memory.
+            device.properties.clear();
+        }
+    }
+
+    /// Follows [`FactsNeeded::followed_paths`].
+    fn follow_named(&self, links: &HostLinks) -> Aliases {
+        let paths = self.needed.followed_paths.iter();
+        let ends = paths.map(|path| (path.clone(), links.end(path)));
+        let (mut all, mut targets) = (HashSet::new(), LinkTargets::new());
+        for (path, end) in ends {
+            all.extend(end.as_ref().map(|(end, _)| end.clone()));
+            targets.insert(path, end.and_then(|(end, exists)| exists.then_some(end)));
+        }
+        self.ends.replace(all);
+        Aliases::new(targets)
     }
 
     /// Adds what udev's database knows: properties, tags, links.
@@ -160,12 +226,12 @@ impl DeviceMonitor {
     pub fn follow_links<'a>(&self, claimed: impl IntoIterator<Item = &'a PathBuf>) -> FollowedLinks {
         let links = HostLinks::open();
         FollowedLinks {
-            named: Aliases::new(links.follow(&self.needed.followed_paths)),
+            named: self.follow_named(&links),
             claimed: links.follow(claimed),
         }
     }
 
-    /// Whether udevd has sent an event, also a remove event, since this was last called.
+    /// Whether udevd may have moved a link that matters since this was last called.
     pub fn links_may_have_moved(&mut self) -> bool {
         std::mem::take(&mut self.links_may_have_moved)
     }
@@ -194,19 +260,30 @@ impl DeviceMonitor {
     }
 
     /// Everything that has happened up to now: the kernel's events, then udevd's, then those of
-    /// static nodes.
+    /// static nodes. See [`Self::drain_relevant`].
+    pub fn drain(&mut self) -> Vec<DeviceEvent> {
+        self.drain_relevant(Ready::All, &mut Everything)
+    }
+
+    /// The events that are relevant; of the others, only the device is stored
+    /// ([`Self::take_skipped`]). `ready` is what has become readable.
     ///
     /// [`DeviceEvent::Overrun`] comes at most once, and last: what is enumerated after it is newer
     /// than all before it. Where udevd runs, none of its events comes before the kernel's event of
     /// the same number, and none that is older than the device's removal or of a device that is not
     /// there (any more), or not under this number, comes at all.
-    pub fn drain(&mut self) -> Vec<DeviceEvent> {
+    pub fn drain_relevant(&mut self, ready: Ready, relevance: &mut dyn JudgeUevents) -> Vec<DeviceEvent> {
         // udevd sends after the kernel. So its socket is emptied first: for each message found
         // there, the kernel's is waiting already, and can be reported before it.
-        let udev = self.udev.receive(&mut self.buffer);
+        let udev = match ready {
+            Ready::Kernel => Received::default(),
+            Ready::All => self.udev.receive(&mut self.buffer),
+        };
         let kernel = self.kernel.receive(&mut self.buffer);
-        self.links_may_have_moved |= !udev.messages.is_empty() || udev.overrun;
-        let mut events = self.report_all(kernel.messages, udev.messages);
+        self.links_may_have_moved |= udev.overrun;
+        let kernel_messages = self.relevant(UeventForm::Kernel, kernel.messages, relevance);
+        let udev_messages = self.relevant(UeventForm::Udev, udev.messages, relevance);
+        let mut events = self.report_all(kernel_messages, udev_messages);
         let has_removal = events
             .iter()
             .any(|event| matches!(event, DeviceEvent::Removed { .. }));
@@ -222,15 +299,70 @@ impl DeviceMonitor {
         events
     }
 
+    /// All devices must be read again.
+    pub fn skip_all(&mut self) {
+        self.skipped = Skipped::Unknown;
+    }
+
+    /// The devices whose events were skipped since this was last called.
+    pub fn take_skipped(&mut self) -> Skipped {
+        std::mem::take(&mut self.skipped)
+    }
+
+    /// The messages that are relevant. Stores the devices of the others.
+    fn relevant(
+        &mut self,
+        form: UeventForm,
+        messages: Vec<KeptUevent>,
+        relevance: &mut dyn JudgeUevents,
+    ) -> Vec<KeptUevent> {
+        let mut relevant = messages;
+        relevant.retain(|kept| {
+            let Some(facts) = UeventFacts::of(form, kept.message()) else {
+                return false;
+            };
+            let is_relevant = relevance.concerns(&facts) || self.leads_to(&facts);
+            if form == UeventForm::Udev {
+                self.links_may_have_moved |= is_relevant || relevance.may_move_links(&facts);
+            }
+            if !is_relevant {
+                self.skip(&facts);
+            }
+            is_relevant
+        });
+        relevant
+    }
+
+    /// Whether a followed path leads to the device or to its node.
+    fn leads_to(&self, facts: &UeventFacts<'_>) -> bool {
+        let ends = self.ends.borrow();
+        !ends.is_empty()
+            && (facts.has_path(|path| ends.contains(path))
+                || ends.contains(Path::new(&format!("/sys{}", facts.devpath))))
+    }
+
+    fn skip(&mut self, facts: &UeventFacts<'_>) {
+        self.skipped.add(facts.devpath);
+        if facts.action != "remove" {
+            return;
+        }
+        let syspath = SysPath::new(format!("/sys{}", facts.devpath));
+        match facts.form {
+            UeventForm::Kernel if self.udevd.runs() => self.gone.removed(syspath, facts.seqnum),
+            UeventForm::Kernel => {}
+            UeventForm::Udev => self.gone.removal_is_processed(&syspath, facts.seqnum),
+        }
+    }
+
     /// The events of the kernel's messages, then those of udevd's. Without messages nothing on the
     /// host is read.
-    fn report_all(&mut self, kernel: Vec<Properties>, udev: Vec<Properties>) -> Vec<DeviceEvent> {
+    fn report_all(&mut self, kernel: Vec<KeptUevent>, udev: Vec<KeptUevent>) -> Vec<DeviceEvent> {
         if kernel.is_empty() && udev.is_empty() {
             return Vec::new();
         }
         let mut events = Vec::with_capacity(kernel.len() + udev.len());
         let links = HostLinks::open();
-        let named = Aliases::new(links.follow(&self.needed.followed_paths));
+        let named = self.follow_named(&links);
         if !kernel.is_empty() {
             let udevd_runs = self.udevd.runs();
             let udev_state = if udevd_runs {
@@ -238,14 +370,16 @@ impl DeviceMonitor {
             } else {
                 UdevState::NoUdevd
             };
-            for properties in kernel {
+            for kept in kernel {
+                let properties = properties_of(&kept.message());
                 if let Some(message) = Message::from_properties(properties, udev_state) {
                     self.gone.kernel_said(&message, udevd_runs);
                     events.push(self.report(message, &named));
                 }
             }
         }
-        for properties in udev {
+        for kept in udev {
+            let properties = properties_of(&kept.message());
             if let Some(message) = Message::from_properties(properties, UdevState::Processed) {
                 events.extend(self.report_udev(message, &links, &named));
             }
@@ -280,10 +414,11 @@ impl DeviceMonitor {
         message.into_event()
     }
 
-    /// The descriptors to wait on: readable means that [`Self::drain`] has something to tell.
-    pub fn fds(&self) -> impl Iterator<Item = BorrowedFd<'_>> {
-        let always = [self.kernel.fd(), self.udev.fd()];
-        always.into_iter().chain(self.static_nodes.fd())
+    /// The descriptors to wait on, each with what is ready when it is readable.
+    pub fn fds(&self) -> impl Iterator<Item = (Ready, BorrowedFd<'_>)> {
+        let always = [(Ready::Kernel, self.kernel.fd()), (Ready::All, self.udev.fd())];
+        let static_nodes = self.static_nodes.fd().map(|fd| (Ready::Kernel, fd));
+        always.into_iter().chain(static_nodes)
     }
 
     /// Looks at the static nodes: to be asked at the start and each second, for what inotify cannot

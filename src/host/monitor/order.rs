@@ -22,14 +22,24 @@ impl Gone {
             self.0.clear();
             return;
         }
-        if message.happened != Happened::Removed {
-            return;
+        if message.happened == Happened::Removed {
+            self.removed(message.device.syspath.clone(), message.device.seqnum);
         }
-        let number = message.device.seqnum;
+    }
+
+    /// Takes note of a removal that the kernel reported, where udevd runs.
+    pub fn removed(&mut self, syspath: SysPath, number: u64) {
         if self.0.len() >= LIMIT {
             self.0.retain(|_, gone| *gone + LIMIT as u64 > number);
         }
-        self.0.insert(message.device.syspath.clone(), number);
+        self.0.insert(syspath, number);
+    }
+
+    /// udevd has processed a removal: it sends nothing older of the device after that.
+    pub fn removal_is_processed(&mut self, syspath: &SysPath, number: u64) {
+        if self.0.get(syspath).is_some_and(|gone| *gone <= number) {
+            self.0.remove(syspath);
+        }
     }
 
     /// Whether a message of udevd's still tells something.
@@ -42,8 +52,8 @@ impl Gone {
         let gone = self.0.get(&device.syspath).copied();
         let is_older = gone.is_some_and(|gone| device.seqnum <= gone);
         let is_removal = message.happened == Happened::Removed;
-        if is_removal && gone.is_some_and(|gone| gone <= device.seqnum) {
-            self.0.remove(&device.syspath);
+        if is_removal {
+            self.removal_is_processed(&device.syspath, device.seqnum);
         }
         !is_older && !is_removal
     }

@@ -13,10 +13,9 @@ use nix::sys::socket::{
 };
 
 use super::error::MonitorError;
-use super::message::Properties;
 use crate::model::uevent::UeventForm;
 use crate::model::uevent::nodeless::is_nodeless;
-use crate::model::uevent::received::{ReceivedUevent, Sender};
+use crate::model::uevent::received::{KeptUevent, ReceivedUevent, Sender};
 use crate::model::uevent::socket_filter;
 use crate::sys::socket_filter::{Instruction, attach, detach};
 
@@ -43,7 +42,7 @@ impl MessageBuffer {
 #[derive(Debug, Default)]
 pub(super) struct Received {
     /// The messages, the oldest first.
-    pub messages: Vec<Properties>,
+    pub messages: Vec<KeptUevent>,
     /// Whether others were lost.
     pub overrun: bool,
 }
@@ -140,7 +139,9 @@ impl UeventSocket {
             received.overrun |= flags.contains(MsgFlags::MSG_TRUNC);
             let message = ReceivedUevent::parse(self.form, &buffer.0[..length]);
             let message = message.filter(|message| self.takes_nodeless || !is_nodeless(message));
-            received.messages.extend(message.as_ref().map(owned_properties));
+            received
+                .messages
+                .extend(message.as_ref().map(ReceivedUevent::keep));
         }
         received
     }
@@ -171,11 +172,4 @@ fn sender_of(message: &RecvMsg<'_, '_, NetlinkAddr>) -> Sender {
         groups: address.map_or(0, |address| address.groups()),
         user,
     }
-}
-
-/// The properties of a message; bytes that are not UTF-8 are replaced.
-fn owned_properties(message: &ReceivedUevent<'_>) -> Properties {
-    let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
-    let properties = message.properties();
-    properties.map(|(key, value)| (text(key), text(value))).collect()
 }

@@ -136,6 +136,11 @@ impl SysFs {
         device.companion = self.companion(device);
     }
 
+    /// One device; `None` if it does not exist.
+    pub fn device(&self, syspath: &SysPath, attributes: &Attributes) -> Option<Device> {
+        self.read(place_of(syspath)?, attributes)
+    }
+
     /// One device by its place; `None` if it does not exist.
     pub(super) fn read(&self, place: &str, attributes: &Attributes) -> Option<Device> {
         let syspath = SysPath::new(format!("/sys/devices/{place}"));

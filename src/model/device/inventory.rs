@@ -36,12 +36,25 @@ impl Inventory {
     pub fn replace(&mut self, devices: impl IntoIterator<Item = Device>) {
         let mut before = std::mem::take(&mut self.devices);
         for device in devices {
-            let merged = match before.remove(&device.syspath) {
-                Some(known) => merge(known, device),
-                None => device,
-            };
-            self.devices.insert(merged.syspath.clone(), merged);
+            if let Some(known) = before.remove(&device.syspath) {
+                self.devices.insert(device.syspath.clone(), known);
+            }
+            let syspath = device.syspath.clone();
+            self.refresh(&syspath, Some(device));
         }
+    }
+
+    /// Applies what sysfs has of one device now; `None` if it is gone. See [`Self::replace`].
+    pub fn refresh(&mut self, syspath: &SysPath, device: Option<Device>) {
+        let Some(device) = device else {
+            self.remove(syspath);
+            return;
+        };
+        let merged = match self.devices.remove(syspath) {
+            Some(known) => merge(known, device),
+            None => device,
+        };
+        self.devices.insert(merged.syspath.clone(), merged);
     }
 
     /// Applies one event, and returns whether it changed anything. [`DeviceEvent::Overrun`] changes

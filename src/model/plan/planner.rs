@@ -270,9 +270,7 @@ impl Planner {
     /// Whether a change of this device, which the inventory contains already, can change the plan:
     /// a request selects it, or it is at, below or above a root (rules for links look at parents).
     ///
-    /// Most devices of a host are not related to any request, and planning is expensive. A parent
-    /// that appears after the child that selects it is not recognized here; the next periodic plan,
-    /// within a second, finds it.
+    /// Most devices of a host are not related to any request, and planning is expensive.
     pub fn is_affected_by(&self, syspath: &SysPath, inventory: &Inventory) -> bool {
         let device = inventory.get(syspath);
         // A device under verification can become available without a uevent, so plan again.
@@ -295,8 +293,10 @@ impl Planner {
                     Match::No => false,
                 };
                 device.is_some_and(is_named)
-                    // A term that matches a parent counts for all devices below it.
-                    || (selector.terms().len() > 1 && inventory.at_or_below(syspath).any(is_named))
+                    // A term that matches a parent counts for all devices below it, and the root of
+                    // `parent-of:` is above the device that is named.
+                    || ((selector.terms().len() > 1 || selector.parents() > 0)
+                        && inventory.at_or_below(syspath).any(is_named))
             };
             entry.places().any(is_near_a_root)
                 || halves.iter().any(|half| entry.roots.contains(half))

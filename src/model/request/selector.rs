@@ -13,6 +13,7 @@ mod memo;
 pub(super) mod path;
 mod path_regex;
 mod pattern;
+mod relevance;
 
 use std::fmt;
 use std::path::PathBuf;

@@ -48,7 +48,21 @@ pub struct ReceivedUevent<'a> {
     body: &'a [u8],
 }
 
+/// A message that is kept after its buffer is used again.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct KeptUevent(Box<[u8]>);
+
+impl KeptUevent {
+    pub fn message(&self) -> ReceivedUevent<'_> {
+        ReceivedUevent { body: &self.0 }
+    }
+}
+
 impl<'a> ReceivedUevent<'a> {
+    pub fn keep(&self) -> KeptUevent {
+        KeptUevent(self.body.into())
+    }
+
     /// Reads a message of this form. `None` if it is malformed, or lacks one of ACTION, DEVPATH,
     /// SUBSYSTEM and SEQNUM, which every message of the kernel and of udevd has.
     pub fn parse(form: UeventForm, message: &'a [u8]) -> Option<Self> {

@@ -7,6 +7,7 @@ use oci_hotplug::host::monitor::message::{Message, Properties, from_uevent, pars
 use oci_hotplug::model::device::event::DeviceEvent;
 use oci_hotplug::model::device::inventory::Inventory;
 use oci_hotplug::model::device::{Device, SysPath, UdevState};
+use oci_hotplug::model::uevent::facts::UeventFacts;
 use oci_hotplug::model::uevent::received::ReceivedUevent;
 use oci_hotplug::model::uevent::{UeventAction, UeventForm, kernel_message, udev_message};
 
@@ -55,6 +56,9 @@ fn is_read_whole(form: UeventForm, input: &[u8]) {
         return;
     };
     assert!(message.properties().count() >= 4);
+    if let Some(facts) = UeventFacts::of(form, message) {
+        is_below_devices(&SysPath::new(format!("/sys{}", facts.devpath)));
+    }
     for key in ["ACTION", "DEVPATH", "SUBSYSTEM", "SEQNUM"] {
         assert!(message.property(key).is_some(), "{key}");
     }

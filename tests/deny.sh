@@ -27,7 +27,7 @@ failed=0
 check "what is shipped" --manifest-path "$root/Cargo.toml" --features kubernetes --exclude-dev check --config "$root/deny.toml" \
     --deny unmatched-skip --allow unused-wrapper --allow license-exception-not-encountered bans licenses sources || failed=1
 # What tests bring, too: there a second version of a crate does no harm.
-for manifest in Cargo.toml tests/fuzz/Cargo.toml; do
+for manifest in Cargo.toml tests/cdi_reference/Cargo.toml tests/fuzz/Cargo.toml; do
     check "$manifest with its tests" --manifest-path "$root/$manifest" --all-features check --config "$root/deny.toml" \
         --allow duplicate --allow unmatched-skip --allow unused-wrapper --allow license-not-encountered \
         --allow license-exception-not-encountered bans licenses sources || failed=1

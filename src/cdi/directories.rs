@@ -14,7 +14,7 @@ use std::path::{Path, PathBuf};
 use super::document::{Device, Document, Edits};
 use super::fault::Fault;
 use super::names::QualifiedName;
-use super::{reference, rules};
+use super::rules;
 use crate::model::yaml;
 
 /// The default directories of engines; the later one has precedence (spec-dirs.go:26-33).
@@ -85,14 +85,6 @@ impl SpecFile {
             priority,
             spec,
         }
-    }
-
-    /// The error that the CNCF's Rust library reports for a spec that passed the rules here.
-    pub fn objection(&self) -> Option<String> {
-        self.spec
-            .as_ref()
-            .ok()
-            .and_then(|spec| reference::objection(spec, &self.path))
     }
 }
 

@@ -15,5 +15,4 @@ mod fields;
 pub mod generate;
 pub mod names;
 pub mod node_requests;
-mod reference;
 pub mod rules;

@@ -74,11 +74,16 @@ pub(super) fn run(registry: &Registry, config: &Config, id: &str, path: &Path, a
             "attached": attached.iter().map(|(path, _)| path).collect::<Vec<_>>(),
             "requests": explained,
             "verdict": verdict,
+            "udev_database": status.udev_database,
         });
         write_json(&mut out, &whole)?;
         return Ok(());
     }
-    out.write_all(draw(device, &explained, &verdict, screen_width()).as_bytes())?;
+    let mut drawn = draw(device, &explained, &verdict, screen_width());
+    if let Some(state) = status.udev_database.as_ref().filter(|_| !attached.is_empty()) {
+        drawn += &format!("udev database: {}\n", visible(&state.to_string()));
+    }
+    out.write_all(drawn.as_bytes())?;
     Ok(())
 }
 

@@ -83,6 +83,9 @@ fn write(out: &mut impl Write, container: &Enrolled) -> std::io::Result<()> {
             status.watcher
         )?,
     }
+    if let Some(state) = &status.udev_database {
+        print_line!(out, "Udev       {state}")?;
+    }
     print_line!(out, "\nRequests")?;
     for entry in &status.requests {
         let origin = match entry.origin {

@@ -31,7 +31,9 @@ use crate::usbip::{self, records};
 
 /// Prints what a request selects now, and with `watch` also the changes.
 pub fn run(text: &str, classes: &Classes, state_dir: &Path, watch: bool, as_json: bool) -> Result<()> {
-    let Requests { entries, symlinks } = read_list(Origin::Root, text, classes)?;
+    let Requests {
+        entries, symlinks, ..
+    } = read_list(Origin::Root, text, classes)?;
     let mut facts = FactsNeeded::of(entries.iter().map(|entry| &entry.request), &symlinks);
     // The links are printed; the time to read them does not matter here.
     facts.udev_of_all = true;

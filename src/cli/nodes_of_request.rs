@@ -96,6 +96,7 @@ mod tests {
             attached,
             problems: Vec::new(),
             counters: Default::default(),
+            udev_database: None,
         }
     }
 

@@ -26,12 +26,15 @@ oci-hotplug-prestart: OCI hook that gives a container the devices that it reques
 
 An OCI runtime starts it at stage createRuntime (or prestart), with the container's state as JSON on standard input.
 
-Usage: oci-hotplug-prestart [--device REQUEST]... [--symlink RULE]... [--config FILE] [--state-dir DIR]
+Usage: oci-hotplug-prestart [--device REQUEST]... [--symlink RULE]... [--udev MODE]
+                             [--config FILE] [--state-dir DIR]
 
   --device REQUEST   a trusted device request, such as usb:0403:6001
                      (untrusted requests are in the annotation io.oci-hotplug.devices)
   --symlink RULE     a further link, such as usb:0403:6001:0=/dev/ttyBOARD
                      (untrusted rules are in the annotation io.oci-hotplug.symlinks)
+  --udev MODE        whether the container gets a udev database on /run/udev: auto or never
+                     (wins over the annotation io.oci-hotplug.udev and the configuration)
   --config FILE      the configuration [/etc/oci-hotplug/config.toml, or $OCI_HOTPLUG_CONFIG]
   --state-dir DIR    the state directory [/run/oci-hotplug, or $OCI_HOTPLUG_STATE_DIR]
   -h, --help         this text
@@ -180,6 +183,10 @@ fn read_prestart_arguments() -> Result<(CommonOptions, Arguments), ExitCode> {
         let list = match &argument {
             OwnArgument::Option(name) if name == "device" => &mut requests.devices,
             OwnArgument::Option(name) if name == "symlink" => &mut requests.symlinks,
+            OwnArgument::Option(name) if name == "udev" => {
+                requests.udev = Some(parser.value()?.parse()?);
+                return Ok(());
+            }
             _ => return Err(argument.unexpected()),
         };
         list.push(parser.value()?.string()?);

@@ -22,6 +22,7 @@ use crate::model::request::annotations::{self, AnnotationError, RequestListError
 use crate::model::request::class::Classes;
 use crate::model::request::entry::{Origin, Requests};
 use crate::model::request::symlink::parse_symlinks;
+use crate::model::udev_database::UdevMode;
 use crate::watcher::enroll::{EnrollError, Enroller, enroll};
 
 /// The requests on the command line of the hook.
@@ -31,6 +32,8 @@ pub struct Arguments {
     pub devices: Vec<String>,
     /// `--symlink`: rules for links, each a list as in the annotation.
     pub symlinks: Vec<String>,
+    /// `--udev`: whether the container gets a udev database.
+    pub udev: Option<UdevMode>,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -174,6 +177,7 @@ fn add_arguments(
         let rules = parse_symlinks(text).map_err(RequestListError::from);
         requests.symlinks.extend(rules.map_err(malformed("--symlink"))?);
     }
+    requests.udev = arguments.udev.or(requests.udev);
     Ok(())
 }
 
@@ -228,10 +232,11 @@ fn authorise(policy: &Policy, traits: &ContainerTraits, requests: &Requests) -> 
 fn record(
     state: &HookState,
     bundle: BundleConfig,
-    requests: Requests,
+    mut requests: Requests,
     traits: ContainerTraits,
     config: &Config,
 ) -> Result<Record, PrestartError> {
+    requests.udev.get_or_insert(config.udev);
     let pid = state.pid.ok_or(PrestartError::NoPid)?;
     let container = ContainerFacts {
         id: state.id.as_str().to_owned(),

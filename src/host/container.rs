@@ -186,6 +186,11 @@ impl Container {
         self.namespace("mnt")
     }
 
+    /// The container's mount namespace; `None` if it shares ours.
+    pub fn own_mount_namespace(&self) -> Result<Option<OwnedFd>, ContainerError> {
+        self.foreign_namespace("mnt")
+    }
+
     fn namespace(&self, name: &str) -> Result<OwnedFd, ContainerError> {
         let path = format!("ns/{name}");
         let opened = self.proc.open_relative(&path);

@@ -25,10 +25,15 @@ const ON_DISK: [&str; 7] = ["ext2", "ext3", "ext4", "xfs", "btrfs", "f2fs", "zfs
 const MAX_MOUNTS: u64 = 2 << 20;
 
 /// The cached attributes of an open file (an O_PATH descriptor is enough): type, mode, owner, size,
-/// numbers.
+/// numbers; since Linux 5.8 also the id of the mount by which it was opened.
 pub fn attributes(fd: impl AsFd) -> io::Result<Statx> {
     let flags = AtFlags::EMPTY_PATH | AtFlags::STATX_DONT_SYNC | AtFlags::NO_AUTOMOUNT;
-    Ok(statx(fd, "", flags, StatxFlags::BASIC_STATS)?)
+    Ok(statx(
+        fd,
+        "",
+        flags,
+        StatxFlags::BASIC_STATS | StatxFlags::MNT_ID,
+    )?)
 }
 
 /// The device number (major, minor) of the file system that a file is on.
@@ -50,6 +55,17 @@ pub enum Backing {
     Disk,
     /// Anything else, such as a server or another file system: may block for ever.
     Unknown,
+}
+
+/// A mount, as the list of mounts describes it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct MountFacts {
+    pub backing: Backing,
+    pub is_sysfs: bool,
+    /// Whether this mount, whatever its file system allows, is read-only.
+    pub is_read_only: bool,
+    /// Whether what is mounted on it appears in other mount namespaces, too.
+    pub is_shared: bool,
 }
 
 /// The mounts that a process sees.
@@ -77,32 +93,62 @@ impl Mounts {
     /// The list is opened each time: a list shows the mounts below the root directory that the
     /// process had when it was opened, and pivot_root changes that root.
     pub fn backing(&self, id: u64) -> io::Result<Backing> {
+        Ok(self.facts(id)?.map_or(Backing::Unknown, |facts| facts.backing))
+    }
+
+    /// What the list says of a mount; `None` in the same cases in which [`Self::backing`] is
+    /// unknown because the mount is not found.
+    pub fn facts(&self, id: u64) -> io::Result<Option<MountFacts>> {
+        facts_in(self.list()?, id)
+    }
+
+    /// Whether a file system, by its device number, is mounted anywhere.
+    pub fn has_file_system(&self, (major, minor): (u32, u32)) -> io::Result<bool> {
+        let number = format!("{major}:{minor}");
+        for line in self.list()?.split(b'\n') {
+            let line = line?;
+            if String::from_utf8_lossy(&line).split(' ').nth(2) == Some(number.as_str()) {
+                return Ok(true);
+            }
+        }
+        Ok(false)
+    }
+
+    fn list(&self) -> io::Result<impl BufRead + use<>> {
         let flags = OFlags::RDONLY | OFlags::CLOEXEC;
         let list = File::from(openat(&self.0, "mountinfo", flags, Mode::empty())?);
-        backing_in(BufReader::new(list.take(MAX_MOUNTS)), id)
+        Ok(BufReader::new(list.take(MAX_MOUNTS)))
     }
 }
 
 /// Looks a mount up in a list of mounts (proc_pid_mountinfo(5)).
-fn backing_in(list: impl BufRead, id: u64) -> io::Result<Backing> {
+fn facts_in(list: impl BufRead, id: u64) -> io::Result<Option<MountFacts>> {
     for line in list.split(b'\n') {
         let line = line?;
         let line = String::from_utf8_lossy(&line);
-        if line.split(' ').next().and_then(|first| first.parse().ok()) != Some(id) {
-            continue;
+        if line.split(' ').next().and_then(|first| first.parse().ok()) == Some(id) {
+            return Ok(Some(facts_of_line(&line)));
         }
-        // The file system type is the first field after the separator.
-        let kind = line
-            .split_once(" - ")
-            .and_then(|(_, tail)| tail.split(' ').next())
-            .unwrap_or_default();
-        return Ok(match kind {
+    }
+    Ok(None)
+}
+
+fn facts_of_line(line: &str) -> MountFacts {
+    // The file system type is the first field after the separator. Before it come optional fields.
+    let (head, tail) = line.split_once(" - ").unwrap_or((line, ""));
+    let kind = tail.split(' ').next().unwrap_or_default();
+    let mut fields = head.split(' ').skip(5);
+    let options = fields.next().unwrap_or_default();
+    MountFacts {
+        backing: match kind {
             kind if IN_MEMORY.contains(&kind) => Backing::Memory,
             kind if ON_DISK.contains(&kind) => Backing::Disk,
             _ => Backing::Unknown,
-        });
+        },
+        is_sysfs: kind == "sysfs",
+        is_read_only: options.split(',').any(|option| option == "ro"),
+        is_shared: fields.any(|field| field.starts_with("shared:")),
     }
-    Ok(Backing::Unknown)
 }
 
 #[cfg(test)]
@@ -126,13 +172,37 @@ mod tests {
         assert_eq!(mounts.backing(u64::MAX).unwrap(), Backing::Unknown);
     }
 
+    /// proc_pid_mountinfo(5).
+    #[test]
+    fn a_line_says_whether_a_mount_is_shared_and_read_only() {
+        let facts = facts_of_line("36 35 98:0 / /sys ro,nosuid shared:7 master:1 - sysfs none rw,seclabel");
+        let expected = MountFacts {
+            backing: Backing::Unknown,
+            is_sysfs: true,
+            is_read_only: true,
+            is_shared: true,
+        };
+        assert_eq!(facts, expected);
+        let facts = facts_of_line("36 35 0:5 /ro /ro,shared:1 rw - tmpfs ro ro");
+        let expected = MountFacts {
+            backing: Backing::Memory,
+            is_sysfs: false,
+            is_read_only: false,
+            is_shared: false,
+        };
+        assert_eq!(facts, expected);
+    }
+
     /// Case security 1.
     #[test]
     fn a_mount_beyond_the_part_that_is_read_has_unknown_backing() {
         let one = |id: u64, kind: &str| format!("{id} 1 0:5 / /{} rw - {kind} none rw\n", "x".repeat(4000));
         let mut list: String = (0..1000).map(|id| one(id, "fuse")).collect();
         list += &one(5000, "tmpfs");
-        let backing = |id, limit| backing_in(list.as_bytes().take(limit), id).unwrap();
+        let backing = |id, limit| {
+            let facts = facts_in(list.as_bytes().take(limit), id).unwrap();
+            facts.map_or(Backing::Unknown, |facts| facts.backing)
+        };
         assert_eq!(backing(5000, u64::MAX), Backing::Memory);
         assert_eq!(backing(5000, MAX_MOUNTS), Backing::Unknown);
         // The last line is cut off, because reading stops at the limit.

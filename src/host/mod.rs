@@ -21,4 +21,5 @@ pub mod spawn;
 pub mod state;
 pub mod stuck;
 pub mod systemd;
+pub mod udev_database;
 pub mod users;

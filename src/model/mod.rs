@@ -12,5 +12,6 @@ pub mod policy;
 pub(crate) mod quoting;
 pub mod remote;
 pub mod request;
+pub mod udev_database;
 pub mod uevent;
 pub mod yaml;

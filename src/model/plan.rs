@@ -13,6 +13,7 @@ pub mod admission;
 pub mod attachment;
 pub mod attachment_changes;
 mod candidates;
+mod database;
 mod desired;
 pub mod named_node;
 mod not_attached;
@@ -25,6 +26,7 @@ mod steps;
 use std::collections::BTreeSet;
 
 pub use candidates::{Candidate, Candidates};
+pub use database::path_of as path_of_entry;
 pub use not_attached::{NotAttached, Reason};
 pub use planner::{Planner, RootRemoved, moved};
 pub use step::{Current, Plan, Step};
@@ -44,7 +46,8 @@ pub fn plan(candidates: &Candidates<'_>, admissions: &Admissions, current: &Curr
         ..Plan::default()
     };
     let desired = desired::nodes(candidates, admissions, current, &mut plan);
-    steps::append(&desired, current, &mut plan);
+    let entries = database::entries(&desired, candidates, current);
+    steps::append(&desired, &entries, current, &mut plan);
     plan.not_attached = not_attached::by_kind(plan.not_attached);
     plan
 }
@@ -61,6 +64,7 @@ pub fn plan_without_restrictions(
         attachments,
         granted: &GrantSet::new(),
         postponed: &BTreeSet::new(),
+        entries: None,
     };
     plan(&candidates, &Admissions::all(&candidates), &current)
 }

@@ -5,6 +5,7 @@ pub mod bpf;
 pub mod descriptors;
 pub mod loop_device;
 pub mod memory;
+pub mod mount;
 #[cfg(feature = "kubernetes")]
 pub mod readiness;
 pub mod socket_filter;

@@ -5,6 +5,7 @@ use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 
 use super::access::{ContainerAccess, Place};
+use super::database::ContainerDatabase;
 use super::error::EffectError;
 use super::transaction::Effects;
 use crate::host::announcer::Announcer;
@@ -25,12 +26,14 @@ use crate::model::remote::address::RemoteDevice;
 use crate::model::remote::binding::Binding;
 use crate::model::request::entry::RequestEntry;
 use crate::model::request::id::RequestId;
+use crate::model::udev_database::{DatabaseId, DatabaseState, Entries, EntryFacts, RUN_UDEV, UdevMode};
 use crate::model::uevent::{UeventAction, UeventForm};
 
 /// One container's filter, /dev, listeners and notes.
 pub struct ContainerEffects {
     access: ContainerAccess,
     dev: ContainerDev,
+    database: ContainerDatabase,
     announcer: Announcer,
     lock: RecordLock,
     journal: JournalWriter<Notes>,
@@ -57,6 +60,7 @@ impl ContainerEffects {
         lock: RecordLock,
         notes: &mut Notes,
         due: GrantSet,
+        udev: UdevMode,
     ) -> Result<(Self, GrantSet), EffectError> {
         let owner = Owner::new(lock.state_dir(), container.facts());
         // Version 0: there were no notes.
@@ -94,6 +98,7 @@ impl ContainerEffects {
         let inside = Self {
             access,
             dev,
+            database: ContainerDatabase::open(udev, &lock),
             announcer,
             lock,
             journal: JournalWriter::default(),
@@ -115,11 +120,43 @@ impl ContainerEffects {
         self.lock = lock;
         self.journal.forget();
         self.access.forget_owned();
+        self.database.restart();
+    }
+
+    /// Mounts the container's udev database unless it is mounted. Returns whether a directory was
+    /// created for that, which the notes must have.
+    pub fn ensure_database(&mut self, container: &Container) -> bool {
+        let before = self.dev.directories().len();
+        self.database.ensure(&mut self.dev, container, &self.lock);
+        self.dev.directories().len() != before
+    }
+
+    /// Whether the container has a udev database.
+    pub fn database_state(&self) -> &DatabaseState {
+        self.database.state()
+    }
+
+    /// The entries of the container's udev database; `None` if it has none.
+    pub fn entries(&self) -> Option<&Entries> {
+        self.database.entries()
+    }
+
+    /// Removes the directory that was created to mount the udev database on, and so the mount.
+    pub fn remove_database_mount(&mut self) {
+        self.dev.remove_run_udev();
     }
 
     /// Removes our files that still exist after the container has ended.
-    pub fn remove_outliving(&mut self, attachments: &Attachments) {
+    pub fn remove_outliving(&mut self, attachments: &Attachments, rootfs: &Path) {
         self.dev.remove_outliving(attachments);
+        let left = self.dev.directories();
+        if !left.contains(Path::new(RUN_UDEV)) {
+            return;
+        }
+        // The container's root is read-only, but the host's path to it may not be.
+        if let Ok(Some(mut ended)) = ContainerDev::open_ended(rootfs, left.clone()) {
+            ended.remove_run_udev();
+        }
     }
 
     /// Returns the lock, when nothing has to be changed any more.
@@ -276,6 +313,14 @@ impl Effects for ContainerEffects {
 
     fn set_grants(&mut self, grants: &GrantSet) -> Result<Vec<(DevNum, String)>, EffectError> {
         Ok(self.access.set(grants)?)
+    }
+
+    fn write_entry(&mut self, id: &DatabaseId, facts: &EntryFacts) -> Result<(), EffectError> {
+        Ok(self.database.write(id, facts)?)
+    }
+
+    fn remove_entry(&mut self, id: &DatabaseId) -> Result<(), EffectError> {
+        Ok(self.database.remove(id)?)
     }
 
     fn announce(

@@ -205,6 +205,7 @@ mod tests {
             enrolled: 0,
             traits: ContainerTraits::default(),
             config: None,
+            udev: crate::model::udev_database::UdevMode::Auto,
             boot: String::new(),
         }
     }

@@ -10,6 +10,7 @@ use crate::host::monitor::MonitorError;
 use crate::host::process::ProcessError;
 use crate::host::state::control::ControlError;
 use crate::host::state::error::RegistryError;
+use crate::host::udev_database::UdevDatabaseError;
 use crate::model::oci::ContainerId;
 
 /// A watcher cannot run.
@@ -45,6 +46,8 @@ pub enum EffectError {
     Dev(#[from] ContainerDevError),
     #[error(transparent)]
     Announcer(#[from] AnnouncerError),
+    #[error(transparent)]
+    UdevDatabase(#[from] UdevDatabaseError),
     #[error(transparent)]
     Registry(#[from] RegistryError),
 }

@@ -26,6 +26,7 @@ use crate::model::plan::attachment::{Attachment, Attachments, NodeCreator, PathS
 use crate::model::plan::{Current, Plan, Planner, RootRemoved, Step, moved, remove_all, still_due};
 use crate::model::policy::ContainerTraits;
 use crate::model::request::entry::RequestEntry;
+use crate::model::udev_database::DatabaseState;
 
 /// One container.
 pub(super) struct Inside {
@@ -50,7 +51,7 @@ impl Inside {
         inventory: &Inventory,
     ) -> Result<Self, EffectError> {
         let due = still_due(&notes.filter.held, &notes.attachments, inventory);
-        let (effects, granted) = ContainerEffects::open(&container, lock, &mut notes, due)?;
+        let (effects, granted) = ContainerEffects::open(&container, lock, &mut notes, due, record.udev)?;
         let mut inside = Self {
             container,
             record,
@@ -133,7 +134,21 @@ impl Inside {
             attachments: &self.attachments,
             granted: &self.granted,
             postponed,
+            entries: self.effects.entries(),
         }
+    }
+
+    /// Mounts the container's udev database unless it is mounted.
+    pub fn ensure_database(&mut self) {
+        if self.effects.ensure_database(&self.container) {
+            // The directories are removed after a crash, too.
+            self.try_write_notes();
+        }
+    }
+
+    /// Whether the container has a udev database.
+    pub fn database_state(&self) -> &DatabaseState {
+        self.effects.database_state()
     }
 
     pub fn has(&self, syspath: &SysPath) -> bool {
@@ -221,6 +236,7 @@ impl Inside {
         for failure in self.apply_steps(steps) {
             tracing::warn!(container = %self.id(), "{}", failure.reason);
         }
+        self.effects.remove_database_mount();
     }
 
     /// Logs what was detached and attached, in this order. Returns the paths of the latter.
@@ -366,7 +382,8 @@ impl Inside {
 
     /// After the container has ended: removes our files that still exist, and returns the lock.
     pub fn close(mut self) -> RecordLock {
-        self.effects.remove_outliving(&self.attachments);
+        self.effects
+            .remove_outliving(&self.attachments, &self.record.container.rootfs);
         self.effects.into_lock()
     }
 }

@@ -11,6 +11,7 @@
 mod access;
 mod admission;
 pub mod command;
+mod database;
 pub mod detach;
 pub mod effects;
 pub mod enroll;
@@ -215,6 +216,7 @@ impl Watcher {
     fn reconcile(&mut self) {
         self.world.catch_up(&self.planner);
         self.revoke_gone();
+        self.inside.ensure_database();
         self.read_reservations();
         let removed = self.planner.find_roots(self.world.inventory());
         let removed = self.removals.take(removed, &self.planner);

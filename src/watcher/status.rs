@@ -22,6 +22,7 @@ impl Watcher {
                 .chain(self.retries.access_problems())
                 .collect(),
             counters: self.inside.counters(),
+            udev_database: Some(self.inside.database_state().clone()),
         }
     }
 }

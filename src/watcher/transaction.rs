@@ -7,8 +7,9 @@ use std::path::{Path, PathBuf};
 
 use crate::model::cgroup::grants::{GrantSet, common};
 use crate::model::device::{Access, DevNum, Device};
-use crate::model::plan::Step;
 use crate::model::plan::attachment::{Attachment, Attachments, NodeCreator, NodeSpec, PathState};
+use crate::model::plan::{Step, path_of_entry};
+use crate::model::udev_database::{DatabaseId, EntryFacts, EntryKind};
 use crate::model::uevent::{UeventAction, UeventForm};
 
 /// The operations of a transaction on a container. Each is idempotent.
@@ -31,6 +32,10 @@ pub trait Effects {
     /// Grants exactly this access, except for the returned numbers, each with the reason why
     /// something outside the watcher's control denies it.
     fn set_grants(&mut self, grants: &GrantSet) -> Result<Vec<(DevNum, String)>, Self::Error>;
+    /// Writes a device into the container's udev database.
+    fn write_entry(&mut self, id: &DatabaseId, facts: &EntryFacts) -> Result<(), Self::Error>;
+    /// Removes a device from the container's udev database.
+    fn remove_entry(&mut self, id: &DatabaseId) -> Result<(), Self::Error>;
     /// Sends a uevent to the container's listeners.
     fn announce(
         &mut self,
@@ -46,7 +51,7 @@ pub trait Effects {
 /// A step that failed, and was undone.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Failure {
-    /// The node or link that failed; `None` for access as a whole, or the notes.
+    /// The node, link or entry that failed; `None` for access as a whole, or the notes.
     pub path: Option<PathBuf>,
     pub reason: String,
 }
@@ -152,6 +157,8 @@ impl<E: Effects> Transaction<'_, E> {
                 Step::SetGrants(grants) => news |= self.gives_more(grants),
                 Step::Revoke(_)
                 | Step::AnnounceRemove { .. }
+                | Step::RemoveEntry { .. }
+                | Step::WriteEntry { .. }
                 | Step::RemoveLink { .. }
                 | Step::RemoveNode { .. }
                 | Step::Announce { .. } => {}
@@ -186,6 +193,8 @@ impl<E: Effects> Transaction<'_, E> {
             Step::AddNode { path, attachment } => self.add_node(path, *attachment),
             Step::Refresh { path, device, access } => self.refresh(&path, *device, access),
             Step::AddLink { path, link } => self.add_link(&path, link),
+            Step::RemoveEntry { id } => self.remove_entry(&id),
+            Step::WriteEntry { id, facts } => self.write_entry(&id, facts),
             Step::Announce { path } => self.announce(&path),
         }
     }
@@ -327,6 +336,28 @@ impl<E: Effects> Transaction<'_, E> {
                 attachment.links.insert(link, creator);
             }
             Err(error) => self.fail(Some(&link), &error),
+        }
+    }
+
+    fn remove_entry(&mut self, id: &DatabaseId) {
+        if let Err(error) = self.effects.remove_entry(id) {
+            self.fail(Some(&path_of_entry(id)), &error);
+        }
+    }
+
+    fn write_entry(&mut self, id: &DatabaseId, mut facts: EntryFacts) {
+        let has_number =
+            |(_, attachment): &(&PathBuf, &Attachment)| *id == DatabaseId::Number(attachment.node.num);
+        let mut attached = self.attachments.iter().filter(has_number).peekable();
+        if facts.kind == EntryKind::Attached && attached.peek().is_none() {
+            return;
+        }
+        let links: BTreeSet<&PathBuf> = attached
+            .flat_map(|(_, attachment)| attachment.links.keys())
+            .collect();
+        facts.links.retain(|link| links.contains(link));
+        if let Err(error) = self.effects.write_entry(id, &facts) {
+            self.fail(Some(&path_of_entry(id)), &error);
         }
     }
 

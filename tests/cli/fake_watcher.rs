@@ -5,6 +5,7 @@ use oci_hotplug::host::state::control::{ControlResponse, Problem, Status};
 use oci_hotplug::model::device::{Access, DevKind, DevNum, Device, SysPath};
 use oci_hotplug::model::plan::attachment::{Attachment, Attachments, NodeCreator, NodeSpec};
 use oci_hotplug::model::request::entry::{Origin, RequestEntry};
+use oci_hotplug::model::udev_database::DatabaseState;
 
 /// Answers in the directory of a container whose files have `name` in their names.
 pub fn watcher(dir: &std::path::Path, name: &str) {
@@ -57,6 +58,7 @@ pub fn watcher(dir: &std::path::Path, name: &str) {
             reason: name.into(),
         }],
         counters: Default::default(),
+        udev_database: Some(DatabaseState::Placed),
     };
     let answer = serde_json::to_string(&ControlResponse::Status(Box::new(status))).expect("JSON");
     let listener = std::os::unix::net::UnixListener::bind(dir.join("control.sock")).expect("a socket");

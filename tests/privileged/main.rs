@@ -74,3 +74,4 @@ mod silent_server;
 #[path = "../support/skipped.rs"]
 mod skipped;
 mod storm;
+mod udev_database;

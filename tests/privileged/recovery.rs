@@ -387,7 +387,7 @@ fn recover_starts_watchers_sweeps_and_reports_failures(machine: &Machine) {
         "{message}"
     );
     assert!(line_of(&newer).contains("it has version 99"), "{message}");
-    assert!(line_of(&torn).contains("FAILED: reading"), "{message}");
+    assert!(line_of(&torn).contains("FAILED: cannot read"), "{message}");
     assert!(
         message.contains("3 of 5 containers could not be recovered"),
         "{message}"

@@ -15,6 +15,7 @@ use crate::host::state::record::Record;
 use crate::host::state::registry::Registry;
 use crate::model::oci::ContainerId;
 use crate::model::oci::engine::short_id;
+use crate::model::request::annotations;
 use crate::model::request::entry::Requests;
 use crate::watcher::enroll::{EnrollError, Enroller, enroll};
 
@@ -167,9 +168,11 @@ impl Target {
         &self,
         registry: &Registry,
         config: &Config,
-        requests: Requests,
+        mut requests: Requests,
     ) -> Result<ControlResponse, EnrollError> {
         let RunningContainer { facts, traits } = self.running.clone();
+        let annotated = annotations::udev_mode(&traits.annotations);
+        requests.udev = annotated.ok().flatten().or(Some(config.udev));
         let record = Record::new(facts, requests, traits, config.named.clone());
         let deadline = Instant::now() + PATIENCE;
         enroll(registry, &self.id, &record, config, Enroller::Operator, deadline)

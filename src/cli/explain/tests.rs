@@ -29,6 +29,7 @@ fn explained(requests: &[&str], node: &str) -> String {
         attached: Attachments::default(),
         problems: Vec::new(),
         counters: Default::default(),
+        udev_database: None,
     };
     let config = Config::parse("/etc/oci-hotplug/config.toml".as_ref(), "").unwrap();
     let device = inventory.iter().find(|device| {

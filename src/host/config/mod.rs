@@ -22,6 +22,7 @@ use crate::model::policy::{Policy, UnknownRules};
 use crate::model::quoting::shell_quoted;
 use crate::model::request::annotations::LowriscLifecycle;
 use crate::model::request::class::Classes;
+use crate::model::udev_database::UdevMode;
 
 /// The default path of the configuration file.
 pub const DEFAULT_CONFIG: &str = "/etc/oci-hotplug/config.toml";
@@ -39,6 +40,8 @@ pub struct Config {
     pub prestart_timeout: Duration,
     /// What restarts watchers.
     pub supervise: Supervise,
+    /// Whether containers get a udev database, unless annotation or hook argument say otherwise.
+    pub udev: UdevMode,
     /// Options of requests in container-hotplug's annotations.
     pub lowrisc: LowriscLifecycle,
     /// The configuration file that an option or the environment names, as an absolute path.
@@ -228,6 +231,7 @@ impl Config {
         set(&mut self.state_dir, file.state_dir);
         set(&mut self.log_level, file.log_level);
         set(&mut self.supervise, file.supervise);
+        set(&mut self.udev, file.udev);
         set(&mut self.lowrisc.required, file.lowrisc.required);
         set(&mut self.lowrisc.on_removal, file.lowrisc.on_removal);
         self.files.push((path.to_owned(), text.to_owned()));
@@ -360,6 +364,7 @@ impl Default for Config {
             log_level: LogLevel::default(),
             prestart_timeout: Duration::from_secs(MAX_PRESTART_TIMEOUT),
             supervise: Supervise::default(),
+            udev: UdevMode::default(),
             lowrisc: LowriscLifecycle::default(),
             named: None,
             path: DEFAULT_CONFIG.into(),

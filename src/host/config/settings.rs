@@ -6,6 +6,7 @@ use serde::Deserialize;
 use serde::de::IgnoredAny;
 
 use crate::model::request::OnRemoval;
+use crate::model::udev_database::UdevMode;
 
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "lowercase")]
@@ -52,6 +53,7 @@ pub(super) struct SettingsText {
     pub(super) log_level: Option<LogLevel>,
     pub(super) prestart_timeout: Option<u64>,
     pub(super) supervise: Option<Supervise>,
+    pub(super) udev: Option<UdevMode>,
     pub(super) lowrisc: LowriscText,
     pub(super) class: IgnoredAny,
     pub(super) policy: IgnoredAny,

@@ -12,7 +12,7 @@ use crate::model::cgroup::grants::Change;
 use crate::model::plan::attachment::{Attachments, NodeCreator, PathState};
 
 impl ContainerDev {
-    /// Removes our nodes and links from file systems that still exist after the container has
+    /// Removes our nodes, links and the directory of the udev database from file systems that still exist after the container has
     /// ended, because they would be in the way at its next start. What cannot be removed is logged.
     pub fn remove_outliving(&mut self, attachments: &Attachments) {
         let outlives = |this: &Self, path: &Path| this.dev_outlives || !path.starts_with("/dev");
@@ -30,6 +30,7 @@ impl ContainerDev {
                 log_failure(self.remove_node(path, attachment.node.num));
             }
         }
+        self.remove_run_udev();
     }
 
     pub(super) fn find(
@@ -117,7 +118,7 @@ impl ContainerDev {
 
     /// Removes the empty parent directories that we created, the deepest first. A directory that
     /// cannot be removed stays on the list; the next removal tries it again.
-    fn prune(&mut self, path: &Path) {
+    pub(super) fn prune(&mut self, path: &Path) {
         for directory in path.ancestors().skip(1) {
             if !self.directories.contains(directory) {
                 return;

@@ -39,6 +39,8 @@ pub struct ContainerDev {
     pub(super) staging: Option<Staging>,
     pub(super) staged: BTreeMap<PathBuf, StagedNode>,
     pub(super) directories: BTreeSet<PathBuf>,
+    /// `/run`, once it was checked that it cannot block (`run_udev`).
+    pub(super) run: Option<OwnedFd>,
 }
 
 impl ContainerDev {
@@ -122,6 +124,7 @@ impl ContainerDev {
             staging: None,
             staged: BTreeMap::new(),
             directories,
+            run: None,
         })
     }
 
@@ -161,6 +164,7 @@ impl ContainerDev {
             staging: None,
             staged: BTreeMap::new(),
             directories,
+            run: None,
         }))
     }
 

@@ -1,5 +1,5 @@
-//! Device nodes and links in one container's file system: creates, adopts and removes them, and
-//! changes nothing else.
+//! Device nodes and links in one container's file system, and the mount of its udev database:
+//! creates, adopts and removes them, and changes nothing else.
 //!
 //! All access is through descriptors that are opened at the start. Does not know which devices are
 //! requested, and stores nothing: the caller says which nodes and links are ours (`ours`), and
@@ -16,9 +16,11 @@ mod open;
 mod outcome;
 mod path;
 mod place;
+mod run_udev;
 mod staging;
 mod walk;
 
 pub use dev::ContainerDev;
 pub use error::{ContainerDevError, StagingError};
 pub use outcome::{LinkOutcome, NodeOutcome, NodeOwner, Placement};
+pub use run_udev::{AtRunUdev, DirectoryIdentity};

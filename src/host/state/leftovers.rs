@@ -79,7 +79,7 @@ pub fn revoke(lock: &RecordLock) -> bool {
 pub fn remove_files(lock: &RecordLock) {
     let notes = notes(lock);
     let Ok(Some(record)) = lock.record() else { return };
-    if notes.attachments.is_empty() || record.is_running() {
+    if (notes.attachments.is_empty() && notes.directories.is_empty()) || record.is_running() {
         return;
     }
     match ContainerDev::open_ended(&record.container.rootfs, notes.directories) {

@@ -16,6 +16,7 @@ use crate::host::state::error::RegistryError;
 use crate::model::policy::ContainerTraits;
 use crate::model::request::entry::{RequestEntry, Requests};
 use crate::model::request::symlink::SymlinkRule;
+use crate::model::udev_database::UdevMode;
 
 /// The version of record.json and attached.jsonl that this program writes. It reads all versions up
 /// to this one.
@@ -39,6 +40,9 @@ pub struct Record {
     /// the same one.
     #[serde(default)]
     pub config: Option<PathBuf>,
+    /// Whether the container gets a udev database.
+    #[serde(default)]
+    pub udev: UdevMode,
     /// The boot in which the container was enrolled (`process::boot_id`). A state directory may
     /// survive a reboot, after which pids and start times repeat.
     #[serde(default)]
@@ -63,6 +67,7 @@ impl Record {
             enrolled: now.map_or(0, |since| since.as_secs()),
             traits,
             config,
+            udev: requests.udev.unwrap_or_default(),
             boot: boot_id(),
         }
     }

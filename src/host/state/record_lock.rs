@@ -176,7 +176,12 @@ impl RecordLock {
         };
         for entry in entries.flatten().filter(|entry| entry.file_name() != "lock") {
             let path = entry.path();
-            ignore_absent(fs::remove_file(&path)).map_err(|source| RegistryError::Io {
+            let removed = match entry.file_type() {
+                // The udev database. A link in it is removed, not followed.
+                Ok(kind) if kind.is_dir() => fs::remove_dir_all(&path),
+                _ => fs::remove_file(&path),
+            };
+            ignore_absent(removed).map_err(|source| RegistryError::Io {
                 action: "remove",
                 path,
                 source,

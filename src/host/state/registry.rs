@@ -7,6 +7,7 @@
 //!                                   a journal (`journal`) of the watcher's notes (`notes`); 0600
 //!                   lock            flock held by the watcher while it runs: free = no watcher. Content: its pid
 //!                   control.sock    control requests to the watcher (`control`)
+//!                   udev/           the container's udev database, which it can read (`udev_database`)
 //!   leases/                         which containers have a device (`leases`)
 //!   cgroups/                        which container owns the device access of a cgroup (`cgroup_owners`)
 //!   oci-hotplug.log                 the log of a host without journal
@@ -244,6 +245,7 @@ mod tests {
             symlinks: Vec::new(),
             traits: ContainerTraits::default(),
             config: None,
+            udev: crate::model::udev_database::UdevMode::Auto,
             boot: String::new(),
             enrolled: 3,
         }

@@ -1,7 +1,9 @@
 //! Devices that programs do not use through a device node, and how a container gets access to them.
 
-use crate::model::device::Device;
+use std::collections::{BTreeMap, BTreeSet};
+
 use crate::model::device::inventory::Inventory;
+use crate::model::device::{Device, STATIC_NODE, SysPath};
 
 /// How to give a container a device that has no node by design; `None` for all other devices.
 pub fn instead_of_node(device: &Device) -> Option<String> {
@@ -29,10 +31,39 @@ pub fn instead_of_nodes(root: &Device, inventory: &Inventory) -> Vec<String> {
         .collect()
 }
 
+/// The devices without a node that belong to attached devices, by their paths: at or below a root
+/// with an attached device, where the nearest device above them that has a node is attached, too. A
+/// hub that is a root may have devices below it that the policy denies; theirs are left out.
+pub fn belonging<'a>(
+    roots: impl IntoIterator<Item = &'a SysPath>,
+    attached: &BTreeSet<&SysPath>,
+    inventory: &'a Inventory,
+) -> BTreeMap<&'a SysPath, &'a Device> {
+    let mut found = BTreeMap::new();
+    for root in roots {
+        if !attached.iter().any(|device| device.is_at_or_below(root)) {
+            continue;
+        }
+        let nodeless = inventory
+            .at_or_below(root)
+            .filter(|device| device.node.is_none() && device.subsystem.as_deref() != Some(STATIC_NODE));
+        for device in nodeless {
+            let mut above = inventory
+                .ancestors(&device.syspath)
+                .take_while(|above| above.syspath.is_at_or_below(root));
+            let nearest = above.find(|above| above.node.is_some());
+            if nearest.is_none_or(|nearest| attached.contains(&nearest.syspath)) {
+                found.insert(&device.syspath, device);
+            }
+        }
+    }
+    found
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::model::device::SysPath;
+    use crate::model::device::{DevKind, DevNode, DevNum};
 
     fn device(path: &str, subsystem: &str) -> Device {
         let mut device = Device::new(SysPath::new(path));
@@ -63,5 +94,48 @@ mod tests {
             "{told:?}"
         );
         assert!(told[1].starts_with("hci0 is a Bluetooth adapter"), "{told:?}");
+    }
+
+    #[test]
+    fn devices_without_a_node_belong_to_the_attached_device_above_them() {
+        let with_node = |path: &str, minor| {
+            let mut device = device(path, "usb");
+            device.node = Some(DevNode {
+                path: format!("/dev/{minor}").into(),
+                num: DevNum {
+                    kind: DevKind::Char,
+                    major: 189,
+                    minor,
+                },
+            });
+            device
+        };
+        let inventory = Inventory::new(vec![
+            device("/sys/devices/usb1/1-0:1.0", "usb"),
+            with_node("/sys/devices/usb1/1-1", 1),
+            device("/sys/devices/usb1/1-1/1-1:1.0", "usb"),
+            with_node("/sys/devices/usb1/1-1/1-1.2", 2),
+            device("/sys/devices/usb1/1-1/1-1.2/1-1.2:1.0", "usb"),
+            with_node("/sys/devices/usb1/1-1/1-1.2/1-1.2:1.0/tty", 3),
+        ]);
+        let path = |name: &str| SysPath::new(format!("/sys/devices/usb1/{name}"));
+        let found = |root: &str, attached: &[&str]| -> Vec<String> {
+            let (root, attached) = (path(root), attached.iter().map(|name| path(name)));
+            let attached: Vec<SysPath> = attached.collect();
+            let belonging = belonging([&root], &attached.iter().collect(), &inventory);
+            belonging
+                .keys()
+                .map(|syspath| syspath.name().to_owned())
+                .collect()
+        };
+        let (hub, adapter) = ("1-1", "1-1/1-1.2");
+        assert_eq!(found(hub, &[hub]), ["1-1:1.0"]);
+        assert_eq!(found(hub, &[adapter]), ["1-1.2:1.0"]);
+        assert_eq!(found(hub, &[hub, adapter]), ["1-1.2:1.0", "1-1:1.0"]);
+        assert_eq!(found(hub, &[]), [""; 0]);
+        // A root without a node, whose tty is attached.
+        let interface = "1-1/1-1.2/1-1.2:1.0";
+        assert_eq!(found(interface, &["1-1/1-1.2/1-1.2:1.0/tty"]), ["1-1.2:1.0"]);
+        assert_eq!(found(interface, &[]), [""; 0]);
     }
 }

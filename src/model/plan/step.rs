@@ -7,6 +7,7 @@ use crate::model::cgroup::grants::GrantSet;
 use crate::model::device::{Access, Device, SysPath};
 use crate::model::plan::attachment::{Attachment, Attachments};
 use crate::model::plan::not_attached::NotAttached;
+use crate::model::udev_database::{DatabaseId, Entries, EntryFacts};
 
 /// One change inside the container. A plan lists steps in the order in which they are safe.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -15,6 +16,8 @@ pub enum Step {
     Revoke(GrantSet),
     /// Announce that the device of this node is removed.
     AnnounceRemove { path: PathBuf },
+    /// Remove a device from the container's udev database.
+    RemoveEntry { id: DatabaseId },
     /// Remove a link.
     RemoveLink {
         /// The path of the node that it points to.
@@ -46,6 +49,8 @@ pub enum Step {
         /// The link's own path.
         link: PathBuf,
     },
+    /// Write a device into the container's udev database.
+    WriteEntry { id: DatabaseId, facts: EntryFacts },
     /// Announce that the device of this node was added or changed.
     Announce { path: PathBuf },
 }
@@ -63,7 +68,7 @@ pub struct Plan {
     /// be left from a removed device with the same node name, so such a device is not attached
     /// before udevd has processed it, however long that takes.
     pub unconfirmed_links: Vec<SysPath>,
-    /// The nodes and links that the plan would create if they were not postponed.
+    /// The nodes, links and entries that the plan would create if they were not postponed.
     pub postponed: Vec<PathBuf>,
 }
 
@@ -73,6 +78,8 @@ pub struct Current<'a> {
     pub attachments: &'a Attachments,
     /// The access that is in force.
     pub granted: &'a GrantSet,
-    /// Nodes and links that failed recently and are not retried yet.
+    /// Nodes, links and entries that failed recently and are not retried yet.
     pub postponed: &'a BTreeSet<PathBuf>,
+    /// The entries of the container's udev database; `None` if it has none.
+    pub entries: Option<&'a Entries>,
 }

@@ -1,33 +1,45 @@
 //! The steps from what a container has to what it should have.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
 
 use crate::model::cgroup::grants::{GrantSet, common};
 use crate::model::device::inventory::Inventory;
-use crate::model::device::{Access, UdevState};
+use crate::model::device::{Access, DevNum, UdevState};
 use crate::model::plan::attachment::{Attachment, Attachments, NodeCreator};
+use crate::model::plan::database::{DesiredEntries, path_of};
 use crate::model::plan::desired::{Desired, DesiredNode};
 use crate::model::plan::{Current, Plan, Step};
+use crate::model::udev_database::{DatabaseId, Entries, EntryFacts, EntryKind};
 
-/// Appends the steps after which the container has exactly the desired nodes.
-pub(super) fn append(desired: &Desired<'_>, current: &Current<'_>, plan: &mut Plan) {
+/// Appends the steps after which the container has exactly the desired nodes, and its udev database
+/// exactly the desired entries.
+pub(super) fn append(
+    desired: &Desired<'_>,
+    entries: &DesiredEntries,
+    current: &Current<'_>,
+    plan: &mut Plan,
+) {
     let grants = grants_of(desired);
     let kept = common(current.granted, &grants);
     if kept != *current.granted {
         plan.steps.push(Step::Revoke(kept.clone()));
     }
+    let outdated = outdated_entries(desired, entries, current);
+    let removed = outdated.iter().map(|id| Step::RemoveEntry { id: (*id).clone() });
+    plan.steps.extend(removed);
     append_removals(desired, current.attachments, &mut plan.steps);
     if grants != kept {
         plan.steps.push(Step::SetGrants(grants));
     }
-    append_additions(desired, current, plan);
+    let new = NewEntries::new(entries, &outdated, current, &mut plan.postponed);
+    append_additions(desired, &new, current, plan);
 }
 
 /// The steps that remove everything from the container.
 pub fn remove_all(current: &Current<'_>) -> Vec<Step> {
     let mut plan = Plan::default();
-    append(&Desired::new(), current, &mut plan);
+    append(&Desired::new(), &DesiredEntries::new(), current, &mut plan);
     plan.steps
 }
 
@@ -60,6 +72,72 @@ fn stays(attachment: &Attachment, desired: &DesiredNode<'_>) -> bool {
     attachment.node == desired.node && attachment.device.syspath == desired.device.syspath
 }
 
+/// The entries to remove before the removals are announced: those that are not desired, and those of
+/// nodes that go, even if another device has the number from now on.
+fn outdated_entries<'a>(
+    desired: &Desired<'_>,
+    entries: &DesiredEntries,
+    current: &Current<'a>,
+) -> BTreeSet<&'a DatabaseId> {
+    let attachments = current.attachments.iter();
+    let (kept, gone): (Vec<_>, Vec<_>) = attachments
+        .partition(|(path, attachment)| desired.get(*path).is_some_and(|node| stays(attachment, node)));
+    let has_number = |attachments: &[(&PathBuf, &Attachment)], id: &DatabaseId| {
+        let mut numbers = attachments.iter().map(|(_, attachment)| attachment.node.num);
+        numbers.any(|num| *id == DatabaseId::Number(num))
+    };
+    let is_outdated =
+        |id: &&DatabaseId| !entries.contains_key(*id) || (has_number(&gone, id) && !has_number(&kept, id));
+    let current = current.entries.into_iter().flat_map(Entries::keys);
+    current.filter(is_outdated).collect()
+}
+
+/// The desired entries that have to be written.
+struct NewEntries<'a>(Vec<(&'a DatabaseId, &'a EntryFacts)>);
+
+impl<'a> NewEntries<'a> {
+    /// Adds to `postponed` the entries that are not retried yet.
+    fn new(
+        entries: &'a DesiredEntries,
+        outdated: &BTreeSet<&DatabaseId>,
+        current: &Current<'_>,
+        postponed: &mut Vec<PathBuf>,
+    ) -> Self {
+        let mut new = Vec::new();
+        for (id, facts) in entries {
+            let written = current.entries.and_then(|entries| entries.get(id));
+            let is_written = written.is_some_and(|written| written.as_ref() == Some(facts));
+            if is_written && !outdated.contains(id) {
+                continue;
+            }
+            let path = path_of(id);
+            match current.postponed.contains(&path) {
+                true => postponed.push(path),
+                false => new.push((id, facts)),
+            }
+        }
+        Self(new)
+    }
+
+    /// The steps that write the entries of devices that are not attached.
+    fn of_others(&self) -> impl Iterator<Item = Step> {
+        self.steps(|_, facts| facts.kind != EntryKind::Attached)
+    }
+
+    /// The step that writes the entry of a number, if it is new.
+    fn of_number(&self, num: DevNum) -> impl Iterator<Item = Step> {
+        self.steps(move |id, facts| facts.kind == EntryKind::Attached && *id == DatabaseId::Number(num))
+    }
+
+    fn steps(&self, is_meant: impl Fn(&DatabaseId, &EntryFacts) -> bool) -> impl Iterator<Item = Step> {
+        let meant = self.0.iter().filter(move |(id, facts)| is_meant(id, facts));
+        meant.map(|(id, facts)| Step::WriteEntry {
+            id: (*id).clone(),
+            facts: (*facts).clone(),
+        })
+    }
+}
+
 /// Announcements first, then links, then nodes; access has been revoked before.
 fn append_removals(desired: &Desired<'_>, attachments: &Attachments, steps: &mut Vec<Step>) {
     let removed: Vec<(&PathBuf, &Attachment)> = attachments
@@ -90,9 +168,12 @@ fn append_removals(desired: &Desired<'_>, attachments: &Attachments, steps: &mut
     }
 }
 
-/// For each node: the node, its links, its announcement.
-fn append_additions(desired: &Desired<'_>, current: &Current<'_>, plan: &mut Plan) {
+/// For each node: the node, its links, its entry in the udev database, its announcement. The
+/// entries of parents and of devices without a node come before the first announcement.
+fn append_additions(desired: &Desired<'_>, entries: &NewEntries<'_>, current: &Current<'_>, plan: &mut Plan) {
     let steps = &mut plan.steps;
+    let mut others = entries.of_others();
+    let mut written = BTreeSet::new();
     for (path, node) in desired {
         let attachment = current.attachments.get(path);
         let attached = attachment.filter(|attachment| stays(attachment, node));
@@ -130,9 +211,21 @@ fn append_additions(desired: &Desired<'_>, current: &Current<'_>, plan: &mut Pla
         if node.device.udev_state > UdevState::Pending
             && (announced != Some(node.device.seqnum) || has_other_links)
         {
+            steps.extend(others.by_ref());
+            if written.insert(node.node.num) {
+                steps.extend(entries.of_number(node.node.num));
+            }
             steps.push(Step::Announce { path: path.clone() });
         }
     }
+    steps.extend(others);
+    // Nodes without an announcement, such as those of an earlier watcher.
+    let numbers: BTreeSet<DevNum> = desired.values().map(|node| node.node.num).collect();
+    steps.extend(
+        numbers
+            .difference(&written)
+            .flat_map(|num| entries.of_number(*num)),
+    );
 }
 
 fn new_attachment(node: &DesiredNode<'_>) -> Attachment {
@@ -211,6 +304,7 @@ mod tests {
             attachments: &attachments,
             granted: &GrantSet::from([(num, Access::ALL)]),
             postponed: &Default::default(),
+            entries: None,
         };
         let expected = [
             Step::Revoke(GrantSet::new()),

@@ -10,6 +10,7 @@ use crate::model::request::symlink::{SymlinkError, parse_lowrisc_symlinks, parse
 use crate::model::request::{
     OnRemoval, Request, RequestError, check_untrusted, parse_lowrisc_devices, parse_request_list,
 };
+use crate::model::udev_database::{UdevMode, UdevModeError};
 
 /// The prefix of oci-hotplug's annotations. An unknown annotation with it is an error, because no
 /// other program reads it.
@@ -21,6 +22,10 @@ const MAX_KEY: usize = 80;
 pub const DEVICES: &str = "io.oci-hotplug.devices";
 /// oci-hotplug's rules for further links.
 pub const SYMLINKS: &str = "io.oci-hotplug.symlinks";
+/// Whether the container gets a udev database: `auto` or `never`.
+pub const UDEV: &str = "io.oci-hotplug.udev";
+/// All annotations of oci-hotplug.
+const OWN: [&str; 3] = [DEVICES, SYMLINKS, UDEV];
 /// container-hotplug's requests.
 pub const LOWRISC_DEVICES: &str = "org.lowrisc.hotplug.devices";
 /// container-hotplug's requests in the spelling of older documents; if both are present, the plural
@@ -58,6 +63,8 @@ pub enum RequestListError {
     Symlink(#[from] SymlinkError),
     #[error(transparent)]
     Class(#[from] ClassUseError),
+    #[error(transparent)]
+    Udev(#[from] UdevModeError),
 }
 
 impl RequestListError {
@@ -99,12 +106,11 @@ impl AnnotationError {
     }
 
     fn of_key(key: &str) -> Self {
-        let known = [DEVICES, SYMLINKS];
-        let names = known.map(|known| known.strip_prefix(PREFIX).unwrap_or(known));
+        let names = OWN.map(|known| known.strip_prefix(PREFIX).unwrap_or(known));
         let name = key.strip_prefix(PREFIX).unwrap_or(key);
         let hint = match nearest(name, &names) {
             Some(near) => format!("did you mean {PREFIX}{near}?"),
-            None => format!("write {}", known.join(" or ")),
+            None => format!("write {}", OWN.join(", ")),
         };
         Self::Key {
             shown: shown(key, MAX_KEY),
@@ -129,7 +135,7 @@ pub fn read(
     lowrisc: &LowriscLifecycle,
     classes: &Classes,
 ) -> Result<Requests, AnnotationError> {
-    let is_unknown = |key: &&String| key.starts_with(PREFIX) && ![DEVICES, SYMLINKS].contains(&key.as_str());
+    let is_unknown = |key: &&String| key.starts_with(PREFIX) && !OWN.contains(&key.as_str());
     if let Some(key) = annotations.keys().find(is_unknown) {
         return Err(AnnotationError::of_key(key));
     }
@@ -142,6 +148,7 @@ pub fn read(
     if let Some(rules) = parsed(annotations, SYMLINKS, parse_symlinks)? {
         requests.symlinks.extend(rules);
     }
+    requests.udev = udev_mode(annotations)?;
     let key = if annotations.contains_key(LOWRISC_DEVICES) {
         LOWRISC_DEVICES
     } else {
@@ -165,6 +172,14 @@ pub fn read(
         }
     })?;
     Ok(requests)
+}
+
+/// The annotation [`UDEV`]; `None` if it is absent.
+///
+/// # Errors
+/// If its value is invalid.
+pub fn udev_mode(annotations: &Annotations) -> Result<Option<UdevMode>, AnnotationError> {
+    parsed(annotations, UDEV, str::parse::<UdevMode>)
 }
 
 /// Parses one list of requests and expands the classes in it.
@@ -261,10 +276,28 @@ mod tests {
     }
 
     #[test]
+    fn whether_there_is_a_udev_database_is_an_annotation_that_requests_no_device() {
+        let read = |value: &str| {
+            let given = annotations(&[(UDEV, value)]);
+            read(&given, &LowriscLifecycle::default(), &Classes::default())
+        };
+        let requests = read("never").unwrap();
+        assert!(requests.is_empty());
+        assert_eq!(requests.udev, Some(UdevMode::Never));
+        let error = read("yes").unwrap_err();
+        assert!(!error.is_refusal());
+        assert_eq!(
+            error.to_string(),
+            "udev database \"yes\": must be \"auto\" or \"never\" (annotation io.oci-hotplug.udev)"
+        );
+    }
+
+    #[test]
     fn annotations_of_oci_hotplug_are_those_with_its_prefix_and_three_of_container_hotplug() {
         for key in [
             DEVICES,
             SYMLINKS,
+            UDEV,
             "io.oci-hotplug.typo",
             LOWRISC_DEVICES,
             LOWRISC_DEVICE,
@@ -358,11 +391,11 @@ mod tests {
             ("io.oci-hotplug.Devices", "(did you mean io.oci-hotplug.devices?)"),
             (
                 "io.oci-hotplug.only",
-                "(write io.oci-hotplug.devices or io.oci-hotplug.symlinks)",
+                "(write io.oci-hotplug.devices, io.oci-hotplug.symlinks, io.oci-hotplug.udev)",
             ),
             (
                 "io.oci-hotplug.",
-                "(write io.oci-hotplug.devices or io.oci-hotplug.symlinks)",
+                "(write io.oci-hotplug.devices, io.oci-hotplug.symlinks, io.oci-hotplug.udev)",
             ),
         ] {
             let given = annotations(&[(key, "usb:0403"), (DEVICES, "usb:0403")]);

@@ -7,6 +7,7 @@ use serde::{Deserialize, Serialize};
 use crate::model::device::SysPath;
 use crate::model::request::Request;
 use crate::model::request::symlink::SymlinkRule;
+use crate::model::udev_database::UdevMode;
 
 /// Where a request was written, which decides whether it is trusted.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
@@ -109,6 +110,8 @@ impl RequestEntry {
 pub struct Requests {
     pub entries: Vec<RequestEntry>,
     pub symlinks: Vec<SymlinkRule>,
+    /// Whether the container gets a udev database; `None`: as the configuration says.
+    pub udev: Option<UdevMode>,
 }
 
 impl Requests {
@@ -121,6 +124,7 @@ impl Requests {
     pub fn extend(&mut self, other: Self) {
         self.entries.extend(other.entries);
         self.symlinks.extend(other.symlinks);
+        self.udev = other.udev.or(self.udev);
     }
 }
 

@@ -2,6 +2,7 @@
 //! arrive, and whatever fails in between.
 
 mod admission;
+mod database;
 mod failures;
 mod fake_container;
 mod links;
@@ -27,11 +28,12 @@ use crate::model::device::{Access, DevKind, DevNum, Device, SysPath, UdevState};
 use crate::model::oci::ProcessUser;
 use crate::model::plan::admission::{Admissions, Decision};
 use crate::model::plan::attachment::{Attachments, NodeCreator, NodeSpec, PathState};
-use crate::model::plan::{Current, NotAttached, Plan, Planner, Reason, Step, plan, still_due};
+use crate::model::plan::{Current, NotAttached, Plan, Planner, Reason, Step, path_of_entry, plan, still_due};
 use crate::model::policy::Denial;
 use crate::model::request::entry::{Origin, RequestEntry};
 use crate::model::request::parse_requests;
 use crate::model::request::symlink::parse_symlinks;
+use crate::model::udev_database::{DatabaseId, Entries, EntryFacts, EntryKind};
 use crate::model::uevent::{UeventAction, UeventForm};
 
 use fake_container::*;

@@ -13,6 +13,7 @@ mod journal;
 mod records;
 mod requests;
 mod symlinks;
+mod udev_database;
 mod uevents;
 mod usb_descriptors;
 
@@ -20,7 +21,7 @@ mod usb_descriptors;
 pub type Property = fn(&[u8]);
 
 /// The readers by the name of their fuzz target and of their directory in tests/corpus.
-pub const ALL: [(&str, Property); 11] = [
+pub const ALL: [(&str, Property); 12] = [
     ("bundle_config", bundle_config::hold),
     ("cdi", cdi::hold),
     ("configuration", configuration::hold),
@@ -30,6 +31,7 @@ pub const ALL: [(&str, Property); 11] = [
     ("records", records::hold),
     ("requests", requests::hold),
     ("symlinks", symlinks::hold),
+    ("udev_database", udev_database::hold),
     ("uevents", uevents::hold),
     ("usb_descriptors", usb_descriptors::hold),
 ];

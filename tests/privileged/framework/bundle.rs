@@ -5,6 +5,7 @@ use std::os::unix::fs::{MetadataExt, PermissionsExt, lchown, symlink};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use nix::mount::{MsFlags, mount};
 use serde_json::{Value, json};
 
 use super::container::{Refusal, RuncContainer};
@@ -54,6 +55,9 @@ pub struct Bundle<'m> {
     host_network: bool,
     host_pids: bool,
     read_only: bool,
+    writable_sys: bool,
+    host_image: bool,
+    volumes: Vec<(PathBuf, &'static str)>,
     user: (u32, u32),
     process_umask: Option<u32>,
     caller_umask: Option<u32>,
@@ -108,6 +112,9 @@ impl<'m> Bundle<'m> {
             host_network: false,
             host_pids: false,
             read_only: false,
+            writable_sys: false,
+            host_image: false,
+            volumes: Vec::new(),
             user: (0, 0),
             process_umask: None,
             caller_umask: None,
@@ -268,6 +275,25 @@ impl<'m> Bundle<'m> {
         self
     }
 
+    /// A writable sysfs, as privileged containers have it.
+    pub fn writable_sys(mut self) -> Self {
+        self.writable_sys = true;
+        self
+    }
+
+    /// The image is the host's root file system, with a writable layer over it: the container has
+    /// the host's programs.
+    pub fn host_image(mut self) -> Self {
+        self.host_image = true;
+        self
+    }
+
+    /// `-v SOURCE:DESTINATION`.
+    pub fn volume(mut self, source: &Path, destination: &'static str) -> Self {
+        self.volumes.push((source.to_owned(), destination));
+        self
+    }
+
     /// The ids of the container's process, as it sees them.
     pub fn user(mut self, uid: u32, gid: u32) -> Self {
         self.user = (uid, gid);
@@ -295,7 +321,11 @@ impl<'m> Bundle<'m> {
     pub fn rootfs(&self) -> PathBuf {
         let rootfs = self.directory().join("rootfs");
         if !rootfs.exists() {
-            unpack_image(&rootfs);
+            if self.host_image {
+                layer_over_host(&rootfs);
+            } else {
+                unpack_image(&rootfs);
+            }
         }
         rootfs
     }
@@ -406,8 +436,15 @@ impl<'m> Bundle<'m> {
         // sysfs belongs to a network namespace: a container with a user namespace may not mount the
         // host's.
         if !(self.user_namespace && self.host_network) {
+            let access = if self.writable_sys { "rw" } else { "ro" };
             mounts.push(json!({ "destination": "/sys", "type": "sysfs", "source": "sysfs",
-                "options": ["nosuid", "noexec", "nodev", "ro"] }));
+                "options": ["nosuid", "noexec", "nodev", access] }));
+        }
+        for (source, destination) in &self.volumes {
+            mounts.push(
+                json!({ "destination": destination, "type": "bind", "source": source,
+                "options": ["rbind", "rw"] }),
+            );
         }
         match self.dev {
             Dev::Tmpfs => {
@@ -499,6 +536,26 @@ fn kill_after(limit: Duration, entry: &mut Value) {
     arguments.extend(entry["args"].as_array().cloned().unwrap_or_default());
     entry["path"] = json!("/usr/bin/timeout");
     entry["args"] = json!(arguments);
+}
+
+/// Mounts the host's root file system with a writable layer, which is on the scratch file system.
+fn layer_over_host(rootfs: &Path) {
+    let parent = rootfs.parent().expect("a bundle has a directory");
+    let [upper, work] = ["upper", "work"].map(|name| parent.join(name));
+    for directory in [&upper, &work, &rootfs.to_owned()] {
+        fs::create_dir_all(directory).expect("make a directory for a layer");
+    }
+    open_to_all(parent);
+    let options = format!(
+        "lowerdir=/,upperdir={},workdir={}",
+        upper.display(),
+        work.display()
+    );
+    let overlay = Some("overlay");
+    mount(overlay, rootfs, overlay, MsFlags::empty(), Some(options.as_str())).expect("mount an overlay");
+    let init = rootfs.join("bin/init");
+    fs::write(&init, INIT).expect("write the image's init");
+    fs::set_permissions(&init, fs::Permissions::from_mode(0o755)).expect("make a program executable");
 }
 
 fn unpack_image(rootfs: &Path) {

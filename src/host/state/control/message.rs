@@ -10,6 +10,7 @@ use crate::model::device::SysPath;
 use crate::model::plan::attachment::Attachments;
 use crate::model::request::entry::RequestEntry;
 use crate::model::request::symlink::SymlinkRule;
+use crate::model::udev_database::DatabaseState;
 
 /// A request to a watcher.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -76,6 +77,9 @@ pub struct Status {
     /// The counters. Absent in responses of older versions.
     #[serde(default)]
     pub counters: Counters,
+    /// Whether the container has a udev database. Absent in responses of older versions.
+    #[serde(default)]
+    pub udev_database: Option<DatabaseState>,
 }
 
 /// A device, node or link that should be in the container and is not.

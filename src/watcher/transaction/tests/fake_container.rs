@@ -26,6 +26,8 @@ pub(super) struct FakeContainer {
     /// Numbers whose access must be revoked before anything in the container is inspected.
     pub(super) going: BTreeSet<DevNum>,
     pub(super) log: Vec<String>,
+    /// The udev database; `None`: it has none.
+    pub(super) entries: Option<Entries>,
 }
 
 #[derive(Debug, thiserror::Error)]
@@ -172,6 +174,39 @@ impl Effects for FakeContainer {
             .into_iter()
             .map(|num| (num, format!("{num} refuses")))
             .collect())
+    }
+
+    fn write_entry(&mut self, id: &DatabaseId, facts: &EntryFacts) -> Result<(), Refusal> {
+        self.is_entered();
+        self.check(&path_of_entry(id))?;
+        let entries = self.entries.as_mut().expect("the container has a database");
+        if let DatabaseId::Number(num) = id {
+            let mut numbers = self
+                .nodes
+                .values()
+                .map(|node| node.num)
+                .chain(self.theirs.values().copied());
+            let is_there = numbers.any(|there| there == *num);
+            assert!(
+                is_there || facts.kind != EntryKind::Attached,
+                "an entry before its node: {id}"
+            );
+        }
+        entries.insert(id.clone(), Some(facts.clone()));
+        self.log.push(format!("entry {id}"));
+        Ok(())
+    }
+
+    fn remove_entry(&mut self, id: &DatabaseId) -> Result<(), Refusal> {
+        self.is_entered();
+        self.check(&path_of_entry(id))?;
+        let entries = self.entries.as_mut().expect("the container has a database");
+        assert!(
+            entries.remove(id).is_some(),
+            "removed an entry that is not there: {id}"
+        );
+        self.log.push(format!("no entry {id}"));
+        Ok(())
     }
 
     fn announce(

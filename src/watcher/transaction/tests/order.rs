@@ -60,7 +60,7 @@ fn revocation_precedes_inspection_of_the_container_even_if_another_device_is_add
     let [gone, here] = [0, 1].map(|index| ttys[index].node.clone().unwrap());
     let log = scenario.container.log.join("\n");
     assert!(
-        log.starts_with("grants\nremove ")
+        log.starts_with("grants\nno entry c188:0\nremove ")
             && log.contains(&format!("no node {}\ngrants\nnode", gone.path.display())),
         "{log}"
     );

@@ -44,7 +44,10 @@ impl Scenario {
             planner: Planner::new(entry, rules, ProcessUser { uid: 1000, gid: 100 }),
             attachments: Attachments::default(),
             granted: GrantSet::new(),
-            container: FakeContainer::default(),
+            container: FakeContainer {
+                entries: Some(Entries::new()),
+                ..FakeContainer::default()
+            },
         }
     }
 
@@ -63,6 +66,7 @@ impl Scenario {
             attachments: &self.attachments,
             granted: &self.granted,
             postponed,
+            entries: self.container.entries.as_ref(),
         };
         plan(&candidates, &admissions, &current)
     }
@@ -130,6 +134,7 @@ impl Scenario {
             && self.container.granted.is_empty()
             && self.attachments.is_empty()
             && self.container.noted.is_empty()
+            && self.container.entries.as_ref().is_none_or(Entries::is_empty)
     }
 }
 

@@ -1,0 +1,143 @@
+//! Decides whether the container has a udev database, creates its files, and keeps it mounted.
+
+use std::time::{Duration, Instant};
+
+use super::error::EffectError;
+use crate::host::backoff::Backoff;
+use crate::host::container::Container;
+use crate::host::container_dev::{AtRunUdev, ContainerDev, ContainerDevError, DirectoryIdentity};
+use crate::host::state::record_lock::RecordLock;
+use crate::host::udev_database::{UdevDatabase, UdevDatabaseError};
+use crate::model::udev_database::{DatabaseId, DatabaseState, Entries, EntryFacts, UdevMode};
+
+/// The first and the maximum interval between two attempts to place it.
+const FIRST_INTERVAL: Duration = Duration::from_secs(2);
+const MAX_INTERVAL: Duration = Duration::from_secs(60);
+
+/// The udev database of the container.
+pub(super) struct ContainerDatabase {
+    state: DatabaseState,
+    /// The files; `None` if the container never had a database.
+    files: Option<UdevDatabase>,
+    /// Earlier files, which were removed from the state directory: the container may still have
+    /// them mounted.
+    replaced: Option<DirectoryIdentity>,
+    /// When to look again; `None`: with every plan.
+    due: Option<Instant>,
+    backoff: Backoff,
+}
+
+impl ContainerDatabase {
+    /// Opens the files of an earlier watcher, if there are any. Nothing is mounted yet.
+    pub fn open(mode: UdevMode, lock: &RecordLock) -> Self {
+        let (files, state) = match mode {
+            UdevMode::Never => (None, DatabaseState::Never),
+            UdevMode::Auto => match UdevDatabase::open(lock.dir_fd()) {
+                Ok(files) => (files, DatabaseState::Placed),
+                Err(error) => (None, failure(&error.into())),
+            },
+        };
+        Self {
+            state,
+            files,
+            replaced: None,
+            due: None,
+            backoff: Backoff::new(FIRST_INTERVAL),
+        }
+    }
+
+    pub fn state(&self) -> &DatabaseState {
+        &self.state
+    }
+
+    /// The entries; `None` if the container has no database.
+    pub fn entries(&self) -> Option<&Entries> {
+        self.files.as_ref().map(UdevDatabase::entries)
+    }
+
+    /// Mounts the database if it is due and not mounted. Logs a state that is new.
+    pub fn ensure(&mut self, dev: &mut ContainerDev, container: &Container, lock: &RecordLock) {
+        let is_due = self.due.is_none_or(|due| due <= Instant::now());
+        if self.state == DatabaseState::Never || !is_due {
+            return;
+        }
+        let state = self
+            .place(dev, container, lock)
+            .unwrap_or_else(|error| failure(&error));
+        if state == DatabaseState::Placed {
+            self.backoff.reset();
+            self.due = None;
+        } else {
+            self.due = Some(Instant::now() + self.backoff.failed(MAX_INTERVAL));
+        }
+        if state != self.state {
+            let id = &container.facts().id;
+            match &state {
+                DatabaseState::Failed { .. } => tracing::warn!(container = %id, "udev database: {state}"),
+                _ => tracing::info!(container = %id, "udev database: {state}"),
+            }
+        }
+        self.state = state;
+    }
+
+    fn place(
+        &mut self,
+        dev: &mut ContainerDev,
+        container: &Container,
+        lock: &RecordLock,
+    ) -> Result<DatabaseState, EffectError> {
+        let identity = self.files.as_ref().and_then(|files| files.identity().ok());
+        match dev.find_database(identity, self.replaced)? {
+            AtRunUdev::Database => return Ok(DatabaseState::Placed),
+            AtRunUdev::Mount => return Ok(DatabaseState::Mounted),
+            AtRunUdev::Files => return Ok(DatabaseState::Image),
+            AtRunUdev::Nothing => {}
+        }
+        if self.files.is_none() && dev.has_writable_sys()? {
+            return Ok(DatabaseState::WritableSys);
+        }
+        let Some(namespace) = container.own_mount_namespace()? else {
+            return Ok(DatabaseState::Failed {
+                reason: "the container shares the host's mount namespace".to_owned(),
+            });
+        };
+        let files = match &self.files {
+            Some(files) => files,
+            None => self.files.insert(UdevDatabase::create(lock.dir_fd())?),
+        };
+        dev.mount_database(files.directory(), self.replaced, &namespace)?;
+        Ok(DatabaseState::Placed)
+    }
+
+    /// The container's directory in the state directory was removed and created again: the files
+    /// are created again, too.
+    pub fn restart(&mut self) {
+        let old = self.files.take();
+        self.replaced = old.and_then(|files| files.identity().ok()).or(self.replaced);
+    }
+
+    pub fn write(&mut self, id: &DatabaseId, facts: &EntryFacts) -> Result<(), UdevDatabaseError> {
+        match &mut self.files {
+            Some(files) => files.write(id, facts),
+            None => Ok(()),
+        }
+    }
+
+    pub fn remove(&mut self, id: &DatabaseId) -> Result<(), UdevDatabaseError> {
+        match &mut self.files {
+            Some(files) => files.remove(id),
+            None => Ok(()),
+        }
+    }
+}
+
+fn failure(error: &EffectError) -> DatabaseState {
+    let reason = match error {
+        EffectError::Dev(ContainerDevError::ReadOnly { path, .. }) => format!(
+            "{} in the container is missing, and its file system is read-only (mount a tmpfs on /run)",
+            path.display()
+        ),
+        error => error.to_string(),
+    };
+    DatabaseState::Failed { reason }
+}

@@ -23,10 +23,10 @@ use crate::host::file_system::{Backing, Mounts, attributes, file_system_number, 
 
 /// The file system of one container, for the purpose of device nodes and links.
 pub struct ContainerDev {
-    pub(super) root: OwnedFd,
+    pub(super) root: Rc<OwnedFd>,
     /// The device number of the file system with the root directory.
     pub(super) root_file_system: (u32, u32),
-    pub(super) dev: OwnedFd,
+    pub(super) dev: Rc<OwnedFd>,
     pub(super) host_dev: (u32, u32),
     pub(super) mounts: ContainerMounts,
     pub(super) placement: Placement,
@@ -112,9 +112,9 @@ impl ContainerDev {
             None => None,
         };
         Ok(Self {
-            root,
+            root: Rc::new(root),
             root_file_system,
-            dev,
+            dev: Rc::new(dev),
             host_dev,
             mounts: Rc::new(mounts),
             placement,
@@ -153,8 +153,8 @@ impl ContainerDev {
         };
         Ok(Some(Self {
             root_file_system: file_system_number(&attributes(&root)?),
-            root,
-            dev,
+            root: Rc::new(root),
+            dev: Rc::new(dev),
             host_dev: file_system_number(&attributes(File::open("/dev")?)?),
             mounts: Rc::new(Mounts::new(File::open("/proc/self")?.into())),
             placement: Placement::Own,

@@ -1,6 +1,9 @@
-//! The user that creates files in a container.
+//! The user, group and umask with which files are created in a container.
 
-use nix::unistd::{Gid, Uid, setfsgid, setfsuid};
+use std::sync::OnceLock;
+
+use nix::sys::stat::{Mode, umask};
+use nix::unistd::{Gid, Uid, getegid, setfsgid, setfsuid};
 
 /// The user that creates files in the container: root of its user namespace, if it has one.
 ///
@@ -27,5 +30,41 @@ impl Drop for FileSystemUserGuard {
             setfsuid(uid);
             setfsgid(gid);
         }
+    }
+}
+
+/// Sets only the file system group of the thread until it is dropped (setfsgid(2)).
+pub(super) struct FileSystemGroupGuard(Option<Gid>);
+
+impl FileSystemGroupGuard {
+    pub(super) fn new(group: Gid) -> Self {
+        static OWN: OnceLock<Gid> = OnceLock::new();
+        // Nothing else changes it: execve(2) sets it to the effective group.
+        let own = *OWN.get_or_init(getegid);
+        Self((group != own).then(|| setfsgid(group)))
+    }
+}
+
+impl Drop for FileSystemGroupGuard {
+    fn drop(&mut self) {
+        if let Some(group) = self.0 {
+            setfsgid(group);
+        }
+    }
+}
+
+/// Clears the umask of the process until it is dropped (umask(2)). Other threads would create files
+/// without it meanwhile; the programs that use this have one thread.
+pub(super) struct NoUmask(Mode);
+
+impl NoUmask {
+    pub(super) fn new() -> Self {
+        Self(umask(Mode::empty()))
+    }
+}
+
+impl Drop for NoUmask {
+    fn drop(&mut self) {
+        umask(self.0);
     }
 }

@@ -1,5 +1,7 @@
 //! Symbolic links.
 
+use std::ffi::OsStr;
+use std::os::fd::OwnedFd;
 use std::path::Path;
 
 use nix::unistd::symlinkat;
@@ -26,7 +28,12 @@ impl ContainerDev {
     ) -> Result<LinkOutcome, ContainerDevError> {
         let (link, target) = (checked(link, false)?, checked(target, false)?);
         let text = link_text(&link, &target);
+        const ACTION: &str = "create the link";
         self.with_place(&link, LinkOutcome::HostOwned, |_, place| {
+            let create = |parent: &OwnedFd, name: &OsStr| symlinkat(text.as_path(), parent, name);
+            if !ours && place.create(ACTION, create)? {
+                return Ok(LinkOutcome::Created);
+            }
             let found = place.entry()?;
             match &found {
                 Entry::Nothing => {}
@@ -37,9 +44,8 @@ impl ContainerDev {
                 Entry::Link(_) if ours => {}
                 _ => return Err(place.taken(&found)),
             }
-            const ACTION: &str = "create the link";
             place.put(ACTION, found != Entry::Nothing, |temporary| {
-                temporary.make(ACTION, |parent, name| symlinkat(text.as_path(), parent, name))
+                temporary.make(ACTION, create)
             })?;
             Ok(LinkOutcome::Created)
         })

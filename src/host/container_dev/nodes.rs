@@ -4,11 +4,14 @@ use std::os::fd::AsFd;
 use std::path::Path;
 
 use nix::fcntl::OFlag;
+use nix::libc::dev_t;
 use nix::sys::stat::{Mode, SFlag, makedev, mknodat};
+use nix::unistd::Gid;
 
 use super::dev::{ContainerDev, host_ids};
 use super::entry::Entry;
 use super::error::{ContainerDevError, failed};
+use super::file_system_user::{FileSystemGroupGuard, NoUmask};
 use super::open::finish_node;
 use super::outcome::{NodeOutcome, NodeOwner, Placement};
 use super::path::checked;
@@ -23,8 +26,9 @@ impl ContainerDev {
     /// says that a node at this path is ours according to the notes: only then is a node with
     /// another number, mode or owner replaced.
     ///
-    /// The node appears complete: it is created under a temporary name, then renamed. On failure
-    /// the error names the container's path and what is in the way, and nothing incomplete is left.
+    /// The node appears complete: it is created with its mode and owner by one call, or under a
+    /// temporary name and then renamed. On failure the error names the container's path and what is
+    /// in the way, and nothing incomplete is left.
     pub fn add_node(
         &mut self,
         path: &Path,
@@ -47,6 +51,10 @@ impl ContainerDev {
             gid,
         };
         self.with_place(&path, NodeOutcome::HostOwned, |this, place| {
+            let at_once = !ours && this.placement == Placement::Own;
+            if at_once && make_complete_node(place, num, (owner.mode, uid, gid))? {
+                return Ok(NodeOutcome::Created);
+            }
             let found = place.entry()?;
             match &found {
                 Entry::Nothing => {}
@@ -135,27 +143,56 @@ impl ContainerDev {
     }
 }
 
-/// Creates a node in the container's own file system.
+/// The action of this file, for errors.
+const ACTION: &str = "create the node";
+
+/// Creates a node in the container's own file system by one call, unless something is at the place.
+/// Returns whether it was created.
+///
+/// mknod(2) gives the node to the file system user and group of the thread, and a process whose
+/// file system user is not root may not call it (capabilities(7), CAP_MKNOD): a node of another
+/// user is not created here.
+fn make_complete_node(
+    place: &Place,
+    num: DevNum,
+    (mode, uid, gid): (u32, u32, u32),
+) -> Result<bool, ContainerDevError> {
+    if uid != 0 {
+        return Ok(false);
+    }
+    let _as_group = FileSystemGroupGuard::new(Gid::from_raw(gid));
+    let _without_mask = NoUmask::new();
+    place.create(ACTION, |parent, name| {
+        let mode = Mode::from_bits_truncate(mode & 0o7777);
+        mknodat(parent, name, file_type_of(num), mode, number_of(num))
+    })
+}
+
+/// Creates a node in the container's own file system under a temporary name, and renames it.
 fn make_node(
     place: &Place,
     num: DevNum,
     (mode, uid, gid): (u32, u32, u32),
     replace: bool,
 ) -> Result<(), ContainerDevError> {
-    const ACTION: &str = "create the node";
-    let kind = if num.kind == DevKind::Block {
-        SFlag::S_IFBLK
-    } else {
-        SFlag::S_IFCHR
-    };
-    let device = makedev(num.major.into(), num.minor.into());
     place.put(ACTION, replace, |temporary| {
         temporary.make(ACTION, |parent, name| {
-            mknodat(parent, name, kind, Mode::empty(), device)
+            mknodat(parent, name, file_type_of(num), Mode::empty(), number_of(num))
         })?;
         let finished = temporary
             .open(OFlag::empty())
             .and_then(|fd| finish_node(&fd, num, mode, uid, gid));
         finished.map_err(|source| failed(ACTION, place.path(), source))
     })
+}
+
+fn file_type_of(num: DevNum) -> SFlag {
+    match num.kind {
+        DevKind::Block => SFlag::S_IFBLK,
+        DevKind::Char => SFlag::S_IFCHR,
+    }
+}
+
+fn number_of(num: DevNum) -> dev_t {
+    makedev(num.major.into(), num.minor.into())
 }

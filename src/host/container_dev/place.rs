@@ -28,7 +28,7 @@ pub(super) const TEMPORARY: &str = ".oci-hotplug-new";
 
 /// A name in a directory of the container.
 pub(super) struct Place {
-    pub(super) parent: OwnedFd,
+    pub(super) parent: Rc<OwnedFd>,
     pub(super) name: OsString,
     /// The absolute path in the container, for messages.
     pub(super) path: PathBuf,
@@ -104,6 +104,19 @@ impl Place {
         })
     }
 
+    /// Runs one call that creates something here with all its properties, unless there is something
+    /// already; returns whether it was created. Nothing is replaced.
+    pub(super) fn create(
+        &self,
+        action: &'static str,
+        call: impl FnOnce(&OwnedFd, &OsStr) -> nix::Result<()>,
+    ) -> Result<bool, ContainerDevError> {
+        self.make(action, |parent, name| match call(parent, name) {
+            Err(Errno::EEXIST) => Ok(false),
+            other => other.map(|()| true),
+        })
+    }
+
     /// Creates a file here that appears with its final content, mode and owner: `make` creates it
     /// under a temporary name, then it is renamed. An existing file is replaced only with
     /// `replace`; a directory never is.
@@ -114,10 +127,7 @@ impl Place {
         make: impl FnOnce(&Place) -> Result<(), ContainerDevError>,
     ) -> Result<(), ContainerDevError> {
         let temporary = Place {
-            parent: self
-                .parent
-                .try_clone()
-                .map_err(|source| failed(action, &self.path, source))?,
+            parent: self.parent.clone(),
             name: TEMPORARY.into(),
             path: self.path.clone(),
             user: self.user,

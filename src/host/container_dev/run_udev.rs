@@ -8,6 +8,7 @@ use std::fs::File;
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::Path;
+use std::rc::Rc;
 
 use nix::dir::Dir;
 use nix::errno::Errno;
@@ -216,7 +217,7 @@ impl ContainerDev {
     fn place(&self, parent: OwnedFd, path: &str) -> Place {
         let path = Path::new(path);
         Place {
-            parent,
+            parent: Rc::new(parent),
             name: path.file_name().unwrap_or_default().to_owned(),
             path: path.to_owned(),
             user: self.user,

@@ -3,10 +3,11 @@
 use std::ffi::OsString;
 use std::os::fd::OwnedFd;
 use std::path::{Component, Path, PathBuf};
+use std::rc::Rc;
 
 use nix::errno::Errno;
 
-use super::error::{ContainerDevError, failed};
+use super::error::ContainerDevError;
 use super::file_system_user::FileSystemUser;
 use super::place::{ContainerMounts, Opened, Place};
 use crate::host::file_system::{attributes, file_system_number};
@@ -24,7 +25,7 @@ pub(super) enum Walk {
 /// The parameters of a walk.
 pub(super) struct Walker<'a> {
     /// The directory where the walk starts.
-    pub start: &'a OwnedFd,
+    pub start: &'a Rc<OwnedFd>,
     /// The path of `start` in the container: `/` or `/dev`.
     pub base: &'a Path,
     /// The device number of the host's devtmpfs.
@@ -52,12 +53,8 @@ impl Walker<'_> {
             .map_err(|_| ContainerDevError::Path {
                 path: path.to_owned(),
             })?;
-        let parent = self
-            .start
-            .try_clone()
-            .map_err(|source| failed("open", path, source))?;
         let mut here = Place {
-            parent,
+            parent: self.start.clone(),
             name: OsString::new(),
             path: self.base.to_owned(),
             user: self.user,
@@ -83,7 +80,7 @@ impl Walker<'_> {
                 other => other,
             };
             here.parent = match parent {
-                Ok(parent) => parent,
+                Ok(parent) => Rc::new(parent),
                 Err(Errno::EXDEV) if self.is_host_dev(&here) => return Ok(Walk::HostOwned),
                 Err(source) => return Err(here.blocked(source)),
             };

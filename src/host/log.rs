@@ -2,12 +2,13 @@
 //! discards the standard error of hooks. Hooks and the operator's tool also write to standard
 //! error.
 
+mod file;
+
 use std::borrow::Cow;
-use std::fs::{self, File, OpenOptions};
 use std::io::{self, Write};
 use std::os::fd::AsFd;
-use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::Path;
+use std::sync::Arc;
 
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use tracing::field::{Field, Value, Visit};
@@ -15,9 +16,12 @@ use tracing::level_filters::LevelFilter;
 use tracing::{Event, Subscriber};
 use tracing_subscriber::fmt::format::Writer;
 use tracing_subscriber::fmt::time::{FormatTime, SystemTime};
-use tracing_subscriber::fmt::writer::OptionalWriter;
 use tracing_subscriber::layer::{Context, Layer};
 use tracing_subscriber::prelude::*;
+
+pub use self::file::LOG_FILE;
+use self::file::{LogFile, LogWriter};
+use crate::model::quoting::visible;
 
 /// Values of the field `event` in a watcher's log records, beside `container`, `device` (its path
 /// in sysfs) and `node` (its path in the container). In the journal these fields are
@@ -51,17 +55,9 @@ pub mod event {
 pub const PRESTART: &str = "oci-hotplug-prestart";
 /// The log identifier of watchers.
 pub const WATCHER: &str = "oci-hotplug-watcher";
-use crate::host::state::trust;
-use crate::model::quoting::visible;
 
 /// The journal's socket (systemd-journald.service(8)).
 const JOURNAL: &str = "/run/systemd/journal/socket";
-
-/// The log file of a host without a journal, in the state directory.
-pub const LOG_FILE: &str = "oci-hotplug.log";
-
-/// The size at which the log file is rotated, in bytes. One older file stays.
-const LOG_FILE_MAX: u64 = 1 << 20;
 
 /// How long a write may wait for a blocked reader of standard error, in milliseconds.
 const STDERR_TIMEOUT: u16 = 1000;
@@ -96,20 +92,15 @@ pub fn start(program: &'static str, level: LevelFilter, state_dir: &Path, to_std
             VisibleFields(layer.with_field_prefix(Some("OCI_HOTPLUG".to_owned())))
         });
     let file = journal.is_none().then(|| {
-        let state_dir = state_dir.to_owned();
-        // The file is opened for each record, of which there are few, so that logging continues
-        // after the file was removed or the disk was full.
-        let writer = move || match open_log_file(&state_dir) {
-            Ok(file) => VisibleLine(OptionalWriter::some(file)),
-            Err(_) => VisibleLine(OptionalWriter::none()),
-        };
+        let file = Arc::new(LogFile::new(state_dir));
+        let writer = move || VisibleLine(LogWriter(file.clone()));
         tracing_subscriber::fmt::layer()
             // A failed write (full disk) must not be reported on standard error: that may be
             // closed, and then the report would end the process.
             .log_internal_errors(false)
             .with_ansi(false)
             .with_target(false)
-            .with_timer(LinePrefix(program))
+            .with_timer(LinePrefix(program, std::process::id()))
             .with_writer(writer)
     });
     let stderr = to_stderr.then(|| {
@@ -201,37 +192,12 @@ pub fn has_journal() -> bool {
 }
 
 /// The start of a line in the log file: time, program and pid.
-struct LinePrefix(&'static str);
+struct LinePrefix(&'static str, u32);
 
 impl FormatTime for LinePrefix {
     fn format_time(&self, writer: &mut Writer<'_>) -> std::fmt::Result {
         SystemTime.format_time(writer)?;
-        write!(writer, " {}[{}]", self.0, std::process::id())
-    }
-}
-
-fn open_log_file(state_dir: &Path) -> io::Result<File> {
-    trust::check(state_dir).map_err(io::Error::other)?;
-    let path = state_dir.join(LOG_FILE);
-    if fs::metadata(&path).is_ok_and(|metadata| metadata.len() > LOG_FILE_MAX) {
-        fs::rename(&path, state_dir.join(format!("{LOG_FILE}.old")))?;
-    }
-    let open = || {
-        OpenOptions::new()
-            .append(true)
-            .create(true)
-            .mode(0o600)
-            .open(&path)
-    };
-    match open() {
-        Err(error) if error.kind() == io::ErrorKind::NotFound => {
-            fs::DirBuilder::new()
-                .recursive(true)
-                .mode(0o700)
-                .create(state_dir)?;
-            open()
-        }
-        other => other,
+        write!(writer, " {}[{}]", self.0, self.1)
     }
 }
 
@@ -239,7 +205,8 @@ fn open_log_file(state_dir: &Path) -> io::Result<File> {
 mod tests {
     use super::*;
     use crate::model::counters::Counters;
-    use std::sync::{Arc, Mutex};
+    use std::fs::{self, OpenOptions};
+    use std::sync::Mutex;
 
     const HOSTILE: &str = "x\n2026-11-21T14:13:38Z oci-hotplug-watcher[1] INFO forged\u{1b}[2J\u{202e}\u{9b}";
 

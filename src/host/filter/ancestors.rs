@@ -28,18 +28,20 @@ struct Program {
 
 impl Ancestors {
     /// The grants of `wanted` that a program of an ancestor denies, each with the program and its
-    /// cgroup. `own` are the container's own cgroups after `extend_programs`, the leaf first. While
-    /// nothing changes, this costs one system call.
+    /// cgroup. `own` are the container's own cgroups after `extend_programs`, the leaf first;
+    /// `effective` are the programs in effect in the leaf after that. While these do not change,
+    /// this needs no system call.
     pub fn refusals(
         &mut self,
         own: &[AttachedPrograms],
+        effective: &[u32],
         wanted: &GrantSet,
     ) -> Result<Vec<(DevNum, String)>, FilterError> {
         let (Some(leaf), Some(top)) = (own.first(), own.last()) else {
             return Ok(Vec::new());
         };
-        let mut ids = leaf.effective()?;
-        ids.retain(|id| !own.iter().any(|cgroup| cgroup.is_known(*id)));
+        let is_own = |id: &&u32| own.iter().any(|cgroup| cgroup.is_known(**id));
+        let ids: Vec<u32> = effective.iter().filter(|id| !is_own(id)).copied().collect();
         self.programs.retain(|program| ids.contains(&program.id));
         for id in ids {
             if self.programs.iter().any(|program| program.id == id) {

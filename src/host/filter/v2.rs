@@ -23,6 +23,10 @@ pub(super) struct Programs {
     /// unchanged.
     grants: Option<GrantMap>,
     ancestors: Ancestors,
+    /// The programs in effect when all of them were last known to be in order: extended with the
+    /// map, or an ancestor's. The kernel does not reuse ids before the counter overflows, so while
+    /// the list is the same, no program has to be looked at.
+    in_order: Option<Vec<u32>>,
 }
 
 impl Programs {
@@ -43,6 +47,7 @@ impl Programs {
             cgroups,
             grants,
             ancestors: Ancestors::default(),
+            in_order: None,
         })
     }
 
@@ -52,6 +57,7 @@ impl Programs {
             cgroups: Vec::new(),
             grants: None,
             ancestors: Ancestors::default(),
+            in_order: None,
         }
     }
 
@@ -94,19 +100,39 @@ impl Programs {
         if let Some(grants) = &mut self.grants {
             add(&mut outcome, write(grants, wanted, &leaf));
         }
-        let mut map = MapSlot::new(&mut self.grants, wanted, &leaf);
-        for cgroup in &mut self.cgroups {
-            add(&mut outcome, cgroup.extend_programs(&mut map));
+        let mut effective = self.cgroups[0].effective()?;
+        if self.in_order.as_ref() != Some(&effective) {
+            let extended = self.extend_programs(wanted, &leaf);
+            let is_settled = matches!(extended, Ok(Change::None));
+            add(&mut outcome, extended);
+            let before = std::mem::replace(&mut effective, self.cgroups[0].effective()?);
+            // If the list has changed in the meantime, it may have a program that is not extended.
+            let is_in_order = is_settled && has_access(wanted) && before == effective;
+            self.in_order = is_in_order.then(|| effective.clone());
         }
-        add(&mut outcome, map.filled);
-        if outcome.is_ok() && !wanted.is_empty() {
-            let refused = self.ancestors.refusals(&self.cgroups, wanted)?;
+        if outcome.is_ok() && has_access(wanted) {
+            let refused = self.ancestors.refusals(&self.cgroups, &effective, wanted)?;
             if !refused.is_empty() {
                 return Err(FilterError::Refused { refused });
             }
         }
         outcome
     }
+
+    fn extend_programs(&mut self, wanted: &GrantSet, leaf: &Path) -> Result<Change, FilterError> {
+        let mut outcome = Ok(Change::None);
+        let mut map = MapSlot::new(&mut self.grants, wanted, leaf);
+        for cgroup in &mut self.cgroups {
+            add(&mut outcome, cgroup.extend_programs(&mut map));
+        }
+        add(&mut outcome, map.filled);
+        outcome
+    }
+}
+
+/// Whether there is something to grant: otherwise programs need not be extended.
+fn has_access(wanted: &GrantSet) -> bool {
+    wanted.values().any(|access| !access.is_none())
 }
 
 /// Combines two outcomes: the first error counts, then any change.

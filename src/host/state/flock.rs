@@ -69,6 +69,12 @@ pub fn is_same_file(file: &File, path: &Path) -> bool {
     }
 }
 
+/// Whether an open file still has a name: for files that are removed, but never renamed or replaced,
+/// a cheaper [`is_same_file`].
+pub fn is_linked(file: &File) -> bool {
+    file.metadata().is_ok_and(|open| open.nlink() > 0)
+}
+
 /// Locks a file unless another process holds the lock; returns whether it is locked now. Never
 /// waits.
 ///

@@ -9,7 +9,7 @@ use nix::fcntl::{FcntlArg, fcntl};
 use nix::libc;
 
 use super::ranges::{Hold, Segment, changes};
-use crate::host::state::flock::is_same_file;
+use crate::host::state::flock::is_linked;
 
 /// The last byte that can be locked.
 const LAST: u64 = i64::MAX as u64 - 1;
@@ -125,7 +125,7 @@ pub(super) fn lock_range(file: &File, first: u64, last: u64, hold: Option<Hold>)
 
 /// Releases all ranges. The last holder removes the file: only it can lock all of it exclusively.
 pub(super) fn release(file: &File, path: &Path) {
-    if matches!(lock_range(file, 0, LAST, Some(Hold::Exclusive)), Ok(true)) && is_same_file(file, path) {
+    if matches!(lock_range(file, 0, LAST, Some(Hold::Exclusive)), Ok(true)) && is_linked(file) {
         let _ = fs::remove_file(path);
     }
     let _ = lock_range(file, 0, LAST, None);

@@ -21,7 +21,7 @@ use std::path::{Path, PathBuf};
 use self::lease_file::{LeaseFile, lock_range, release};
 pub use self::ranges::Hold;
 use self::ranges::{Held, Lease, Segment, segments};
-use crate::host::state::flock::{self, is_same_file};
+use crate::host::state::flock::{self, is_linked, is_same_file};
 use crate::model::device::SysPath;
 use crate::model::device::same_data::{Extent, fnv};
 
@@ -232,7 +232,7 @@ impl Leases {
             };
             let outcome = file.extend(wanted);
             // The last holder may have removed the file just before it was locked here.
-            let is_current = !file.locked.is_empty() && is_same_file(&file.file, &path);
+            let is_current = !file.locked.is_empty() && is_linked(&file.file);
             if is_current {
                 self.files.insert(medium.clone(), file);
             } else if matches!(outcome, Ok(true)) {

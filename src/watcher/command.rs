@@ -137,8 +137,11 @@ fn exit_code(outcome: Result<Ending, WatcherError>, id: &ContainerId, take_over:
         Err(WatcherError::NotEnrolled(..)) if take_over => ExitCode::SUCCESS,
         Err(error) => {
             tracing::error!(container = %id, "{error}");
-            use RegistryError::{Malformed, TooNew};
-            let unreadable = matches!(error, WatcherError::Registry(Malformed { .. } | TooNew { .. }));
+            use RegistryError::{Malformed, MalformedLine, TooNew};
+            let unreadable = matches!(
+                error,
+                WatcherError::Registry(Malformed { .. } | MalformedLine { .. } | TooNew { .. })
+            );
             ExitCode::from(if unreadable { exit::USAGE } else { exit::FAILED })
         }
     }

@@ -127,6 +127,7 @@ impl<E: Effects> Transaction<'_, E> {
             match step {
                 Step::AddNode { path, attachment } => {
                     let mut planned = (**attachment).clone();
+                    planned.since = self.now;
                     let is_ours = ahead
                         .get(path)
                         .is_some_and(|before| before.node_creator == NodeCreator::Watcher);

@@ -1,6 +1,10 @@
-//! Rows of a table: what was measured, its goal, min, median and max, and the ratio to another row.
+//! Rows of a table: what was measured, its goal, min, median, 95th percentile and max, and the ratio
+//! to another row.
 
+use std::fs;
 use std::time::Duration;
+
+use crate::framework::Watcher;
 
 /// The measurements of one figure.
 #[derive(Debug, Clone, Default)]
@@ -33,23 +37,32 @@ impl Figure {
 
 /// Prints the head of a table in milliseconds; `ratio` names the base of the ratio.
 pub fn head(ratio: &str) {
-    println!("| figure (ms) | goal | min | median | max | n | {ratio} |");
-    println!("|---|---|---|---|---|---|---|");
+    println!("| figure (ms) | goal | min | median | p95 | max | n | {ratio} |");
+    println!("|---|---|---|---|---|---|---|---|");
 }
 
 /// Prints a row; `base` is compared with the median.
 pub fn row(name: &str, goal: &str, figure: &Figure, base: Option<&Figure>) {
     let sorted = figure.sorted();
     let (Some(min), Some(max)) = (sorted.first(), sorted.last()) else {
-        println!("| {name} | {goal} | no measurement | | | 0 | |");
+        println!("| {name} | {goal} | no measurement | | | | 0 | |");
         return;
     };
     let ratio = base.map_or(String::new(), |base| {
         format!("{:.2}", figure.median() / base.median())
     });
     println!(
-        "| {name} | {goal} | {min:.2} | {:.2} | {max:.2} | {} | {ratio} |",
+        "| {name} | {goal} | {min:.2} | {:.2} | {:.2} | {max:.2} | {} | {ratio} |",
         figure.median(),
+        sorted[sorted.len() * 95 / 100],
         sorted.len()
     );
+}
+
+/// The processor time of a watcher (/proc/PID/schedstat, first field, in ns: the kernel's
+/// Documentation/scheduler/sched-stats.rst).
+pub fn cpu(watcher: &Watcher) -> Duration {
+    let text = fs::read_to_string(format!("/proc/{}/schedstat", watcher.pid)).expect("read a schedstat");
+    let nanos = text.split(' ').next().and_then(|field| field.parse().ok());
+    Duration::from_nanos(nanos.expect("a number of nanoseconds"))
 }

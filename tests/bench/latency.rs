@@ -1,6 +1,6 @@
 //! How soon after a uevent a device opens inside, and how soon it is refused.
 
-use crate::figures::{Figure, head, row};
+use crate::figures::{Figure, cpu, head, row};
 use crate::framework::disk::number_of;
 use crate::framework::{Bundle, Disk, Machine, RuncContainer, Terminal, Udevd};
 use crate::probe::{Probe, now};
@@ -21,6 +21,8 @@ struct Measured {
     opens: Figure,
     opens_since_call: Figure,
     refused: Figure,
+    /// The processor time of the watcher for one plug and unplug.
+    cpu: Figure,
 }
 
 /// Prints the table.
@@ -68,6 +70,10 @@ pub fn measure(machine: &Machine) {
                 &udev.refused,
                 base,
             );
+            for (ready, measured) in [("kernel", &kernel), ("udev", &udev)] {
+                let name = format!("{device}: CPU of plug and unplug, ready={ready}");
+                row(&name, "≤ 0.45", &measured.cpu, None);
+            }
         }
     }
     for (device, make) in KINDS {
@@ -133,7 +139,9 @@ fn rounds(machine: &Machine, plug: &Plug, ready: &str, speaker: Speaker, udevd: 
     let mut probe = Probe::enter(&container);
     let uevents = Uevents::listen();
     let mut measured = Measured::default();
+    let watcher = container.expect_watcher();
     for _ in 0..ROUNDS {
+        let before = cpu(&watcher);
         round(
             plug,
             &container,
@@ -143,6 +151,7 @@ fn rounds(machine: &Machine, plug: &Plug, ready: &str, speaker: Speaker, udevd: 
             udevd,
             &mut measured,
         );
+        measured.cpu.add(cpu(&watcher) - before);
     }
     measured
 }

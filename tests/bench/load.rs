@@ -4,6 +4,7 @@ use std::fs;
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
+use crate::figures::cpu;
 use crate::framework::eventually::within;
 use crate::framework::{Bundle, Disk, Machine, RuncContainer, Udevd, Watcher, kernel};
 
@@ -223,14 +224,6 @@ fn shared_tree(machine: &Machine, count: u32, devices: u8) {
 /// The path on the host for a path of a container.
 pub fn inside(container: &RuncContainer<'_>, path: &str) -> PathBuf {
     PathBuf::from(format!("/proc/{}/root{path}", container.pid))
-}
-
-/// The processor time of a watcher (/proc/PID/schedstat, first field, in ns: the kernel's
-/// Documentation/scheduler/sched-stats.rst).
-fn cpu(watcher: &Watcher) -> Duration {
-    let text = fs::read_to_string(format!("/proc/{}/schedstat", watcher.pid)).expect("read a schedstat");
-    let nanos = text.split(' ').next().and_then(|field| field.parse().ok());
-    Duration::from_nanos(nanos.expect("a number of nanoseconds"))
 }
 
 pub fn cpu_of(watchers: &[Watcher]) -> Duration {

@@ -8,8 +8,8 @@ pub const DONE: u8 = 0;
 pub const FAILED: u8 = 1;
 /// Wrong usage, or a malformed request.
 pub const USAGE: u8 = 2;
-/// Refused by the policy.
-pub const REFUSED: u8 = 3;
+/// Denied by the policy.
+pub const DENIED: u8 = 3;
 
 /// An error with its causes, in one line. An error whose own words have those of its cause (as ours
 /// do, with the hint behind them) is not told twice, as `{:#}` of anyhow's would.

@@ -123,13 +123,13 @@ pub(super) enum Verb {
     /// A stricter policy detaches devices, a wider one attaches them. A configuration with an error
     /// changes nothing: the watcher keeps its policy. Exits with 1 if a watcher could not reload.
     Reload,
-    /// Show what was attached, detached, refused and failed, and which containers were not started.
+    /// Show what was attached, detached, denied and failed, and which containers were not started.
     ///
-    /// Equal refusals are shown once, with their number and the time of the first.
+    /// Equal denials are shown once, with their number and the time of the first.
     ///
     /// Read from the journal if there is one, where journalctl finds the same events by the fields
     /// OCI_HOTPLUG_CONTAINER=, OCI_HOTPLUG_EVENT= (attached, detached, denied, waiting, shared,
-    /// failed, restored, overrun, no-start), OCI_HOTPLUG_DEVICE= and OCI_HOTPLUG_NODE=; otherwise
+    /// failed, restored, overrun, refused-start), OCI_HOTPLUG_DEVICE= and OCI_HOTPLUG_NODE=; otherwise
     /// from oci-hotplug.log in the state directory, where lines end in container="…" event="…"
     /// device="…" node="…". With --json one object per line: time (UTC), container, event, device,
     /// node, message.
@@ -148,7 +148,7 @@ pub(super) enum Verb {
     Check(check::Options),
     /// Print the counters of the watchers for Prometheus.
     ///
-    /// Attachments, grants, refusals, failures, lost events, durations, and starts and crashes of
+    /// Attachments, grants, denials, failures, lost events, durations, and starts and crashes of
     /// watchers, per container id. For node_exporter's textfile collector: if enabled, the units
     /// oci-hotplug-metrics.timer and .service write the file every 30 seconds.
     ///

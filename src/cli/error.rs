@@ -31,7 +31,7 @@ pub(super) fn report(error: &anyhow::Error) -> u8 {
         || matches!(error.downcast_ref(), Some(GenerateError::Name(_)));
     match is_malformed {
         true => exit::USAGE,
-        false if error.is::<Denied>() => exit::REFUSED,
+        false if error.is::<Denied>() => exit::DENIED,
         false => exit::FAILED,
     }
 }

@@ -141,7 +141,7 @@ fn print(repeated: &Repeated) -> Result<()> {
 fn style(event: &str) -> Style {
     match event {
         log::event::ATTACHED => GOOD,
-        log::event::DENIED | log::event::FAILED | log::event::NOT_STARTED => BAD,
+        log::event::DENIED | log::event::FAILED | log::event::REFUSED_START => BAD,
         log::event::WAITING | log::event::SHARED => CAUTION,
         _ => PLAIN,
     }

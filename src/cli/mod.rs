@@ -26,6 +26,8 @@ mod install;
 mod list;
 mod matching;
 mod metrics;
+#[cfg(test)]
+mod names;
 mod nodes_of_request;
 mod not_enrolled;
 #[cfg(test)]

@@ -230,5 +230,5 @@ fn to_json(id: &ContainerId, done: &Done) -> serde_json::Value {
         Done::Failed(reason) => Some(reason),
         _ => None,
     };
-    json!({ "id": id, "done": done.word(), "watcher": done.watcher(), "reason": reason })
+    json!({ "id": id, "result": done.word(), "watcher": done.watcher(), "reason": reason })
 }

@@ -98,7 +98,7 @@ pub fn prestart() -> ExitCode {
 
 fn refuse(state: &HookState, config: &Config, error: &PrestartError) -> ExitCode {
     let code = if error.is_refusal() {
-        exit::REFUSED
+        exit::DENIED
     } else if error.is_malformed_request() {
         exit::USAGE
     } else {
@@ -123,7 +123,7 @@ fn report_refusal(state: &HookState, config: &Config, reason: String) {
     let called = name.as_ref().map_or_else(String::new, |name| format!(" {name}"));
     tracing::error!(
         container = id,
-        event = log::event::NOT_STARTED,
+        event = log::event::REFUSED_START,
         device = "",
         node = "",
         "container{called} was not started: {reason}"

@@ -44,7 +44,7 @@ pub mod event {
     /// Uevents were lost, so all devices are read again.
     pub const OVERRUN: &str = "overrun";
     /// A hook refused to start a container. The record has neither `device` nor `node`.
-    pub const NOT_STARTED: &str = "no-start";
+    pub const REFUSED_START: &str = "refused-start";
     /// All events of watchers.
     pub const ALL: [&str; 8] = [
         ATTACHED, DETACHED, DENIED, WAITING, SHARED, FAILED, RESTORED, OVERRUN,

@@ -31,7 +31,7 @@ pub struct Metrics {
     registrations: Counters,
     lists: Counters,
     allocations: Counters,
-    vanished: Counters,
+    unplugged_in_use: Counters,
     events: Counters,
     reloads: Counters,
     generic_devices: Gauges,
@@ -68,7 +68,11 @@ impl Metrics {
         let registrations = counters(ours, "registrations", "Registrations that kubelet accepted");
         let lists = counters(ours, "lists", "Lists of devices sent to kubelet");
         let allocations = counters(ours, "allocations", "Allocate calls");
-        let vanished = counters(ours, "vanished", "Devices unplugged while a container had them");
+        let unplugged_in_use = counters(
+            ours,
+            "unplugged_in_use",
+            "Devices unplugged while a container had them",
+        );
         let events = counters(ours, "events", "Changes to report as events, by result");
         let reloads = counters(ours, "reloads", "Reloads of the configuration, by result");
         for result in ["ok", "failed"] {
@@ -89,7 +93,7 @@ impl Metrics {
             registrations,
             lists,
             allocations,
-            vanished,
+            unplugged_in_use,
             events,
             reloads,
             generic_devices,
@@ -121,7 +125,7 @@ impl Metrics {
         }
         // A counter that begins with its first event hides that event from increase().
         count(&self.allocations, of(name), 0);
-        count(&self.vanished, of(name), 0);
+        count(&self.unplugged_in_use, of(name), 0);
         // Those programs show their counters from the start.
         if let Some(format) = self.of_format(resource.format) {
             count(&format.allocations, of(name), 0);
@@ -163,8 +167,8 @@ impl Metrics {
     }
 
     /// Counts a device that was unplugged while a container had it.
-    pub fn count_vanished(&self, resource: &str) {
-        count(&self.vanished, of(resource), 1);
+    pub fn count_unplugged_in_use(&self, resource: &str) {
+        count(&self.unplugged_in_use, of(resource), 1);
     }
 
     /// Counts changes by the result of sending them as events.

@@ -235,7 +235,7 @@ impl Publisher {
                     unit.place,
                     holder.unwrap_or("a container")
                 );
-                self.metrics.count_vanished(now.name.as_str());
+                self.metrics.count_unplugged_in_use(now.name.as_str());
             }
             if let Some(events) = &self.events {
                 events.note(now.name.as_str(), id, &unit.place, holder, change);

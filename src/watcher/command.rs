@@ -10,7 +10,7 @@ use super::run::{Beginning, run};
 use super::{Ending, Settings};
 use crate::command_line::{self, CommonOptions, OwnArgument, Program};
 use crate::exit;
-use crate::host::config::{Config, ConfigError, Supervise};
+use crate::host::config::{Config, ConfigError, SystemdUnitSetting};
 use crate::host::log::{self, WATCHER};
 use crate::host::state::error::RegistryError;
 use crate::host::state::registry::Registry;
@@ -112,7 +112,7 @@ pub fn watcher() -> ExitCode {
         config: config.named.clone(),
         // The response must arrive before the hook stops waiting for it.
         ready_timeout: config.prestart_timeout.mul_f32(0.8),
-        supervise: config.supervise == Supervise::Auto,
+        use_systemd_unit: config.systemd_unit == SystemdUnitSetting::Auto,
     };
     let beginning = match handed_over {
         Some(given) => Beginning::HandedOver(given),

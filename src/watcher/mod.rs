@@ -93,7 +93,7 @@ pub struct Settings {
     /// How long a client waits for its devices before it gets a response anyway.
     pub ready_timeout: Duration,
     /// Whether systemd should restart the watcher.
-    pub supervise: bool,
+    pub use_systemd_unit: bool,
 }
 
 struct Watcher {
@@ -127,7 +127,7 @@ impl Watcher {
         leases: Leases,
         settings: Settings,
     ) -> Result<Self, WatcherError> {
-        let unit = SystemdUnit::new(&record.container.id, settings.supervise);
+        let unit = SystemdUnit::new(&record.container.id, settings.use_systemd_unit);
         let planner = planner_of(&record, &notes);
         let remotes = Remotes::open(&record.container.id, lock.state_dir(), &planner);
         let world = World::open(&planner, &settings.policy)?;

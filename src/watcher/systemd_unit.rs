@@ -77,7 +77,7 @@ impl SystemdUnit {
             return Self::None;
         }
         let Some(unit) = unit() else {
-            tracing::info!(container = %id, "the container id is too long for the name of a systemd unit: systemd does not supervise its watcher");
+            tracing::info!(container = %id, "the container id is too long for the name of a systemd unit: systemd does not restart its watcher");
             return Self::None;
         };
         Self::Starting(Startup {
@@ -137,7 +137,7 @@ impl Startup {
             return true;
         }
         if self.backoff.failures() == ATTEMPTS {
-            tracing::warn!(container = %inside.id(), "systemd does not supervise the watcher: {} did not start (systemctl status shows why)", self.unit);
+            tracing::warn!(container = %inside.id(), "systemd does not restart the watcher: {} did not start (systemctl status shows why)", self.unit);
             return false;
         }
         // Checked only now, and not while clients waited, because it reads a file.

@@ -104,7 +104,7 @@ fn recover_sweeps_what_is_gone_and_tells_of_each_record_that_it_cannot_read() {
     let again: serde_json::Value =
         serde_json::from_str(&out(&tool_with(scratch.path(), &["recover", "--json"]))).expect("JSON");
     assert_eq!(again["containers"][0]["id"], "newer");
-    assert_eq!(again["containers"][0]["done"], "failed");
+    assert_eq!(again["containers"][0]["result"], "failed");
     assert!(
         again["containers"][1]["reason"]
             .as_str()

@@ -76,7 +76,7 @@ fn attaching_works_in_a_user_namespace(machine: &Machine) {
     container.reads(&node, &disk.content(1));
     assert_eq!(container.stat(&node).uid, 1000);
     let shown = json_of(machine, &["detach", &container.id, &format!("devnode:{node}")]);
-    assert_eq!(shown["requests"][0]["gone"], json!([node]));
+    assert_eq!(shown["requests"][0]["detached"], json!([node]));
     assert!(!container.has(&node));
 }
 

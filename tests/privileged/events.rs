@@ -200,7 +200,7 @@ fn a_refused_start_is_shown_and_nodes_with_one_reason_are_one_line(machine: &Mac
     let event: Value = serde_json::from_str(last).expect("a line is JSON");
     assert_eq!(
         (&event["event"], &event["container"]),
-        (&"no-start".into(), &id.clone().into()),
+        (&"refused-start".into(), &id.clone().into()),
         "{event}"
     );
     assert!(

@@ -409,8 +409,8 @@ fn recover_starts_watchers_sweeps_and_reports_failures(machine: &Machine) {
             .expect("an entry")
             .clone()
     };
-    assert_eq!(done_for(&orphan)["done"], "watched");
-    assert_eq!(done_for(&torn)["done"], "started");
+    assert_eq!(done_for(&orphan)["result"], "watched");
+    assert_eq!(done_for(&torn)["result"], "started");
     assert_eq!(done_for(&newer)["watcher"], newer.expect_watcher().pid);
 }
 

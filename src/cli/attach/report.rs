@@ -161,7 +161,7 @@ pub(super) fn detached(
                 };
                 json!({
                     "request": entry.request, "class": entry.class, "cdi": entry.cdi,
-                    "gone": paths(leaves), "stays": paths(stays),
+                    "detached": paths(leaves), "kept": paths(stays),
                 })
             })
             .collect();

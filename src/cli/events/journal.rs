@@ -40,7 +40,7 @@ pub(super) fn read(since: Option<Timestamp>, follow: bool, show: Show<'_>) -> Re
     }
     // Several values of one field are alternatives.
     command.args([WATCHER, PRESTART].map(|program| format!("SYSLOG_IDENTIFIER={program}")));
-    command.arg(format!("OCI_HOTPLUG_EVENT={}", event::NOT_STARTED));
+    command.arg(format!("OCI_HOTPLUG_EVENT={}", event::REFUSED_START));
     command.args(event::ALL.map(|event| format!("OCI_HOTPLUG_EVENT={event}")));
     let child = command.stdin(Stdio::null()).stdout(Stdio::piped()).spawn();
     let mut journalctl =

@@ -105,7 +105,7 @@ fn event_of(line: &str) -> Option<LoggedEvent> {
     let (rest, device) = last_field(rest, "device")?;
     let (rest, word) = last_field(rest, "event")?;
     let (message, container) = last_field(rest, "container")?;
-    if of_hook.is_some() && word != event::NOT_STARTED {
+    if of_hook.is_some() && word != event::REFUSED_START {
         return None;
     }
     let some = |text: String| Some(text).filter(|text| !text.is_empty());
@@ -180,8 +180,11 @@ mod tests {
                 "2026-11-21T14:13:38.939211Z oci-hotplug-prestart[77] ERROR container lab was not started: no container=\"c1\" event=\"{event}\" device=\"\" node=\"\""
             )
         };
-        let read = event_of(&line("no-start")).unwrap();
-        assert_eq!((read.container.as_str(), read.event.as_str()), ("c1", "no-start"));
+        let read = event_of(&line("refused-start")).unwrap();
+        assert_eq!(
+            (read.container.as_str(), read.event.as_str()),
+            ("c1", "refused-start")
+        );
         assert_eq!(
             (read.device, read.message.as_str()),
             (None, "container lab was not started: no")

@@ -4,7 +4,7 @@ use std::collections::HashMap;
 
 use super::logged_event::LoggedEvent;
 use super::timestamp::Timestamp;
-use crate::host::log::event::{DENIED, FAILED, NOT_STARTED, WAITING};
+use crate::host::log::event::{DENIED, FAILED, REFUSED_START, WAITING};
 
 /// An event, and how often the log has it.
 #[derive(Debug, PartialEq, Eq)]
@@ -34,7 +34,7 @@ pub(super) fn grouped(events: Vec<LoggedEvent>) -> Vec<Repeated> {
     for event in events {
         let mut repeated = Repeated::once(event);
         let event = &repeated.event;
-        if [DENIED, WAITING, FAILED, NOT_STARTED].contains(&event.event.as_str()) {
+        if [DENIED, WAITING, FAILED, REFUSED_START].contains(&event.event.as_str()) {
             let key = (event.container.clone(), event.message.clone());
             let before = last.insert(key, all.len());
             if let Some(before) = before.and_then(|at| all[at].take()) {
@@ -65,13 +65,13 @@ mod tests {
     #[test]
     fn of_equal_refusals_the_last_one_is_shown_with_their_number() {
         let events = vec![
-            event(1, "a", NOT_STARTED, "no"),
-            event(2, "b", NOT_STARTED, "no"),
+            event(1, "a", REFUSED_START, "no"),
+            event(2, "b", REFUSED_START, "no"),
             event(3, "a", "attached", "attached x"),
-            event(4, "a", NOT_STARTED, "no"),
+            event(4, "a", REFUSED_START, "no"),
             event(5, "a", "attached", "attached x"),
-            event(6, "a", NOT_STARTED, "another reason"),
-            event(7, "a", NOT_STARTED, "no"),
+            event(6, "a", REFUSED_START, "another reason"),
+            event(7, "a", REFUSED_START, "no"),
         ];
         let shown: Vec<(u64, String, usize)> = grouped(events)
             .into_iter()

@@ -30,6 +30,15 @@ pub struct Options {
     textfile: Option<PathBuf>,
 }
 
+/// The names of all metrics, for the test that compares docs/names.md with them.
+#[cfg(test)]
+pub(super) fn names() -> Vec<String> {
+    let all = families(&[]);
+    all.iter()
+        .map(|family| format!("oci_hotplug_{}", family.name))
+        .collect()
+}
+
 /// Prints the metrics of all containers, or writes them into a file.
 pub fn run(registry: &Registry, options: &Options, as_json: bool) -> Result<()> {
     if let Some(path) = &options.textfile {

@@ -15,7 +15,7 @@ use std::time::Duration;
 use self::drop_ins::{DROP_INS, drop_ins};
 pub use self::error::ConfigError;
 use self::sections::{add_policy, classes_of, may_deny_trusted};
-pub use self::settings::{LogLevel, Supervise};
+pub use self::settings::{LogLevel, SystemdUnitSetting};
 use self::settings::{SettingsText, StateDirOfFile};
 use self::toml_file::from_toml;
 use crate::model::policy::{Policy, UnknownRules};
@@ -39,7 +39,7 @@ pub struct Config {
     /// How long prestart waits for devices that are present.
     pub prestart_timeout: Duration,
     /// What restarts watchers.
-    pub supervise: Supervise,
+    pub systemd_unit: SystemdUnitSetting,
     /// Whether containers get a udev database, unless annotation or hook argument say otherwise.
     pub udev: UdevMode,
     /// Options of requests in container-hotplug's annotations.
@@ -230,7 +230,7 @@ impl Config {
         );
         set(&mut self.state_dir, file.state_dir);
         set(&mut self.log_level, file.log_level);
-        set(&mut self.supervise, file.supervise);
+        set(&mut self.systemd_unit, file.systemd_unit);
         set(&mut self.udev, file.udev);
         set(&mut self.lowrisc.required, file.lowrisc.required);
         set(&mut self.lowrisc.on_removal, file.lowrisc.on_removal);
@@ -363,7 +363,7 @@ impl Default for Config {
             state_dir: crate::host::state::registry::DEFAULT_STATE_DIR.into(),
             log_level: LogLevel::default(),
             prestart_timeout: Duration::from_secs(MAX_PRESTART_TIMEOUT),
-            supervise: Supervise::default(),
+            systemd_unit: SystemdUnitSetting::default(),
             udev: UdevMode::default(),
             lowrisc: LowriscLifecycle::default(),
             named: None,

@@ -25,7 +25,7 @@ pub enum LogLevel {
 /// Which program restarts watchers.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "lowercase")]
-pub enum Supervise {
+pub enum SystemdUnitSetting {
     /// systemd, if it runs this host and has the unit.
     #[default]
     Auto,
@@ -52,7 +52,7 @@ pub(super) struct SettingsText {
     pub(super) state_dir: Option<PathBuf>,
     pub(super) log_level: Option<LogLevel>,
     pub(super) prestart_timeout: Option<u64>,
-    pub(super) supervise: Option<Supervise>,
+    pub(super) systemd_unit: Option<SystemdUnitSetting>,
     pub(super) udev: Option<UdevMode>,
     pub(super) lowrisc: LowriscText,
     pub(super) class: IgnoredAny,

@@ -58,11 +58,11 @@ fn the_packaged_configuration_has_the_defaults() {
 
 #[test]
 fn every_key_is_read() {
-    let text = "state-dir = \"/x\"\nlog-level = \"debug\"\nprestart-timeout = 3\nsupervise = \"none\"\n[lowrisc]\nrequired = true\non-removal = \"kill\"\n";
+    let text = "state-dir = \"/x\"\nlog-level = \"debug\"\nprestart-timeout = 3\nsystemd-unit = \"none\"\n[lowrisc]\nrequired = true\non-removal = \"kill\"\n";
     let config = parse(text).unwrap();
     assert_eq!(config.state_dir, Path::new("/x"));
     assert_eq!(config.log_level, LogLevel::Debug);
-    assert_eq!(config.supervise, Supervise::None);
+    assert_eq!(config.systemd_unit, SystemdUnitSetting::None);
     assert_eq!(config.prestart_timeout, Duration::from_secs(3));
     assert_eq!(
         config.lowrisc,
@@ -101,7 +101,7 @@ fn errors_name_the_file_the_place_and_the_fault() {
     assert!(parse("state-dir = \"run\"").unwrap_err().contains("absolute"));
     assert!(parse("log-level = \"loud\"").unwrap_err().contains("loud"));
     assert!(
-        parse("supervise = \"runit\"")
+        parse("systemd-unit = \"runit\"")
             .unwrap_err()
             .contains("expected `auto` or `none`")
     );

@@ -10,6 +10,7 @@
 //!                   udev/           the container's udev database, which it can read (`udev_database`)
 //!   leases/                         which containers have a device (`leases`)
 //!   cgroups/                        which container owns the device access of a cgroup (`cgroup_owners`)
+//!   usbip/                          devices of other hosts (`usbip::records`)
 //!   oci-hotplug.log                 the log of a host without journal
 //!   refused-starts.json             containers that a hook refused to start (`refused_starts`)
 //! ```

@@ -25,7 +25,7 @@ pub const SYMLINKS: &str = "io.oci-hotplug.symlinks";
 /// Whether the container gets a udev database: `auto` or `never`.
 pub const UDEV: &str = "io.oci-hotplug.udev";
 /// All annotations of oci-hotplug.
-const OWN: [&str; 3] = [DEVICES, SYMLINKS, UDEV];
+pub(crate) const OWN: [&str; 3] = [DEVICES, SYMLINKS, UDEV];
 /// container-hotplug's requests.
 pub const LOWRISC_DEVICES: &str = "org.lowrisc.hotplug.devices";
 /// container-hotplug's requests in the spelling of older documents; if both are present, the plural

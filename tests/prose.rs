@@ -65,6 +65,9 @@ const LEFT_OUT: &[&str] = &["tests/corpus", "tests/fixtures", "tests/prose.rs"];
 /// Phrases that must stay: the file, the phrase and the reason.
 const ALLOWED: &[(&str, &str, &str)] = &[];
 
+/// The columns of a comment. rustfmt does not wrap comments.
+const COLUMNS: usize = 100;
+
 /// The text of a file in one line, so that a phrase may be broken between two, without the marks of
 /// comments; and where each of its lines begins in that.
 struct Text {
@@ -194,6 +197,40 @@ fn documents_and_comments_use_plain_words() {
         report.len(),
         report.join("\n")
     );
+}
+
+/// The lines of a Rust file that are comments and too long, by their numbers.
+fn long_comments(source: &str) -> impl Iterator<Item = usize> {
+    source
+        .lines()
+        .enumerate()
+        .filter(|(_, line)| line.trim_start().starts_with("//") && line.chars().count() > COLUMNS)
+        .map(|(index, _)| index + 1)
+}
+
+#[test]
+fn comments_have_at_most_100_columns() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let mut all = Vec::new();
+    for folder in ["src", "tests"] {
+        files(&root.join(folder), &mut all);
+    }
+    all.retain(|path| path.extension().is_some_and(|extension| extension == "rs"));
+    assert!(all.len() > 100, "only {} files were found", all.len());
+    let mut report = Vec::new();
+    for path in &all {
+        let source = fs::read_to_string(path).expect("a Rust file is text");
+        report.extend(long_comments(&source).map(|line| format!("{}:{line}", path.display())));
+    }
+    assert!(report.is_empty(), "{}", report.join("\n"));
+}
+
+#[test]
+fn a_long_comment_is_found_and_long_code_is_not() {
+    let long = "─".repeat(COLUMNS - 3);
+    let source = format!("    // {long}\n// {long}\n//! {long}\nlet x = \"{long}\";\n");
+    let found: Vec<usize> = long_comments(&source).collect();
+    assert_eq!(found, [1, 3]);
 }
 
 #[test]

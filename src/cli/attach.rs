@@ -1,7 +1,8 @@
 //! `oci-hotplug attach` and `detach`: change the requests of a running container.
 //!
 //! ```text
-//! arguments -> requests (also of classes, CDI devices) -> target (the container, with a watcher) -> Add | Remove -> report
+//! arguments ──> requests (also of classes, CDI devices) ──> target (the container, with a watcher)
+//!           ──> Add | Remove ──> report
 //! ```
 //! Only the watcher changes anything inside.
 

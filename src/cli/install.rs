@@ -2,7 +2,8 @@
 //! and systemd look for.
 //!
 //! ```text
-//! files (what goes where) -> [enter the host's root] -> place, each noted in the manifest -> hooks' JSON, last
+//! files (what goes where) ──> [enter the host's root] ──> place, each recorded in the manifest
+//!                         ──> the hooks' JSON files, last
 //! ```
 //! The image of the device plugin runs it for the host that is mounted into the container (`--to`);
 //! packaging/install.sh and the packages run it with the packaging directory of the source tree

@@ -1,10 +1,11 @@
-//! RunningContainer containers, as read from the state directories of OCI runtimes: for containers
-//! that were started without our hook.
+//! Running containers, as read from the state directories of OCI runtimes: for containers that were
+//! started without our hook.
 //!
 //! ```text
-//! runc   ROOT/ID/state.json   init_process_pid, init_process_start, config.labels "bundle=…"   (libcontainer/state)
-//! crun   ROOT/ID/status       pid, process-start-time, bundle                                  (libcrun/status.c)
-//! youki  ROOT/ID/state.json   pid, bundle                                                      (libcontainer/state.rs)
+//! runc   ROOT/ID/state.json   init_process_pid, init_process_start, config.labels "bundle=…"
+//!                             (libcontainer/state)
+//! crun   ROOT/ID/status       pid, process-start-time, bundle (libcrun/status.c)
+//! youki  ROOT/ID/state.json   pid, bundle (libcontainer/state.rs)
 //! ```
 //! The engine chooses ROOT: podman and CRI-O leave it to the runtime; containerd and Docker have
 //! one below /run for each containerd namespace. Does not know which devices a container requests.

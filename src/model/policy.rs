@@ -6,7 +6,7 @@
 //! ```text
 //! a matching deny rule                        denied
 //! classes-only                                denied
-//! a protected line that no rule lifts         denied    (protected.rs: disks of the host, its memory)
+//! a protected line that no rule lifts         denied (protected.rs: the host's disks, its memory)
 //! allow rules that cover the access           allowed
 //! a protected line                            denied
 //! default = removable | nothing | anything    allowed or denied

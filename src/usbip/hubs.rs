@@ -3,7 +3,8 @@
 //!
 //! ```text
 //! <state-dir>/usbip/hubs.lock    flock, shared by all processes that attach a device
-//!                   hubs.json    authorized_default of each hub, before the first process changed it
+//!                   hubs.json    authorized_default of each hub before the first process changed
+//!                                it
 //! ```
 //! The last process restores the setting; if it was killed, the next one does.
 //! See the kernel's Documentation/usb/authorization.rst.

@@ -1,7 +1,8 @@
 //! The records of remote devices: which device is attached to which port, and for which container.
 //!
 //! ```text
-//! <state-dir>/usbip/port-<N>.json    0600; written before the device is attached and after it is verified
+//! <state-dir>/usbip/port-<N>.json    0600; written before the device is attached, and after it is
+//!                                    verified
 //! ```
 //! A record is valid only while the kernel shows the same device at the port: other tools use
 //! ports, too. Must not know how a device is attached.

@@ -1,8 +1,8 @@
 //! One container's watcher: a process with one thread.
 //!
 //! ```text
-//!   EventLoop::wait ──> Wake ──> Watcher::on ──> events change the World, clients change the requests
-//!                                     └──> reconcile: candidates ──> admissions ──> plan ──> report
+//! EventLoop::wait ──> Wake ──> Watcher::on ──> events change the World, clients the requests
+//!                                   └──> reconcile: candidates ──> admissions ──> plan ──> report
 //! ```
 //! Every wake ends in the same `reconcile`, except events of devices that no request concerns: they
 //! only update the inventory. Each part of the state has one owner, which is a field of

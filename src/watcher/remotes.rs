@@ -2,9 +2,9 @@
 //! attached again after their connection broke, and released.
 //!
 //! ```text
-//! requested, allowed ──> Worker runs ──> Binding: a root like any other ──> removed (the kernel's event) ─┐
-//!        ^                    │ failed: pause, longer each time                                          │
-//!        └────────────────────┴──────────────────────────────────────────────────────────────────────────┘
+//! requested, allowed ──> Worker runs ──> Binding: a root like any other ──> removed (uevent) ─┐
+//!        ^                    │ failed: pause, longer each time                              │
+//!        └────────────────────┴──────────────────────────────────────────────────────────────┘
 //! ```
 //! Nothing here waits for a server: a worker process does (`usbip::worker`), and none runs while
 //! the devices are attached.

@@ -4,12 +4,16 @@
 //! device node is ever opened.
 //!
 //! ```text
-//! socket.rs    uevents of kernel and udevd, overruns     message.rs       their text as facts (pure)
-//! sysfs.rs     listing and reading devices               static_nodes.rs  nodes that sysfs does not know
-//! links.rs     where links lead                          order.rs         udevd's late events sorted out (pure)
-//! database.rs  udev's database, through libudev          udevd.rs         whether udevd runs
-//! hubs.rs      the other half of a USB 3 hub
-//! skipped.rs   devices whose events were skipped
+//! socket.rs        uevents of kernel and udevd, overruns
+//! message.rs       their text as facts (pure)
+//! sysfs.rs         listing and reading devices
+//! static_nodes.rs  nodes that sysfs does not know
+//! links.rs         where links lead
+//! order.rs         udevd's late events sorted out (pure)
+//! database.rs      udev's database, through libudev
+//! udevd.rs         whether udevd runs
+//! hubs.rs          the other half of a USB 3 hub
+//! skipped.rs       devices whose events were skipped
 //! ```
 
 mod database;

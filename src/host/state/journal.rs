@@ -1,4 +1,5 @@
-//! A journal (not systemd's): a state, and the changes to it since then, as one JSON value per line.
+//! A journal (not systemd's): a state, and the changes to it since then, as one JSON value per
+//! line.
 //!
 //! ```text
 //! {"version":1,…}\n    the complete state: the file begins with it from the moment it has its name

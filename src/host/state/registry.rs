@@ -3,13 +3,16 @@
 //! ```text
 //! /run/oci-hotplug/                 0700
 //!   containers/<id>/record.json     the container and its requests; versioned, temp + rename, 0600
-//!                   attached.jsonl  what the watcher has created, written before each plan is applied:
-//!                                   a journal (`journal`) of the watcher's notes (`notes`); 0600
-//!                   lock            flock held by the watcher while it runs: free = no watcher. Content: its pid
+//!                   attached.jsonl  what the watcher has created, written before each plan is
+//!                                   applied: a journal (`journal`) of the watcher's notes
+//!                                   (`notes`); 0600
+//!                   lock            flock held by the watcher while it runs: free = no watcher.
+//!                                   Content: its pid
 //!                   control.sock    control requests to the watcher (`control`)
 //!                   udev/           the container's udev database, which it can read (`udev_database`)
 //!   leases/                         which containers have a device (`leases`)
-//!   cgroups/                        which container owns the device access of a cgroup (`cgroup_owners`)
+//!   cgroups/                        which container owns the device access of a cgroup
+//!                                   (`cgroup_owners`)
 //!   usbip/                          devices of other hosts (`usbip::records`)
 //!   oci-hotplug.log                 the log of a host without journal
 //!   refused-starts.json             containers that a hook refused to start (`refused_starts`)

@@ -6,7 +6,8 @@
 //! resources:
 //!   sensor:
 //!   - target: {host: lab, port: 3240}
-//!     selector: {vendor: 0x0403, product: 0x6001, bus_id: "1-1.4", serial: FT001}    # what is left out is any
+//!     # A key that is left out matches any device.
+//!     selector: {vendor: 0x0403, product: 0x6001, bus_id: "1-1.4", serial: FT001}
 //!     extras: [{host_path: /dev/ttyUSB0, container_path: /dev/board, permissions: rw}]
 //! ```
 //! That plugin reads it with a library (viper) that ignores the case of keys and accepts numbers in

@@ -318,8 +318,8 @@ pub fn moved(path: &SysPath, from: &SysPath, to: &SysPath) -> Option<SysPath> {
         .then(|| SysPath::new(format!("{to}{}", &path.as_str()[from.as_str().len()..])))
 }
 
-/// The other halves of the roots that are USB 3 hubs. A remote device has none: it is alone, even if
-/// another one is attached at the port beside it.
+/// The other halves of the roots that are USB 3 hubs. A remote device has none: it is alone, even
+/// if another one is attached at the port beside it.
 fn companions(entry: &RequestEntry, inventory: &Inventory) -> BTreeMap<SysPath, SysPath> {
     let mut companions = BTreeMap::<SysPath, SysPath>::new();
     if entry.request.selector.remote().is_some() {

@@ -1,7 +1,8 @@
 //! Leases: which containers hold a device, so that `exclusive` can be enforced.
 //!
 //! ```text
-//! <state-dir>/leases/<tail of the medium's path>-<hash of all of it>    ranges of bytes locked by the watcher: shared, or exclusive
+//! <state-dir>/leases/<tail of the medium's path>-<hash of all of it>
+//!                         ranges of bytes locked by the watcher: shared, or exclusive
 //! ```
 //! The extents of a device (`model::device::same_data`) are locked, so that a disk and any of its
 //! partitions exclude each other, even one that is created later, and two partitions do not. The

@@ -37,7 +37,8 @@ install_verb() {
 next_steps() {
     cat <<EOF
 
-Ready. Containers ask with the annotation io.oci-hotplug.devices, for example usb:0403:6001 (man oci-hotplug-requests).
+Installed. Containers request devices by the annotation io.oci-hotplug.devices, for example usb:0403:6001
+(man oci-hotplug-requests).
   podman      nothing more as root: podman run --annotation 'io.oci-hotplug.devices=usb:0403:6001' ...
   CRI-O       nothing more: the same annotation on the pod
   Docker      28.2 and newer: nothing more; 25 and newer: {"features": {"cdi": true}} in /etc/docker/daemon.json; then
@@ -45,7 +46,7 @@ Ready. Containers ask with the annotation io.oci-hotplug.devices, for example us
   containerd  2.0 and newer: nothing more; 1.7: enable_cdi = true in config.toml; then a CDI device with the request:
               oci-hotplug cdi generate board --device 'usb:0403:6001', which is oci-hotplug.dev/device=board
   runc, crun  both hooks in config.json: man oci-hotplug-prestart
-See what happens: oci-hotplug list
+Is this host ready? oci-hotplug check     Which containers have devices? oci-hotplug list
 EOF
 }
 

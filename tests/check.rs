@@ -137,7 +137,7 @@ warn  cdi         no device oci-hotplug.dev/device=annotated: Docker, Compose an
 ok    containers  0 have a watcher
 fail  podman      5.4.2: no file starts oci-hotplug-prestart, in /opt/hooks.d (add \"/usr/share/containers/oci/hooks.d\" to hooks_dir under [engine] of /etc/containers/containers.conf)
 warn  docker      26.1.5, CDI is off ({\"features\": {\"cdi\": true}} in /etc/docker/daemon.json, then systemctl restart docker)
-warn  containerd  1.7.24, CDI is disabled in its CRI plugin (Docker does not need it) (for Kubernetes: enable_cdi = true under [plugins.\"io.containerd.grpc.v1.cri\"] in /etc/containerd/config.toml)
+warn  containerd  1.7.24, CDI is off in its CRI plugin, which Docker does not use (for Kubernetes: enable_cdi = true under [plugins.\"io.containerd.grpc.v1.cri\"] in /etc/containerd/config.toml, then systemctl restart containerd)
 fail  cri-o       1.36.0: no file starts oci-hotplug-prestart, in /opt/hooks.d (add \"/usr/share/containers/oci/hooks.d\" to hooks_dir under [crio.runtime] in a file of /etc/crio/crio.conf.d)
 ok    runc        1.1.15
 ok    crun        1.21.0

@@ -333,7 +333,7 @@ fn a_broken_drop_in_refuses_untrusted_requests_with_file_line_and_fix() {
     assert!(said.contains(&expected), "{said}");
     assert!(
         said.trim_end()
-            .ends_with(": fix or remove that file (`oci-hotplug check` tests it)"),
+            .ends_with(" (fix or remove that file (`oci-hotplug check` tests it))"),
         "{said}"
     );
     assert_eq!(said.lines().count(), 1, "{said}");

@@ -139,9 +139,9 @@ pub(super) enum Verb {
     /// Check whether this host is ready: kernel, cgroups, udevd, configuration, hooks, CDI,
     /// engines, runtimes, leftovers.
     ///
-    /// Each line says ok, warn or fail, what was found, and in brackets what to do. Only installed
-    /// software is checked, and nothing is changed. Exits with 0 if nothing failed, and with 1
-    /// otherwise.
+    /// Each line says ok, warn or fail, what was found, and in brackets what to do, or which line
+    /// has the cause. Only installed software is checked, and nothing is changed. Exits with 0 if
+    /// nothing failed, and with 1 otherwise.
     ///
     /// Examples: oci-hotplug check; oci-hotplug check --json | jq '.findings[] | select(.verdict !=
     /// "ok")'.
@@ -169,7 +169,7 @@ pub(super) enum Verb {
     /// on this host.
     ///
     /// packaging/install.sh runs this command with --packaging, which also installs the
-    /// configuration, man pages and completions, and notes all files for --uninstall.
+    /// configuration, man pages and completions, and records all files for --uninstall.
     ///
     /// Example, in an init container: oci-hotplug install --to /host.
     Install(install::Options),

@@ -36,8 +36,8 @@ pub(super) struct Attach {
     /// The container that this process of the host is in, instead of ID.
     #[arg(long, value_name = "PID")]
     pid: Option<i32>,
-    /// A further directory in which a runtime keeps its containers (its --root), to find ID in; may
-    /// stand more than once.
+    /// Another directory in which a runtime keeps its containers (its --root): ID is looked up there
+    /// as well; can be given more than once.
     #[arg(long, value_name = "DIR")]
     runtime_root: Vec<PathBuf>,
     /// A directory with CDI specs; can be given more than once; later ones have precedence
@@ -71,7 +71,7 @@ pub(super) fn attach(arguments: &Attach, config: &Config, registry: &Registry, a
     };
     if requests.is_empty() {
         return Err(Usage(
-            "which devices? Give one request at least after the container (oci-hotplug attach --help)"
+            "no request is given: name at least one after the container (oci-hotplug attach --help)"
                 .to_owned(),
         )
         .into());

@@ -144,15 +144,28 @@ impl Enrolled {
 /// id does.
 ///
 /// # Errors
-/// When several ids begin with `text`.
+/// When several containers have the name `text` (podman and Docker may each have one), or several
+/// ids begin with it.
 pub(super) fn find_id(all: &[(ContainerId, Option<String>)], text: &str) -> Result<Option<ContainerId>> {
-    let mut named = all.iter().filter(|(_, name)| name.as_deref() == Some(text));
-    let exact = all
-        .iter()
-        .find(|(id, _)| id.as_str() == text)
-        .or_else(|| named.next().filter(|_| named.next().is_none()));
-    if let Some((id, _)) = exact {
+    if let Some((id, _)) = all.iter().find(|(id, _)| id.as_str() == text) {
         return Ok(Some(id.clone()));
+    }
+    let named: Vec<&ContainerId> = all
+        .iter()
+        .filter(|(_, name)| name.as_deref() == Some(text))
+        .map(|(id, _)| id)
+        .collect();
+    match named[..] {
+        [] => {}
+        [id] => return Ok(Some(id.clone())),
+        _ => bail!(
+            "several containers are named {text:?}: {} (use the id)",
+            named
+                .iter()
+                .map(|id| engine::short_id(id.as_str()))
+                .collect::<Vec<_>>()
+                .join(", ")
+        ),
     }
     let starting: Vec<&str> = all
         .iter()
@@ -184,5 +197,48 @@ pub(super) fn check_access(registry: &Registry) -> Result<()> {
         Err(error) if error.kind() == std::io::ErrorKind::PermissionDenied => Err(error)
             .with_context(|| format!("cannot read {} (run this as root)", registry.root().display())),
         _ => Ok(registry.check()?),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn found(text: &str) -> Result<Option<String>> {
+        let containers = [
+            ("a".repeat(64), Some("board")),
+            (format!("ab{}", "0".repeat(62)), Some("board")),
+            ("c".repeat(64), Some("zigbee")),
+            ("board".to_owned(), None),
+            ("lab".to_owned(), Some("lab")),
+        ];
+        let all = containers.map(|(id, name)| (id.parse().unwrap(), name.map(str::to_owned)));
+        Ok(find_id(&all, text)?.map(|id| id.as_str().to_owned()))
+    }
+
+    #[test]
+    fn a_container_is_found_by_id_name_or_the_beginning_of_its_id() {
+        assert_eq!(found("zigbee").unwrap(), Some("c".repeat(64)));
+        assert_eq!(found("cc").unwrap(), Some("c".repeat(64)));
+        assert_eq!(found("lab").unwrap(), Some("lab".into()));
+        // An id wins over names.
+        assert_eq!(found("board").unwrap(), Some("board".into()));
+        assert_eq!(found("nobody").unwrap(), None);
+        let error = found("a").unwrap_err().to_string();
+        assert!(error.contains("begins the ids of several containers"), "{error}");
+    }
+
+    /// podman and Docker may each have a container of the same name.
+    #[test]
+    fn a_name_of_several_containers_is_refused_with_their_ids() {
+        let all = ["1", "2"].map(|digit| {
+            let id: ContainerId = digit.repeat(64).parse().unwrap();
+            (id, Some("board".to_owned()))
+        });
+        let error = find_id(&all, "board").unwrap_err().to_string();
+        assert_eq!(
+            error,
+            "several containers are named \"board\": 111111111111, 222222222222 (use the id)"
+        );
     }
 }

@@ -39,8 +39,8 @@ pub struct Options {
     /// The host's root directory, as this container has it.
     #[arg(long, value_name = "DIR", default_value = "/", conflicts_with = "staging")]
     to: PathBuf,
-    /// Where the programs go on the host: PREFIX/bin and PREFIX/libexec/oci/hooks.d. For a host
-    /// whose /usr can't be written, another that can, and that programs may be started from.
+    /// Where the programs go on the host: PREFIX/bin and PREFIX/libexec/oci/hooks.d. If /usr is
+    /// read-only, name a writable directory that is not mounted noexec.
     #[arg(long, value_name = "PREFIX", default_value = "/usr")]
     prefix: PathBuf,
     /// Install below this directory, for a package: nothing is changed on this host, and no
@@ -54,7 +54,7 @@ pub struct Options {
     #[arg(long, value_name = "DIR")]
     from: Option<PathBuf>,
     /// The directory `packaging` of the source tree: install the configuration, man pages and
-    /// completions as well, and note all files for --uninstall.
+    /// completions as well, and record all files for --uninstall.
     #[arg(long, value_name = "DIR")]
     packaging: Option<PathBuf>,
     /// Install the Kubernetes device plugin as well, for nodes where it is not a DaemonSet.

@@ -47,6 +47,11 @@ impl NotEnrolled {
         }
     }
 
+    /// How a command names it. Containers of different engines may have the same name.
+    fn argument(&self) -> String {
+        shell_quoted(engine::short_id(&self.id))
+    }
+
     fn is_called(&self, word: &str) -> bool {
         !word.is_empty() && (self.name.as_deref() == Some(word) || self.id.starts_with(word))
     }
@@ -77,7 +82,7 @@ impl NotEnrolled {
                 format!(
                     "container {called} requests {shown} by annotation but has no watcher, because its engine did not run our hooks ({}; or attach now, as a trusted request: `oci-hotplug attach {} {word}`)",
                     self.how_to_start(),
-                    shell_quoted(called),
+                    self.argument(),
                 )
             }
             Some(_) => format!(
@@ -86,7 +91,7 @@ impl NotEnrolled {
             ),
             None => format!(
                 "container {called} runs without oci-hotplug: it requests no devices (`oci-hotplug attach {} REQUEST` gives it some)",
-                shell_quoted(called)
+                self.argument()
             ),
         }
     }
@@ -160,13 +165,16 @@ mod tests {
             "{text}"
         );
         assert!(
-            text.contains("`oci-hotplug attach 'lab' 'usb:0403:6001;link=/dev/b'`"),
+            text.contains("`oci-hotplug attach '000000000000' 'usb:0403:6001;link=/dev/b'`"),
             "{text}"
         );
         // What cannot be shown whole would be another request when pasted.
         for requests in ["usb:0403,".repeat(40), "usb:0403\nusb:1050".to_owned()] {
             let text = container(Some(Engine::Docker), Some(&requests)).explanation();
-            assert!(text.contains("`oci-hotplug attach 'lab' REQUEST`"), "{text}");
+            assert!(
+                text.contains("`oci-hotplug attach '000000000000' REQUEST`"),
+                "{text}"
+            );
         }
         let text = container(Some(Engine::Podman), Some("usb:0403")).explanation();
         assert!(text.contains("oci-hotplug check"), "{text}");

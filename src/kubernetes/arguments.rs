@@ -42,9 +42,9 @@ pub struct Arguments {
     /// are ignored then, as by generic-device-plugin.
     #[arg(long, value_name = "DEVICE")]
     pub device: Vec<String>,
-    /// The domain of resources whose names have none; overrides the files' own. The default depends
-    /// on the format: devic.es for --device and `devices:`, usbip.dev.mvalvekens.be, or
-    /// oci-hotplug.dev.
+    /// The domain of resource names without one; wins over `domain` in the files. The default
+    /// depends on the format: devic.es for generic-device-plugin's, usbip.dev.mvalvekens.be for
+    /// usbip-device-plugin's, otherwise oci-hotplug.dev.
     #[arg(long, value_name = "DOMAIN", env = "OCI_HOTPLUG_PLUGIN_DOMAIN", value_parser = domain)]
     pub domain: Option<String>,
     /// Our own file, or generic-device-plugin's, or usbip-device-plugin's; watched. If no source is
@@ -172,7 +172,8 @@ pub struct Arguments {
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub enum Cdi {
-    /// As the engine reports, or else as containerd's configuration has it; on if neither says off.
+    /// What the engine reports; if no engine answers, what containerd's configuration says;
+    /// otherwise on.
     Auto,
     On,
     Off,

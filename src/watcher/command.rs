@@ -28,7 +28,7 @@ oci-hotplug-prestart starts one watcher for each container. The requests are in 
 Usage: oci-hotplug-watcher [--config FILE] [--state-dir DIR] [--take-over] CONTAINER
 
   --config FILE      the configuration [/etc/oci-hotplug/config.toml, or $OCI_HOTPLUG_CONFIG]
-  --state-dir DIR    where the state lives [/run/oci-hotplug, or $OCI_HOTPLUG_STATE_DIR]
+  --state-dir DIR    the state directory [/run/oci-hotplug, or $OCI_HOTPLUG_STATE_DIR]
   --handed-over      standard input is the container's lock; the response goes to standard output
   --take-over        replace the container's present watcher, if there is one, with the configuration that the
                      container's hook was given; the container is not changed
@@ -39,10 +39,10 @@ It stays in the foreground, and ends with the container, or on SIGTERM (then dev
 next watcher). On SIGHUP it reads the configuration again: a stricter policy detaches devices.
 
 Where systemd runs the host, and has the unit oci-hotplug-watcher@.service, the unit's watcher takes over from the one
-that the hook started, and is started again when it dies. Elsewhere `oci-hotplug recover` starts those that died.
+that the hook started, and systemd restarts it. Elsewhere `oci-hotplug recover` starts missing watchers.
 
 Exit codes: 0 the container has ended, or the watcher was asked to end; 1 failed; 2 usage, or a record or configuration
-that can't be read: do not start it again.
+that cannot be read: a restart would not help.
 ",
 };
 

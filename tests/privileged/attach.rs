@@ -454,7 +454,7 @@ fn a_failed_attach_leaves_no_request(machine: &Machine) {
         unknown.starts_with("oci-hotplug: no running container \"nobody\" is known to oci-hotplug, nor to runc, crun or youki ("),
         "{unknown}"
     );
-    assert!(failed(machine, &["attach", id], 2).contains("which devices?"));
+    assert!(failed(machine, &["attach", id], 2).contains("no request is given"));
     assert_eq!(recorded_requests(machine, &container), [NOTHING]);
 }
 

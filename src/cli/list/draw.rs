@@ -269,7 +269,7 @@ Container x was not started
             "/dev/sdb +1: another container has it exclusively (container 5ce37de0e8f0): waiting until the other container releases it".into(),
         ];
         all[3].reasons = vec![
-            "/dev/input/event10: device request \"usb:0627:0001\": denied by the policy (default = \"removable\"): keyboards, mice and other input devices need a rule: to allow it: `oci-hotplug allow 'usb:0627:0001'`".into(),
+            "/dev/input/event10: device request \"usb:0627:0001\": denied by the policy (protected: seat-input): keyboards, keypads, mice, touchpads, touch screens and tablets, by event, hidraw and USB node are protected, because reading them reveals passwords, and writing to them types on the host (to allow it, run `oci-hotplug allow 'usb:0627:0001'`)".into(),
         ];
         let drawn = draw(&all, &[], Some(pictures::COLUMNS));
         pictures::check("list", "oci-hotplug list", &drawn);

@@ -222,8 +222,8 @@ fn containerd(containerd: &Containerd, annotated: Option<&Path>) -> Finding {
     if !config.cdi.unwrap_or(unasked) {
         return Finding::warn(
             "containerd",
-            format!("{version}, CDI is disabled in its CRI plugin (Docker does not need it)"),
-            "for Kubernetes: enable_cdi = true under [plugins.\"io.containerd.grpc.v1.cri\"] in /etc/containerd/config.toml",
+            format!("{version}, CDI is off in its CRI plugin, which Docker does not use"),
+            "for Kubernetes: enable_cdi = true under [plugins.\"io.containerd.grpc.v1.cri\"] in /etc/containerd/config.toml, then systemctl restart containerd",
         );
     }
     if !finds(config.spec_dirs.as_ref(), annotated) {

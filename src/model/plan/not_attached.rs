@@ -123,7 +123,7 @@ mod tests {
         for (reason, expected) in [
             (
                 Reason::Denied(denial),
-                "device request \"subsystem:tty\": denied by the policy (a rule): a reason: a hint",
+                "device request \"subsystem:tty\": denied by the policy (a rule): a reason (a hint)",
             ),
             (
                 Reason::Reserved("it is reserved".into()),

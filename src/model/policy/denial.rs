@@ -27,7 +27,7 @@ impl fmt::Display for Denial {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(
             f,
-            "denied by the policy ({}): {}: {}",
+            "denied by the policy ({}): {} ({})",
             self.rule, self.reason, self.hint
         )
     }
@@ -125,7 +125,7 @@ impl Denial {
     pub(super) fn by_line(line: &'static Line, hint: String) -> Self {
         Self {
             rule: format!("protected: {}", line.name),
-            reason: format!("{}: {}", line.devices, line.reason),
+            reason: format!("{} are protected, because {}", line.devices, line.reason),
             hint,
             line: Some(line.name),
         }

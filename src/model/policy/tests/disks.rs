@@ -20,13 +20,13 @@ fn a_mounted_drive_is_protected_and_the_other_interfaces_of_its_device_are_not()
     };
     assert_eq!(
         text("/dev/bus/usb/001/014"),
-        "denied by the policy (protected: host-disk-usb): the USB nodes of devices with a disk that the host uses: \
-         the USB node gives access to the disk (/dev/sdc1 is mounted at \"/media/DAPLINK\"): unmount it, \
-         or, to allow it, run `oci-hotplug allow 'usb:0d28'`"
+        "denied by the policy (protected: host-disk-usb): the USB nodes of devices with a disk that the host uses \
+         are protected, because the USB node gives access to the disk (/dev/sdc1 is mounted at \"/media/DAPLINK\") (unmount it, \
+         or, to allow it, run `oci-hotplug allow 'usb:0d28'`)"
     );
     let of_disk = text("/dev/sdc");
     assert!(
-        of_disk.contains("/dev/sdc1 is mounted at \"/media/DAPLINK\"): unmount it, or, to allow it anyway"),
+        of_disk.contains("/dev/sdc1 is mounted at \"/media/DAPLINK\") (unmount it, or, to allow it anyway"),
         "{of_disk}"
     );
 }

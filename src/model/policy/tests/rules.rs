@@ -171,7 +171,7 @@ fn a_rule_has_an_access() {
     assert_eq!(
         denial.to_string(),
         "denied by the policy ([[policy.allow]] at /etc/c.toml line 7): it allows access=r, and the request needs \
-         access=rwm: request ;access=r"
+         access=rwm (request ;access=r)"
     );
     let writing = rule(List::Deny, &["subsystem:tty"], |rule| {
         rule.access = Some(Access::WRITE);
@@ -185,7 +185,7 @@ fn a_rule_has_an_access() {
     let denial = setup.denial(&writing, &untrusted("usb:0403"), "/dev/ttyUSB0");
     assert_eq!(
         denial.to_string(),
-        "denied by the policy ([[policy.deny]] at /etc/c.toml line 7): the line is shared: request ;access=rm, or change the rule"
+        "denied by the policy ([[policy.deny]] at /etc/c.toml line 7): the line is shared (request ;access=rm, or change the rule)"
     );
 }
 
@@ -261,8 +261,8 @@ fn an_untrusted_request_gets_a_remote_device_only_by_a_rule_that_names_its_host(
             .authorise(&of, &entry)
             .unwrap_err()
             .to_string(),
-        "denied by the policy (usbip): a device of another host, lab:3241, and no rule allows it: to allow all \
-         devices of that host, run `oci-hotplug allow 'usbip:lab:3241'`"
+        "denied by the policy (usbip): a device of another host, lab:3241, and no rule allows it (to allow all \
+         devices of that host, run `oci-hotplug allow 'usbip:lab:3241'`)"
     );
     for (devices, is_allowed) in [
         ("usbip:lab:3241", true),
@@ -326,21 +326,21 @@ fn a_certain_denial_is_given_before_any_device_is_known() {
     let default = policy(Fallback::Removable, vec![], vec![]);
     assert_eq!(
         refused(&default, "devnode:/dev/mem").unwrap_err(),
-        "denied by the policy (protected: memory): mem, kmem, port, kmsg, core memory and model-specific registers: \
-         they give access to the host's memory, I/O ports and kernel log: to allow it anyway, run `oci-hotplug class add devnode-dev-mem \
-         'devnode:/dev/mem'` and request class:devnode-dev-mem"
+        "denied by the policy (protected: memory): mem, kmem, port, kmsg, core memory and model-specific registers \
+         are protected, because they give access to the host's memory, I/O ports and kernel log (to allow it anyway, run `oci-hotplug class add devnode-dev-mem \
+         'devnode:/dev/mem'` and request class:devnode-dev-mem)"
     );
     assert_eq!(
         refused(&default, "node:/dev/kvm;access=rw").unwrap_err(),
-        "denied by the policy (protected: virtualization): kvm, vhost and vfio: they give access to memory and devices of the host: to allow it, run `oci-hotplug allow 'node:/dev/kvm' --access rw`"
+        "denied by the policy (protected: virtualization): kvm, vhost and vfio are protected, because they give access to memory and devices of the host (to allow it, run `oci-hotplug allow 'node:/dev/kvm' --access rw`)"
     );
     // No rule applies to the devices above the one that it names.
     let nothing = policy(Fallback::Nothing, vec![], vec![]);
     assert_eq!(
         refused(&nothing, "parent-of:usb:0403:6001;access=rw").unwrap_err(),
-        "denied by the policy (default = \"nothing\"): no rule allows it: to allow it anyway, run \
+        "denied by the policy (default = \"nothing\"): no rule allows it (to allow it anyway, run \
          `oci-hotplug class add parent-of-usb-0403-6001 'parent-of:usb:0403:6001;access=rw'` and request \
-         class:parent-of-usb-0403-6001"
+         class:parent-of-usb-0403-6001)"
     );
     for request in [
         "usb:0403",

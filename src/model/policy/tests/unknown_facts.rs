@@ -47,8 +47,8 @@ fn while_a_file_of_rules_is_invalid_the_requests_that_it_may_concern_are_denied(
         if is_refused {
             assert_eq!(
                 start.unwrap_err(),
-                "denied by the policy (unknown rules): /etc/d/50.toml line 3: expected a value: fix or remove \
-                 that file (`oci-hotplug check` tests it)"
+                "denied by the policy (unknown rules): /etc/d/50.toml line 3: expected a value (fix or remove \
+                 that file (`oci-hotplug check` tests it))"
             );
             assert_eq!(device, "unknown rules");
         } else {
@@ -86,13 +86,13 @@ fn unknown_facts_match_deny_rules_and_do_not_match_allow_rules() {
     assert!(
         overdue.starts_with(
             "denied by the policy ([[policy.deny]] at /etc/c.toml line 7): udevd has not processed /sys/"
-        ) && overdue.contains("/block/sdb/sdb1, and this deny rule depends on it: check `systemctl"),
+        ) && overdue.contains("/block/sdb/sdb1, and this deny rule depends on it (check `systemctl"),
         "{overdue}"
     );
     assert_eq!(
         verdict(&denying, UdevState::NoUdevd),
         "denied by the policy ([[policy.deny]] at /etc/c.toml line 7): no udevd runs on this host, and this deny rule \
-         depends on facts that only udevd knows: start systemd-udevd, or write the rule without property:, tag: and links"
+         depends on facts that only udevd knows (start systemd-udevd, or write the rule without property:, tag: and links)"
     );
     assert_eq!(verdict(&denying, UdevState::Processed), "allowed");
     let allowing = policy(

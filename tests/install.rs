@@ -220,6 +220,27 @@ fn a_configuration_that_was_changed_stays() {
     assert_eq!(root.files(), BTreeSet::from([CONFIG.to_owned()]));
 }
 
+/// An engine would start hooks that are gone, so the operator must hear of these files.
+#[test]
+fn uninstalling_names_what_the_operators_commands_wrote() {
+    let root = Root::new();
+    root.install();
+    let written = [
+        "etc/cdi/oci-hotplug.dev-device_lab.json",
+        "etc/oci-hotplug/config.d/class-lab.toml",
+    ];
+    fs::create_dir_all(root.path("etc/oci-hotplug/config.d")).unwrap();
+    for path in written.iter().chain(&["etc/cdi/vendor.json"]) {
+        fs::write(root.path(path), "").unwrap();
+    }
+    let text = root.uninstall();
+    let left: Vec<&str> = text
+        .lines()
+        .filter_map(|line| line.strip_prefix("left /"))
+        .collect();
+    assert_eq!(left, written);
+}
+
 #[test]
 fn a_configuration_that_was_never_touched_is_renewed() {
     let root = Root::new();

@@ -10,6 +10,9 @@ use super::manifest::{Notes, fingerprint, path_of};
 use super::place::{Root, ignore_absent};
 use super::report::Report;
 
+/// The result for a file that stays.
+const LEFT: &str = "left";
+
 /// Removes the files of an installation, and the directories that it has made and that are empty
 /// then. A configuration that was changed stays.
 pub fn run(layout: &Layout, root: &Root, force: bool) -> Result<Report> {
@@ -49,7 +52,27 @@ pub fn run(layout: &Layout, root: &Root, force: bool) -> Result<Report> {
     if root.is_run_by_systemd() {
         root.systemctl(&["daemon-reload"]);
     }
+    let reported: Vec<PathBuf> = report.iter().map(|(path, _)| path.clone()).collect();
+    let left = left(layout, root).filter(|path| !reported.contains(path));
+    report.extend(left.map(|path| (path, LEFT)));
     Ok(report)
+}
+
+/// What the operator's commands wrote, and stays: generated CDI devices, which start hooks that are
+/// gone now, and rules and classes of the configuration.
+fn left(layout: &Layout, root: &Root) -> impl Iterator<Item = PathBuf> {
+    let files_in = |directory: PathBuf| {
+        let entries = fs::read_dir(root.at(&directory)).into_iter().flatten().flatten();
+        let mut names: Vec<_> = entries.map(|entry| entry.file_name()).collect();
+        names.sort();
+        names.into_iter().map(move |name| directory.join(name))
+    };
+    let is_ours = |path: &PathBuf| {
+        let name = path.file_name().unwrap_or_default();
+        name.to_string_lossy().starts_with("oci-hotplug.dev-")
+    };
+    let devices = files_in(layout.cdi.clone()).filter(is_ours);
+    devices.chain(files_in(layout.config.with_file_name("config.d")))
 }
 
 /// Removes a file. Returns what was done; `None` when it does not exist.
@@ -60,7 +83,7 @@ fn remove(layout: &Layout, root: &Root, path: &Path, mark: &str) -> Result<Optio
     };
     let is_configuration = path == layout.config || path.starts_with(&layout.cdi);
     if is_configuration && fingerprint(&content) != mark {
-        return Ok(Some("left"));
+        return Ok(Some(LEFT));
     }
     fs::remove_file(&place).with_context(|| format!("cannot remove {}", place.display()))?;
     Ok(Some("removed"))

@@ -36,8 +36,8 @@ pub(super) struct Attach {
     /// The container that this process of the host is in, instead of ID.
     #[arg(long, value_name = "PID")]
     pid: Option<i32>,
-    /// Another directory in which a runtime keeps its containers (its --root): ID is looked up there
-    /// as well; can be given more than once.
+    /// Another directory in which a runtime keeps its containers (its --root): ID is looked up
+    /// there as well; can be given more than once.
     #[arg(long, value_name = "DIR")]
     runtime_root: Vec<PathBuf>,
     /// A directory with CDI specs; can be given more than once; later ones have precedence

@@ -4,8 +4,8 @@ use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
 
+use super::engine_name::{engine_of, name_of};
 use super::{client, not_enrolled};
-use crate::host::engine_names;
 use crate::host::state::control::{Problem, Status, first_of};
 use crate::host::state::record::Record;
 use crate::host::state::registry::Registry;
@@ -21,15 +21,6 @@ pub(super) struct Enrolled {
     pub(super) status: Option<Status>,
     /// The process of a watcher that runs and does not answer.
     pub(super) silent: Option<i32>,
-}
-
-fn engine_of(record: &Record) -> Option<Engine> {
-    engine::engine(&record.container.bundle, &record.traits.annotations)
-}
-
-pub(super) fn name_of(record: &Record) -> Option<String> {
-    engine::name(&record.traits.annotations)
-        .or_else(|| engine_names::name(engine_of(record)?, &record.container))
 }
 
 /// How long a watcher may take to report its status.

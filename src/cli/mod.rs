@@ -14,6 +14,7 @@ mod complete;
 mod demo;
 mod docs;
 mod drop_in;
+mod engine_name;
 mod enrolled;
 mod error;
 mod events;

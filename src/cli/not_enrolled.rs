@@ -11,7 +11,7 @@ use crate::model::oci::engine::{self, Engine};
 use crate::model::quoting::{shell_quoted, shown};
 use crate::model::request::annotations;
 
-use super::enrolled::name_of;
+use super::engine_name::name_of;
 use super::render::time::{ago, since};
 
 /// The longest request that is shown, in characters.

@@ -116,16 +116,17 @@ fn the_hint_of_every_refusal_works_when_it_is_pasted() {
         let refused = denial(&configured.policy(), &request, &Classes::default(), selects_disk);
         let refused = refused.unwrap_or_else(|| panic!("{request} is not refused"));
         let message = refused.to_string();
+        let hint = message.strip_suffix(')').expect("a hint in parentheses");
         let mut request = request;
         if let Some(command) = command(&message) {
             let output = paste(command);
             assert!(output.status.success(), "{command}: {}", err(&output));
             assert_eq!(configured.drop_ins().len(), 1, "{command}");
-            if let Some((_, class)) = message.rsplit_once("and request ") {
+            if let Some((_, class)) = hint.rsplit_once("and request ") {
                 request = class.to_owned();
             }
         } else {
-            let (_, option) = message.rsplit_once("request ").expect("a hint");
+            let (_, option) = hint.rsplit_once("request ").expect("a hint");
             request = format!("{}{option}", request.split(';').next().unwrap_or_default());
         }
         let config = configured.load();

@@ -6,7 +6,8 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
 
-use crate::cli::enrolled::{Enrolled, check_access, find_id, name_of};
+use crate::cli::engine_name::name_of;
+use crate::cli::enrolled::{Enrolled, check_access, find_id};
 use crate::host::config::Config;
 use crate::host::container::ContainerFacts;
 use crate::host::runtime_state::{self, RunningContainer};

@@ -2,7 +2,7 @@
 
 use super::super::cdi::directories;
 use super::super::class::requests_of;
-use super::super::enrolled::name_of;
+use super::super::engine_name::name_of;
 use crate::cdi::directories::Specs;
 use crate::host::config::Config;
 use crate::host::state::registry::Registry;

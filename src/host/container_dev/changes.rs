@@ -12,8 +12,9 @@ use crate::model::cgroup::grants::Change;
 use crate::model::plan::attachment::{Attachments, NodeCreator, PathState};
 
 impl ContainerDev {
-    /// Removes our nodes, links and the directory of the udev database from file systems that still exist after the container has
-    /// ended, because they would be in the way at its next start. What cannot be removed is logged.
+    /// Removes our nodes, links and the directory of the udev database from file systems that still
+    /// exist after the container has ended, because they would be in the way at its next start.
+    /// What cannot be removed is logged.
     pub fn remove_outliving(&mut self, attachments: &Attachments) {
         let outlives = |this: &Self, path: &Path| this.dev_outlives || !path.starts_with("/dev");
         for (path, attachment) in attachments.iter() {

@@ -1,5 +1,5 @@
-//! Rows of a table: what was measured, its goal, min, median, 95th percentile and max, and the ratio
-//! to another row.
+//! Rows of a table: what was measured, its goal, min, median, 95th percentile and max, and the
+//! ratio to another row.
 
 use std::fs;
 use std::time::Duration;

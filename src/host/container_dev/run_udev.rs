@@ -1,8 +1,8 @@
 //! The container's `/run/udev`, on which its udev database is mounted.
 //!
 //! Everything that is mounted there by the engine or the container, and every file of the image,
-//! stays as it is. `/run` is entered only where its file system cannot block: it belongs to the root
-//! file system, or is a tmpfs of the container.
+//! stays as it is. `/run` is entered only where its file system cannot block: it belongs to the
+//! root file system, or is a tmpfs of the container.
 
 use std::fs::File;
 use std::io;
@@ -134,7 +134,8 @@ impl ContainerDev {
         Ok(facts.is_some_and(|facts| facts.is_sysfs && !facts.is_read_only))
     }
 
-    /// Removes the directories that [`Self::mount_database`] created, after the container has ended.
+    /// Removes the directories that [`Self::mount_database`] created, after the container has
+    /// ended.
     pub fn remove_run_udev(&mut self) {
         self.prune(&Path::new(RUN_UDEV).join("data"));
     }

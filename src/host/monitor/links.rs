@@ -64,8 +64,8 @@ impl HostLinks {
         exists.then_some(end)
     }
 
-    /// The path at the end of all links, and whether a file is there: a link can lead to a node that
-    /// does not exist yet.
+    /// The path at the end of all links, and whether a file is there: a link can lead to a node
+    /// that does not exist yet.
     pub fn end(&self, path: &Path) -> Option<(PathBuf, bool)> {
         if path.starts_with("/sys") {
             return Some((in_sysfs(path)?, true));

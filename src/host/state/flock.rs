@@ -69,8 +69,8 @@ pub fn is_same_file(file: &File, path: &Path) -> bool {
     }
 }
 
-/// Whether an open file still has a name: for files that are removed, but never renamed or replaced,
-/// a cheaper [`is_same_file`].
+/// Whether an open file still has a name: for files that are removed, but never renamed or
+/// replaced, a cheaper [`is_same_file`].
 pub fn is_linked(file: &File) -> bool {
     file.metadata().is_ok_and(|open| open.nlink() > 0)
 }

@@ -9,7 +9,8 @@
 //!                   lock            flock held by the watcher while it runs: free = no watcher.
 //!                                   Content: its pid
 //!                   control.sock    control requests to the watcher (`control`)
-//!                   udev/           the container's udev database, which it can read (`udev_database`)
+//!                   udev/           the container's udev database, which it can read
+//!                                   (`udev_database`)
 //!   leases/                         which containers have a device (`leases`)
 //!   cgroups/                        which container owns the device access of a cgroup
 //!                                   (`cgroup_owners`)

@@ -33,8 +33,8 @@ pub struct Relevance<'a> {
 }
 
 impl<'a> Relevance<'a> {
-    /// `awaited` are further devices whose events are relevant, such as attached ones and those that
-    /// udevd must process.
+    /// `awaited` are further devices whose events are relevant, such as attached ones and those
+    /// that udevd must process.
     pub fn new(
         planner: &'a Planner,
         inventory: &'a Inventory,

@@ -72,8 +72,8 @@ fn stays(attachment: &Attachment, desired: &DesiredNode<'_>) -> bool {
     attachment.node == desired.node && attachment.device.syspath == desired.device.syspath
 }
 
-/// The entries to remove before the removals are announced: those that are not desired, and those of
-/// nodes that go, even if another device has the number from now on.
+/// The entries to remove before the removals are announced: those that are not desired, and those
+/// of nodes that go, even if another device has the number from now on.
 fn outdated_entries<'a>(
     desired: &Desired<'_>,
     entries: &DesiredEntries,

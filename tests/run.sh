@@ -107,6 +107,10 @@ privileged() {
     need_to_run
     need_to_package
     need python3-grpcio /usr/bin/python3 -c "import grpc"
+    # Rootless podman, for an ordinary user that the tests create.
+    need podman command -v podman
+    need crun command -v crun
+    need uidmap command -v newuidmap
     install_missing
     [ -e /dev/tty0 ] || fail "no virtual terminals (/dev/tty0): they are the character devices that the tests plug in"
     begin_release

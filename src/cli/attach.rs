@@ -21,6 +21,8 @@ use super::error::{Denied, Usage};
 use super::request_word::request_text;
 use crate::cdi::directories::{DEFAULT_DIRECTORIES, Specs};
 use crate::host::config::Config;
+use crate::host::rootless::rootless;
+use crate::host::rootless_check::check_request;
 use crate::host::state::control::{ControlRequest, ControlResponse, Status};
 use crate::host::state::registry::Registry;
 use crate::model::request::entry::{RequestEntry, Requests};
@@ -84,6 +86,10 @@ pub(super) fn attach(arguments: &Attach, config: &Config, registry: &Registry, a
         Specs::scan(&directories)
     };
     let resolved = ResolvedRequests::read(requests, &config.usable_classes(), specs)?;
+    if rootless().is_some() {
+        let mut entries = resolved.requests.entries.iter();
+        entries.try_for_each(|entry| check_request(&entry.request))?;
+    }
     let target = match (id, arguments.pid) {
         (_, Some(pid)) => Target::of_process(pid, registry, &arguments.runtime_root)?,
         (Some(id), None) => Target::named(id, registry, &arguments.runtime_root)?,

@@ -11,6 +11,7 @@ use super::enrolled::Enrolled;
 use super::render::json::write_json;
 use super::render::table::print_line;
 use super::render::time::{ago, since};
+use crate::host::rootless::rootless;
 use crate::host::state::control::{Problem, first_of};
 use crate::host::state::record::Record;
 use crate::host::state::registry::Registry;
@@ -112,7 +113,7 @@ fn write(out: &mut impl Write, container: &Enrolled) -> std::io::Result<()> {
     let users = Users::of(status.container.pid);
     for (path, attachment) in status.attached.iter() {
         write_attachment(out, path, attachment)?;
-        if let Some(fault) = users.fault(&attachment.node, attachment.access) {
+        if let Some(fault) = users.fault(attachment) {
             print_line!(out, "    {fault}")?;
         }
     }
@@ -129,6 +130,7 @@ fn write_attachment(out: &mut impl Write, path: &Path, attachment: &Attachment) 
     let node = &attachment.node;
     let age = ago(since(attachment.since));
     let creator = match attachment.node_creator {
+        NodeCreator::Watcher if rootless().is_some() => "owner and mode of the host's node".to_owned(),
         NodeCreator::Watcher => format!("mode {:04o}, owner {}:{}", node.mode, node.uid, node.gid),
         NodeCreator::Other => "node made by the engine or the image".to_owned(),
     };

@@ -12,7 +12,7 @@ use crate::command_line::{self, CommonOptions, OwnArgument, Program};
 use crate::exit;
 use crate::host::config::Config;
 use crate::host::log::{self, PRESTART};
-use crate::host::process::{raise_limits, rootless};
+use crate::host::process::raise_limits;
 use crate::host::state::refused_starts::{self, RefusedStart};
 use crate::host::state::registry::Registry;
 use crate::model::oci::HookState;
@@ -36,7 +36,8 @@ Usage: oci-hotplug-prestart [--device REQUEST]... [--symlink RULE]... [--udev MO
   --udev MODE        whether the container gets a udev database on /run/udev: auto or never
                      (wins over the annotation io.oci-hotplug.udev and the configuration)
   --config FILE      the configuration [/etc/oci-hotplug/config.toml, or $OCI_HOTPLUG_CONFIG]
-  --state-dir DIR    the state directory [/run/oci-hotplug, or $OCI_HOTPLUG_STATE_DIR]
+  --state-dir DIR    the state directory [/run/oci-hotplug, or $OCI_HOTPLUG_STATE_DIR;
+                     of a rootless engine /run/user/UID/oci-hotplug]
   -h, --help         this text
   -V, --version      the version
 
@@ -85,9 +86,8 @@ pub fn prestart() -> ExitCode {
         // An unusable configuration must not prevent the start of containers that request nothing.
         Err(_) if !start::has_request(&state, &requests) => return ExitCode::from(exit::DONE),
         Err(error) => {
-            let mut config = Config::default();
-            config.state_dir = options.state_dir.unwrap_or(config.state_dir);
-            (config, Err(error.into()))
+            let state_only = Config::of_state_only(options.config.as_deref(), options.state_dir.as_deref());
+            (state_only.unwrap_or_default(), Err(error.into()))
         }
     };
     match outcome {
@@ -104,11 +104,7 @@ fn refuse(state: &HookState, config: &Config, error: &PrestartError) -> ExitCode
     } else {
         exit::FAILED
     };
-    let reason = match rootless().filter(|_| code == exit::FAILED) {
-        Some(rootless) => rootless.explain(error),
-        None => error.to_string(),
-    };
-    report_refusal(state, config, reason);
+    report_refusal(state, config, error.to_string());
     ExitCode::from(code)
 }
 
@@ -158,8 +154,9 @@ pub fn poststop() -> ExitCode {
         }
     };
     let config = Config::load(options.config.as_deref(), options.state_dir.as_deref());
-    let defaults = Config::default();
-    let in_force = config.as_ref().unwrap_or(&defaults);
+    let state_only = || Config::of_state_only(options.config.as_deref(), options.state_dir.as_deref());
+    let fallback = config.is_err().then(state_only).flatten().unwrap_or_default();
+    let in_force = config.as_ref().unwrap_or(&fallback);
     let registry = Registry::new(&in_force.state_dir);
     if registry.root().exists() {
         log::start(POSTSTOP, in_force.log_level.filter(), registry.root(), false);

@@ -12,6 +12,8 @@ use crate::host::config::{Config, ConfigError};
 use crate::host::container::ContainerFacts;
 use crate::host::engine_names;
 use crate::host::process::{ProcessError, start_time};
+use crate::host::rootless::rootless;
+use crate::host::rootless_check::{self, RootlessError};
 use crate::host::state::control::ControlResponse;
 use crate::host::state::record::Record;
 use crate::host::state::registry::Registry;
@@ -66,6 +68,9 @@ pub enum PrestartError {
     /// The container's process cannot be examined.
     #[error(transparent)]
     Process(#[from] ProcessError),
+    /// A rootless engine runs the container, and cannot give it what it requests.
+    #[error(transparent)]
+    Rootless(#[from] RootlessError),
     #[error(transparent)]
     Enroll(#[from] EnrollError),
     /// The watcher failed, with this message.
@@ -126,6 +131,9 @@ pub fn run(
     let Some((requests, bundle)) = read_requests(state, arguments, config)? else {
         return Ok(Outcome::NotOurs);
     };
+    if let Some(rootless) = rootless() {
+        rootless_check::check(rootless, &requests)?;
+    }
     let traits = traits(state, &bundle);
     authorise(&config.usable_policy(), &traits, &requests)?;
     let record = record(state, bundle, requests, traits, config)?;

@@ -7,6 +7,7 @@
 use std::io::{self, IoSlice};
 use std::os::fd::{AsRawFd, OwnedFd};
 use std::path::Path;
+use std::thread;
 
 use nix::errno::Errno;
 use nix::libc::{NLM_F_ACK, NLM_F_REQUEST, NLMSG_ERROR, NLMSG_MIN_TYPE, ucred};
@@ -97,7 +98,11 @@ impl Announcer {
             uid,
             gid,
         });
-        let socket = socket_in(&namespace)?;
+        let socket = if container.is_rootless() {
+            socket_by_thread(&namespace)?
+        } else {
+            socket_in(&namespace)?
+        };
         Ok(Announcer::Open(UeventSocket { socket, sender }))
     }
 
@@ -190,27 +195,39 @@ fn acknowledged(answer: &[u8]) -> nix::Result<()> {
 /// Creates a uevent socket that belongs to a network namespace. The calling thread is in that
 /// namespace only during the call socket(2).
 fn socket_in(namespace: &OwnedFd) -> Result<OwnedFd, AnnouncerError> {
-    let failed = |problem| {
-        move |source: Errno| AnnouncerError::Open {
-            problem,
-            source: source.into(),
-        }
-    };
     let own = OwnNamespace::open(Namespace::Network).map_err(failed("cannot open our own"))?;
-    let open_socket = || {
-        Namespace::Network
-            .enter(namespace)
-            .map_err(failed("cannot enter it"))?;
-        socket(
-            AddressFamily::Netlink,
-            SockType::Raw,
-            SockFlag::SOCK_CLOEXEC,
-            SockProtocol::NetlinkKObjectUEvent,
-        )
-        .map_err(failed("cannot create the socket"))
-    };
-    own.run_and_return(open_socket)
+    own.run_and_return(|| enter_and_open(namespace))
         .map_err(|CannotReturn(source)| AnnouncerError::CannotReturn { source })?
+}
+
+/// [`socket_in`] for a process that cannot return to the host's network namespace, because that
+/// needs privileges in the namespace (setns(2)): a thread enters the other one, and ends there.
+fn socket_by_thread(namespace: &OwnedFd) -> Result<OwnedFd, AnnouncerError> {
+    let ended = || failed("cannot run a thread in it")(Errno::EAGAIN);
+    thread::scope(|scope| {
+        let opening = thread::Builder::new().spawn_scoped(scope, || enter_and_open(namespace));
+        opening.map_err(|_| ended())?.join().map_err(|_| ended())?
+    })
+}
+
+fn enter_and_open(namespace: &OwnedFd) -> Result<OwnedFd, AnnouncerError> {
+    Namespace::Network
+        .enter(namespace)
+        .map_err(failed("cannot enter it"))?;
+    socket(
+        AddressFamily::Netlink,
+        SockType::Raw,
+        SockFlag::SOCK_CLOEXEC,
+        SockProtocol::NetlinkKObjectUEvent,
+    )
+    .map_err(failed("cannot create the socket"))
+}
+
+fn failed(problem: &'static str) -> impl FnOnce(Errno) -> AnnouncerError {
+    move |source| AnnouncerError::Open {
+        problem,
+        source: source.into(),
+    }
 }
 
 #[cfg(test)]

@@ -4,9 +4,9 @@
 //! Does not know which devices are requested, nor how the container was found (the hook and the
 //! registry know).
 
+pub mod engine_namespace;
 mod error;
 mod facts;
-mod id_maps;
 mod membership;
 pub mod namespaces;
 
@@ -23,10 +23,11 @@ use rustix::fs::OFlags;
 
 pub use error::ContainerError;
 pub use facts::{CgroupPaths, ContainerFacts};
-pub use id_maps::IdMaps;
 
 use crate::host::file_system::{Mounts, attributes, identity};
 use crate::host::process::{Process, ProcessError};
+use crate::host::rootless::rootless;
+use crate::model::id_maps::IdMaps;
 use membership::{CgroupMount, Membership};
 
 /// A running container: a pidfd and `/proc/PID` of its init. Both stay bound to that process even
@@ -34,6 +35,7 @@ use membership::{CgroupMount, Membership};
 #[derive(Debug)]
 pub struct Container {
     facts: ContainerFacts,
+    is_rootless: bool,
     init: Process,
     /// `/proc/PID`, held open.
     proc: procfs::process::Process,
@@ -59,6 +61,7 @@ impl Container {
         if init.is_alive() {
             Ok(Container {
                 facts: facts.clone(),
+                is_rootless: rootless().is_some(),
                 init,
                 proc,
             })
@@ -74,6 +77,12 @@ impl Container {
 
     pub fn facts(&self) -> &ContainerFacts {
         &self.facts
+    }
+
+    /// Whether a rootless engine runs the container, so that this process has no privileges over
+    /// the host's devices.
+    pub fn is_rootless(&self) -> bool {
+        self.is_rootless
     }
 
     /// Init. Its descriptor becomes readable when the container ends.

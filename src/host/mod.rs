@@ -15,7 +15,8 @@ pub mod monitor;
 pub mod nodeless;
 pub mod process;
 pub mod programs;
-
+pub mod rootless;
+pub mod rootless_check;
 pub mod runtime_state;
 pub mod spawn;
 pub mod state;

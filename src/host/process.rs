@@ -1,5 +1,5 @@
 //! Processes, identified so that another process with a reused pid is never taken for the original,
-//! and the limits and privileges of this process.
+//! and the limits of this process.
 
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
@@ -163,80 +163,9 @@ pub fn raise_limits() {
     let _ = signals.thread_block();
 }
 
-/// A process without the privileges of the host's root, such as a hook of a rootless engine.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Rootless {
-    /// The user id, as the host counts it.
-    pub uid: u32,
-}
-
-impl Rootless {
-    /// An error message that names missing privileges as the cause of a failure.
-    pub fn explain(self, error: &dyn std::fmt::Display) -> String {
-        format!(
-            "rootless containers cannot get devices yet, and this one belongs to user {} (start it as root, or start it \
-             without the annotation and let root run `oci-hotplug attach --pid PID REQUEST`); what failed: {error}",
-            self.uid
-        )
-    }
-}
-
-/// Whether this process belongs to an ordinary user, or to root of a user namespace: neither can
-/// load a device filter or create device nodes (bpf(2), mknod(2)).
-pub fn rootless() -> Option<Rootless> {
-    let map = std::fs::read_to_string("/proc/self/uid_map").unwrap_or_default();
-    rootless_by(nix::unistd::geteuid().as_raw(), &map)
-}
-
-/// Decides from the effective user id and the uid map (user_namespaces(7), "Defining user and group
-/// ID mappings").
-fn rootless_by(euid: u32, map: &str) -> Option<Rootless> {
-    let lines: Vec<Vec<u32>> = map
-        .lines()
-        .map(|line| {
-            line.split_whitespace()
-                .filter_map(|number| number.parse().ok())
-                .collect()
-        })
-        .collect();
-    let is_initial = lines.is_empty() || lines == [[0, 0, u32::MAX]];
-    if is_initial {
-        return (euid != 0).then_some(Rootless { uid: euid });
-    }
-    let outer = lines.iter().find_map(|line| match line[..] {
-        [inner, outer, count] => {
-            let offset = euid.checked_sub(inner).filter(|offset| *offset < count)?;
-            outer.checked_add(offset)
-        }
-        _ => None,
-    });
-    Some(Rootless {
-        uid: outer.unwrap_or(euid),
-    })
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    /// Case README 21.
-    #[test]
-    fn root_of_a_user_namespace_and_an_ordinary_user_are_rootless() {
-        let initial = "         0          0 4294967295\n";
-        assert_eq!(rootless_by(0, initial), None);
-        assert_eq!(rootless_by(0, ""), None);
-        assert_eq!(rootless_by(1000, initial), Some(Rootless { uid: 1000 }));
-        let podman = "         0       1000          1\n         1     100000      65536\n";
-        assert_eq!(rootless_by(0, podman), Some(Rootless { uid: 1000 }));
-        assert_eq!(rootless_by(33, podman), Some(Rootless { uid: 100_032 }));
-        let text = Rootless { uid: 1000 }.explain(&"x failed");
-        assert!(
-            text.contains("rootless")
-                && text.contains("attach --pid")
-                && text.ends_with("what failed: x failed"),
-            "{text}"
-        );
-    }
 
     #[test]
     fn a_process_is_identified_by_pid_and_start_time() {

@@ -4,10 +4,14 @@
 
 use std::collections::BTreeSet;
 use std::fs;
+use std::os::unix::fs::MetadataExt;
+use std::path::Path;
 
-use crate::host::container::IdMaps;
-use crate::model::device::Access;
-use crate::model::plan::attachment::NodeSpec;
+use crate::host::rootless::rootless;
+use crate::model::access_list::{Permissions, parse_list};
+use crate::model::device::{Access, Device};
+use crate::model::id_maps::IdMaps;
+use crate::model::plan::attachment::{Attachment, NodeSpec};
 
 /// The maximum number of host processes that are examined.
 const MAX_PROCESSES: usize = 65_536;
@@ -92,9 +96,51 @@ impl Users {
         }
     }
 
-    /// Why a user cannot open a node, and which option of the request changes that; `None` if all
+    /// Why a user cannot open the node of an attached device, and what changes that; `None` if all
     /// users can open it.
-    pub fn fault(&self, node: &NodeSpec, access: Access) -> Option<String> {
+    pub fn fault(&self, attachment: &Attachment) -> Option<String> {
+        match (rootless(), &attachment.device.node) {
+            (Some(_), Some(node)) => {
+                let permissions = permissions_of(&node.path)?;
+                self.host_node_fault(&permissions, &attachment.device, attachment.access, &own_groups())
+            }
+            _ => self.node_fault(&attachment.node, attachment.access),
+        }
+    }
+
+    /// The same for a rootless container, whose node is the host's own. Root of a user namespace
+    /// has no capabilities over it (capabilities(7), "Interaction with user namespaces").
+    /// `own_groups` are those of the user who runs the engine.
+    fn host_node_fault(
+        &self,
+        node: &Permissions,
+        device: &Device,
+        access: Access,
+        own_groups: &[u32],
+    ) -> Option<String> {
+        let can_open = |user: &&Credentials| {
+            let groups: Vec<u32> = user.groups.iter().copied().chain([user.gid]).collect();
+            let bits = node.bits(user.uid, &groups);
+            let read = access.covers(Access::READ) && bits & 4 != 0;
+            read || access.covers(Access::WRITE) && bits & 2 != 0
+        };
+        let refused = self.all.iter().find(|user| !can_open(user))?;
+        let keep_groups = match own_groups.contains(&node.gid) && node.mode & 0o060 != 0 {
+            true => ", or with crun start it with --group-add keep-groups",
+            false => "",
+        };
+        Some(format!(
+            "the container's user {} (as the host counts) cannot open it: the host's node has mode {:04o} and owner {}:{} (add a udev rule such as `{}`{keep_groups})",
+            refused.uid,
+            node.mode,
+            node.uid,
+            node.gid,
+            udev_rule(device, refused.uid)
+        ))
+    }
+
+    /// The same for a node of our own.
+    fn node_fault(&self, node: &NodeSpec, access: Access) -> Option<String> {
         let maps = self.maps.as_ref()?;
         let (uid, gid) = (maps.host_uid(node.uid)?, maps.host_gid(node.gid)?);
         let refused = self
@@ -112,6 +158,40 @@ impl Users {
             refused.uid, refused.gid, node.mode, node.uid, node.gid
         ))
     }
+}
+
+/// The permissions of a node in the host's /dev.
+fn permissions_of(node: &Path) -> Option<Permissions> {
+    let found = fs::symlink_metadata(node).ok()?;
+    let mut list = [0; 1024];
+    let length = rustix::fs::lgetxattr(node, "system.posix_acl_access", &mut list[..]).unwrap_or(0);
+    Some(Permissions {
+        mode: found.mode() & 0o777,
+        uid: found.uid(),
+        gid: found.gid(),
+        list: parse_list(list.get(..length).unwrap_or_default()),
+    })
+}
+
+fn own_groups() -> Vec<u32> {
+    let groups = nix::unistd::getgroups().unwrap_or_default();
+    groups.into_iter().map(nix::unistd::Gid::as_raw).collect()
+}
+
+/// A rule that makes a user the owner of the device's node (udev(7)).
+fn udev_rule(device: &Device, uid: u32) -> String {
+    let property = |key: &str| device.properties.get(key).map(String::as_str);
+    let subsystem = device.subsystem.as_deref().unwrap_or("*");
+    let which = match (property("ID_VENDOR_ID"), property("ID_MODEL_ID")) {
+        (Some(vendor), Some(model)) => {
+            format!("ENV{{ID_VENDOR_ID}}==\"{vendor}\", ENV{{ID_MODEL_ID}}==\"{model}\"")
+        }
+        _ => {
+            let name = device.node.as_ref().and_then(|node| node.path.file_name());
+            format!("KERNEL==\"{}\"", name.unwrap_or_default().to_string_lossy())
+        }
+    };
+    format!("SUBSYSTEM==\"{subsystem}\", {which}, OWNER=\"{uid}\"")
 }
 
 #[cfg(test)]
@@ -146,7 +226,9 @@ mod tests {
     fn a_user_that_cannot_open_a_node_is_reported_with_an_option() {
         let same = "0 0 4294967295\n";
         let users_of = |status: &str| users(status, same);
-        let fault = users_of(STATUS).fault(&node(0o660, 0, 0), Access::ALL).unwrap();
+        let fault = users_of(STATUS)
+            .node_fault(&node(0o660, 0, 0), Access::ALL)
+            .unwrap();
         assert!(fault.contains("user 911 (group 911) cannot open it"), "{fault}");
         assert!(
             fault.contains("mode 0660 and owner 0:0 (add `;gid=911` or `;mode=0666`"),
@@ -160,7 +242,7 @@ mod tests {
             (0o060, 0, 911),
         ] {
             assert_eq!(
-                users_of(STATUS).fault(&node(mode, uid, gid), Access::ALL),
+                users_of(STATUS).node_fault(&node(mode, uid, gid), Access::ALL),
                 None,
                 "{mode:o} {uid}:{gid}"
             );
@@ -168,22 +250,64 @@ mod tests {
         // The owner's permission bits apply to the owner, whatever the bits for others are.
         assert!(
             users_of(STATUS)
-                .fault(&node(0o066, 911, 0), Access::ALL)
+                .node_fault(&node(0o066, 911, 0), Access::ALL)
                 .is_some()
         );
         let root = STATUS.replace("0000000000000000", "00000000a80425fb");
-        assert_eq!(users_of(&root).fault(&node(0o660, 0, 0), Access::ALL), None);
-        assert_eq!(Users::default().fault(&node(0, 0, 0), Access::ALL), None);
+        assert_eq!(users_of(&root).node_fault(&node(0o660, 0, 0), Access::ALL), None);
+        assert_eq!(Users::default().node_fault(&node(0, 0, 0), Access::ALL), None);
         // With other ids in the container than on the host, only `mode=` can be suggested.
         let fault = users(STATUS, "0 100000 65536\n")
-            .fault(&node(0o660, 0, 0), Access::ALL)
+            .node_fault(&node(0o660, 0, 0), Access::ALL)
             .unwrap();
         assert!(fault.contains("(add `;mode=0666` to"), "{fault}");
     }
 
     #[test]
+    fn a_rootless_user_that_cannot_open_the_host_s_node_is_reported_with_a_udev_rule() {
+        let mut device =
+            crate::model::device::recorded::virtual_device("tty", "ttyUSB0", "/dev/ttyUSB0", 188, 0);
+        let permissions = |mode, uid, gid| Permissions {
+            mode,
+            uid,
+            gid,
+            list: Vec::new(),
+        };
+        // Capabilities in a user namespace do not count.
+        let status = STATUS.replace("0000000000000000", "00000000a80425fb");
+        let users = users(&status, "0 911 1\n");
+        let fault = |node, device: &Device, own| users.host_node_fault(&node, device, Access::ALL, own);
+        for node in [
+            permissions(0o666, 0, 0),
+            permissions(0o600, 911, 0),
+            permissions(0o660, 0, 20),
+        ] {
+            assert_eq!(fault(node, &device, &[]), None);
+        }
+        let text = fault(permissions(0o660, 0, 18), &device, &[]).unwrap();
+        assert!(
+            text.contains("user 911 (as the host counts) cannot open it"),
+            "{text}"
+        );
+        assert!(text.contains("mode 0660 and owner 0:18"), "{text}");
+        assert!(
+            text.contains("`SUBSYSTEM==\"tty\", KERNEL==\"ttyUSB0\", OWNER=\"911\"`"),
+            "{text}"
+        );
+        assert!(!text.contains("keep-groups"), "{text}");
+        for (key, value) in [("ID_VENDOR_ID", "0403"), ("ID_MODEL_ID", "6001")] {
+            device.properties.insert(key.to_owned(), value.to_owned());
+        }
+        let text = fault(permissions(0o660, 0, 18), &device, &[18]).unwrap();
+        assert!(
+            text.contains("ENV{ID_VENDOR_ID}==\"0403\"") && text.contains("keep-groups"),
+            "{text}"
+        );
+    }
+
+    #[test]
     fn processes_of_the_host_are_not_container_users() {
         let own = i32::try_from(std::process::id()).unwrap();
-        assert_eq!(Users::of(own).fault(&node(0, 0, 0), Access::ALL), None);
+        assert_eq!(Users::of(own).node_fault(&node(0, 0, 0), Access::ALL), None);
     }
 }

@@ -6,6 +6,7 @@ pub mod descriptors;
 pub mod loop_device;
 pub mod memory;
 pub mod mount;
+pub mod namespaces;
 #[cfg(feature = "kubernetes")]
 pub mod readiness;
 pub mod socket_filter;

@@ -18,6 +18,9 @@ pub(super) struct ContainerAccess {
     membership: String,
     /// Why no access can be granted in the current cgroup of init.
     nowhere: Option<String>,
+    /// Whether the engine restricts device access in cgroups at all. A rootless engine cannot: then
+    /// the filter has no cgroups and does nothing.
+    is_filtered: bool,
 }
 
 /// Where the container is now.
@@ -49,6 +52,9 @@ impl ContainerAccess {
         memory: &mut FilterMemory,
         is_successor: bool,
     ) -> Result<Self, super::error::EffectError> {
+        if container.is_rootless() {
+            return Ok(Self::unfiltered(owner));
+        }
         let membership = container.membership()?;
         let mut paths = container.cgroup_paths()?;
         let cgroups = memory.cgroups.clone();
@@ -65,6 +71,7 @@ impl ContainerAccess {
             owner,
             membership,
             nowhere: None,
+            is_filtered: true,
         };
         match access.enter(&paths, memory.clone()) {
             Ok(()) => {}
@@ -76,6 +83,19 @@ impl ContainerAccess {
             Err(problem @ Problem::Root) => access.nowhere = Some(problem.text()),
         }
         Ok(access)
+    }
+
+    /// The access of a container whose engine is rootless. No cgroup filters its devices (loading a
+    /// device program needs CAP_BPF and CAP_PERFMON of the host, bpf(2)): the owner and mode of the
+    /// host's nodes decide.
+    fn unfiltered(owner: Owner) -> Self {
+        Self {
+            filter: CgroupFilter::nowhere(Cgroups::default()),
+            owner,
+            membership: String::new(),
+            nowhere: None,
+            is_filtered: false,
+        }
     }
 
     /// Opens the filter of these cgroups. A container that never had a cgroup needs no filter. If
@@ -98,6 +118,9 @@ impl ContainerAccess {
 
     /// Checks where init is, and opens the filter there if it has moved. No event reports a move.
     pub fn follow(&mut self, container: &Container) -> Place {
+        if !self.is_filtered {
+            return Place::Same;
+        }
         let Ok(membership) = container.membership() else {
             return Place::Same;
         };

@@ -12,6 +12,7 @@ use crate::command_line::{self, CommonOptions, OwnArgument, Program};
 use crate::exit;
 use crate::host::config::{Config, ConfigError, SystemdUnitSetting};
 use crate::host::log::{self, WATCHER};
+use crate::host::rootless::rootless;
 use crate::host::state::error::RegistryError;
 use crate::host::state::registry::Registry;
 use crate::host::systemd;
@@ -28,7 +29,8 @@ oci-hotplug-prestart starts one watcher for each container. The requests are in 
 Usage: oci-hotplug-watcher [--config FILE] [--state-dir DIR] [--take-over] CONTAINER
 
   --config FILE      the configuration [/etc/oci-hotplug/config.toml, or $OCI_HOTPLUG_CONFIG]
-  --state-dir DIR    the state directory [/run/oci-hotplug, or $OCI_HOTPLUG_STATE_DIR]
+  --state-dir DIR    the state directory [/run/oci-hotplug, or $OCI_HOTPLUG_STATE_DIR;
+                     of a rootless engine /run/user/UID/oci-hotplug]
   --handed-over      standard input is the container's lock; the response goes to standard output
   --take-over        replace the container's present watcher, if there is one, with the configuration that the
                      container's hook was given; the container is not changed
@@ -112,7 +114,8 @@ pub fn watcher() -> ExitCode {
         config: config.named.clone(),
         // The response must arrive before the hook stops waiting for it.
         ready_timeout: config.prestart_timeout.mul_f32(0.8),
-        use_systemd_unit: config.systemd_unit == SystemdUnitSetting::Auto,
+        // The unit is one of the host's systemd, which a rootless engine cannot start.
+        use_systemd_unit: config.systemd_unit == SystemdUnitSetting::Auto && rootless().is_none(),
     };
     let beginning = match handed_over {
         Some(given) => Beginning::HandedOver(given),

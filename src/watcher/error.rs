@@ -4,6 +4,7 @@ use std::path::PathBuf;
 
 use crate::host::announcer::AnnouncerError;
 use crate::host::container::ContainerError;
+use crate::host::container::engine_namespace::EnterError;
 use crate::host::container_dev::ContainerDevError;
 use crate::host::filter::FilterError;
 use crate::host::monitor::MonitorError;
@@ -22,6 +23,8 @@ pub enum WatcherError {
     Registry(#[from] RegistryError),
     #[error(transparent)]
     Container(#[from] ContainerError),
+    #[error(transparent)]
+    Enter(#[from] EnterError),
     /// An error about this process.
     #[error(transparent)]
     Process(#[from] ProcessError),

@@ -9,8 +9,10 @@ use super::event_loop::{EventLoop, Wake, block_signals};
 use super::handover::take_over;
 use super::remotes::release_all_of;
 use super::{Ending, Next, Settings, Watcher};
+use crate::host::container::engine_namespace::enter_engine_namespace;
 use crate::host::container::{Container, ContainerError};
 use crate::host::process::start_time;
+use crate::host::rootless::rootless;
 use crate::host::state::control::{ControlResponse, ControlSocket};
 use crate::host::state::leases::Leases;
 use crate::host::state::leftovers;
@@ -89,6 +91,9 @@ fn watch(
     let record = lock
         .record()?
         .ok_or_else(|| WatcherError::NotEnrolled(id.clone(), registry.root().to_owned()))?;
+    if rootless().is_some_and(|rootless| !rootless.is_namespace_root) {
+        enter_engine_namespace(record.container.pid)?;
+    }
     let notes: Notes = lock.attached()?.unwrap_or_default();
     let opened = match record.is_running() {
         true => Container::open(&record.container),

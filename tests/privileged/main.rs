@@ -69,6 +69,7 @@ mod plugging;
 mod policy;
 mod recovery;
 mod requests;
+mod rootless;
 #[path = "../support/silent_server.rs"]
 mod silent_server;
 #[path = "../support/skipped.rs"]

@@ -261,7 +261,7 @@ impl Facts<'_> {
     pub(super) fn verdict(&self, explained: &[Explained]) -> String {
         let called = self.called;
         if let Some((path, attachment)) = self.attached().into_iter().next() {
-            let fault = Users::of(self.record.container.pid).fault(&attachment.node, attachment.access);
+            let fault = Users::of(self.record.container.pid).fault(attachment);
             let fault = fault.map_or_else(String::new, |fault| format!("; {fault}"));
             return format!(
                 "The device is attached to container {called}: {}{fault}",

@@ -18,10 +18,12 @@ use self::sections::{add_policy, classes_of, may_deny_trusted};
 pub use self::settings::{LogLevel, SystemdUnitSetting};
 use self::settings::{SettingsText, StateDirOfFile};
 use self::toml_file::from_toml;
+use crate::host::rootless::rootless;
 use crate::model::policy::{Policy, UnknownRules};
 use crate::model::quoting::shell_quoted;
 use crate::model::request::annotations::LowriscLifecycle;
 use crate::model::request::class::Classes;
+use crate::model::rootless::Rootless;
 use crate::model::udev_database::UdevMode;
 
 /// The default path of the configuration file.
@@ -72,7 +74,8 @@ impl Config {
     /// [`DEFAULT_CONFIG`], which may be absent; then the files `*.toml` of the directory `config.d`
     /// beside it, sorted by name. Settings of later files override earlier ones. Rules and classes
     /// accumulate; if a class is defined twice, the later definition counts. `state_dir`, else
-    /// `OCI_HOTPLUG_STATE_DIR`, overrides all files.
+    /// `OCI_HOTPLUG_STATE_DIR`, overrides all files. For a rootless engine, the state directory of
+    /// the default configuration, which is root's, is replaced by the user's own.
     ///
     /// A file of `config.d` with an error is set aside, and its content is unknown.
     /// [`Config::policy`] and [`Config::classes`] then fail; [`Config::usable_policy`] and
@@ -93,6 +96,8 @@ impl Config {
             .map(|path| std::path::absolute(&path).unwrap_or(path));
         let path = named.clone().unwrap_or_else(|| DEFAULT_CONFIG.into());
         let mut config = Self::of_file(&path);
+        let rootless_dir = rootless().map(Rootless::state_dir);
+        set(&mut config.state_dir, rootless_dir.clone());
         match std::fs::read_to_string(&path) {
             Ok(text) => config.take(&path, &text)?,
             Err(error) if named.is_none() && error.kind() == std::io::ErrorKind::NotFound => {}
@@ -101,9 +106,10 @@ impl Config {
         let state_dir = state_dir
             .map(Path::to_owned)
             .or_else(|| environment("OCI_HOTPLUG_STATE_DIR"));
+        let may_set_state_dir = state_dir.is_none() && (named.is_some() || rootless_dir.is_none());
         for path in drop_ins(&path)? {
             match config.take_file(&path) {
-                Err((Some(text), error)) if state_dir.is_none() && text.contains("state-dir") => {
+                Err((Some(text), error)) if may_set_state_dir && text.contains("state-dir") => {
                     return Err(error);
                 }
                 Err((text, error)) => config.broken.push(Broken {
@@ -114,6 +120,8 @@ impl Config {
                 Ok(()) => {}
             }
         }
+        // The default configuration is root's, and so is its state directory.
+        set(&mut config.state_dir, rootless_dir.filter(|_| named.is_none()));
         if let Some(dir) = state_dir {
             if dir != config.state_dir {
                 config.tool_options = option("--state-dir", &dir);
@@ -328,12 +336,19 @@ impl Config {
         let environment = |key| std::env::var_os(key).filter(|value| !value.is_empty());
         let path = path.map(Path::to_owned);
         let path = path.or_else(|| environment("OCI_HOTPLUG_CONFIG").map(PathBuf::from));
+        let is_named = path.is_some();
         let path = path.unwrap_or_else(|| DEFAULT_CONFIG.into());
         let mut config = Self::of_file(&path);
         let given = state_dir.map(Path::to_owned);
         if let Some(dir) = given.or_else(|| environment("OCI_HOTPLUG_STATE_DIR").map(PathBuf::from)) {
             config.state_dir = dir;
             return Some(config);
+        }
+        if let Some(dir) = rootless().map(Rootless::state_dir) {
+            config.state_dir = dir;
+            if !is_named {
+                return Some(config);
+            }
         }
         let mut files = vec![path.clone()];
         files.extend(drop_ins(&path).unwrap_or_default());

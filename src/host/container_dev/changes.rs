@@ -39,17 +39,26 @@ impl ContainerDev {
         path: &Path,
         is_it: impl FnOnce(&Entry) -> bool,
     ) -> Result<PathState, ContainerDevError> {
+        self.find_place(path, |_, entry| is_it(entry))
+    }
+
+    /// Like [`Self::find`], for a test that examines the place.
+    pub(super) fn find_place(
+        &self,
+        path: &Path,
+        is_it: impl FnOnce(&Place, &Entry) -> bool,
+    ) -> Result<PathState, ContainerDevError> {
         if self.is_host_owned(path) {
             return Ok(PathState::Same);
         }
-        let entry = match self.walker(path).walk(path, None)? {
-            Walk::Place(place) => place.entry()?,
+        let place = match self.walker(path).walk(path, None)? {
+            Walk::Place(place) => place,
             Walk::Missing => return Ok(PathState::Vacant),
             Walk::HostOwned => return Ok(PathState::Same),
         };
-        Ok(match &entry {
+        Ok(match &place.entry()? {
             Entry::Nothing => PathState::Vacant,
-            entry if is_it(entry) => PathState::Same,
+            entry if is_it(&place, entry) => PathState::Same,
             _ => PathState::Other,
         })
     }
@@ -109,7 +118,11 @@ impl ContainerDev {
             }
             Err(error) => return Err(error),
         };
-        let removed = is_ours(self, &place.entry()?) && place.unlink()?;
+        let is_ours = is_ours(self, &place.entry()?);
+        if is_ours {
+            self.lock_out(&place);
+        }
+        let removed = is_ours && place.unlink()?;
         if let (Some(node), Some(staging)) = (self.staged.remove(path), &self.staging) {
             staging.discard(&node);
         }

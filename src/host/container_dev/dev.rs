@@ -18,8 +18,9 @@ use super::outcome::Placement;
 use super::place::ContainerMounts;
 use super::staging::{StagedNode, Staging};
 use super::walk::Walker;
-use crate::host::container::{Container, IdMaps};
+use crate::host::container::Container;
 use crate::host::file_system::{Backing, Mounts, attributes, file_system_number, identity};
+use crate::model::id_maps::IdMaps;
 
 /// The file system of one container, for the purpose of device nodes and links.
 pub struct ContainerDev {
@@ -33,8 +34,10 @@ pub struct ContainerDev {
     /// Whether `/dev` is a directory of the root file system, or on a disk of the host: then it
     /// still exists after the container has ended.
     pub(super) dev_outlives: bool,
-    /// The id maps and the mount namespace of a container with a user namespace.
-    pub(super) foreign: Option<(IdMaps, OwnedFd)>,
+    /// The id maps of a container with a user namespace other than ours.
+    pub(super) id_maps: Option<IdMaps>,
+    /// The mount namespace of a container into which nodes are mounted.
+    pub(super) mount_namespace: Option<OwnedFd>,
     pub(super) user: FileSystemUser,
     pub(super) staging: Option<Staging>,
     pub(super) staged: BTreeMap<PathBuf, StagedNode>,
@@ -104,12 +107,13 @@ impl ContainerDev {
         let user = id_maps.as_ref().map(|maps| host_ids(maps, 0, 0)).transpose()?;
         let placement = match &id_maps {
             _ if own == host_dev => Placement::HostDev,
+            _ if container.is_rootless() => Placement::HostNodes,
             Some(_) => Placement::UserNamespace,
             None => Placement::Own,
         };
-        let foreign = match id_maps {
-            Some(maps) => Some((maps, container.mount_namespace()?)),
-            None => None,
+        let mount_namespace = match placement {
+            Placement::UserNamespace | Placement::HostNodes => Some(container.mount_namespace()?),
+            Placement::Own | Placement::HostDev => None,
         };
         Ok(Self {
             root: Rc::new(root),
@@ -119,7 +123,8 @@ impl ContainerDev {
             mounts: Rc::new(mounts),
             placement,
             dev_outlives: dev_mount == root_mount || backing == Backing::Disk,
-            foreign,
+            id_maps,
+            mount_namespace,
             user: user.map(|(uid, gid)| (Uid::from_raw(uid), Gid::from_raw(gid))),
             staging: None,
             staged: BTreeMap::new(),
@@ -159,7 +164,8 @@ impl ContainerDev {
             mounts: Rc::new(Mounts::new(File::open("/proc/self")?.into())),
             placement: Placement::Own,
             dev_outlives: true,
-            foreign: None,
+            id_maps: None,
+            mount_namespace: None,
             user: None,
             staging: None,
             staged: BTreeMap::new(),

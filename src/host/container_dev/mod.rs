@@ -10,6 +10,7 @@ mod dev;
 mod entry;
 mod error;
 mod file_system_user;
+mod host_node;
 mod links;
 mod nodes;
 mod open;

@@ -40,8 +40,11 @@ impl ContainerDev {
         if self.placement == Placement::HostDev {
             return Ok(NodeOutcome::HostOwned);
         }
-        let (uid, gid) = match &self.foreign {
-            Some((maps, _)) => host_ids(maps, owner.uid, owner.gid)?,
+        if self.placement == Placement::HostNodes {
+            return self.add_host_node(&path, num, ours);
+        }
+        let (uid, gid) = match &self.id_maps {
+            Some(maps) => host_ids(maps, owner.uid, owner.gid)?,
             None => (owner.uid, owner.gid),
         };
         let wanted = Entry::Node {
@@ -78,6 +81,9 @@ impl ContainerDev {
     /// place.
     pub fn find_node(&self, path: &Path, num: DevNum) -> Result<PathState, ContainerDevError> {
         let path = checked(path, true)?;
+        if self.placement == Placement::HostNodes {
+            return self.find_host_node(&path, num);
+        }
         self.find(
             &path,
             |entry| matches!(entry, Entry::Node { num: there, .. } if *there == num),
@@ -90,7 +96,7 @@ impl ContainerDev {
         let path = checked(path, true)?;
         self.remove(&path, |this, entry| match entry {
             Entry::Node { num: there, .. } => *there == num,
-            Entry::File { size: 0, uid } => this.staged.contains_key(&path) && this.is_target(*uid),
+            Entry::File { size: 0, uid } => this.has_mounted(&path) && this.is_target(*uid),
             _ => false,
         })
     }
@@ -107,7 +113,7 @@ impl ContainerDev {
             path: place.path().to_owned(),
             source,
         };
-        let Some((_, namespace)) = &self.foreign else {
+        let Some(namespace) = &self.mount_namespace else {
             return make_node(place, num, (mode, uid, gid), replace);
         };
         let staging = match &mut self.staging {
@@ -138,8 +144,15 @@ impl ContainerDev {
     }
 
     /// Whether an empty file with this owner can be one that a node of ours was mounted on.
-    fn is_target(&self, uid: u32) -> bool {
-        self.placement == Placement::UserNamespace && self.user.is_some_and(|(user, _)| user.as_raw() == uid)
+    pub(super) fn is_target(&self, uid: u32) -> bool {
+        let owner = self.user.map_or(0, |(user, _)| user.as_raw());
+        self.mount_namespace.is_some() && owner == uid
+    }
+
+    /// Whether a node that the notes list at this path was mounted there. Nodes of the host are
+    /// mounted wherever the notes list one.
+    fn has_mounted(&self, path: &Path) -> bool {
+        self.placement == Placement::HostNodes || self.staged.contains_key(path)
     }
 }
 

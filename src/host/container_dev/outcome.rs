@@ -10,6 +10,8 @@ pub enum Placement {
     /// The container has a user namespace, in whose file systems nodes cannot be opened: nodes are
     /// bind-mounted into it.
     UserNamespace,
+    /// A rootless engine runs the container: the host's own nodes are bind-mounted into it.
+    HostNodes,
 }
 
 /// The owner and mode of a node, with the ids of the container.

@@ -98,8 +98,7 @@ impl Staging {
             .open(OFlag::empty())
             .map_err(step("open the file to mount the node on"))?;
         let mount_node = || {
-            // A mount can be cloned only from within its namespace, and be attached only to the
-            // current one.
+            // A mount can be cloned only from within its namespace.
             Namespace::Mount
                 .enter(&self.namespace)
                 .map_err(step("enter our mount namespace"))?;
@@ -108,11 +107,7 @@ impl Staging {
                 | OpenTreeFlags::AT_SYMLINK_NOFOLLOW;
             let tree =
                 open_tree(&self.tmpfs, node.0.as_str(), flags).map_err(step("clone the node's mount"))?;
-            Namespace::Mount
-                .enter(container)
-                .map_err(step("enter the container's mount namespace"))?;
-            let flags = MoveMountFlags::MOVE_MOUNT_F_EMPTY_PATH | MoveMountFlags::MOVE_MOUNT_T_EMPTY_PATH;
-            move_mount(&tree, "", &target, "", flags).map_err(step("mount the node"))
+            attach_tree(&tree, &target, container)
         };
         self.own.run_and_return(mount_node).map_err(cannot_return)?
     }
@@ -122,6 +117,20 @@ impl Staging {
     pub(super) fn discard(&self, node: &StagedNode) {
         let _ = unlinkat(&self.tmpfs, node.0.as_str(), UnlinkatFlags::NoRemoveDir);
     }
+}
+
+/// Mounts a detached mount on a file of the container. The calling thread is in the container's
+/// mount namespace afterwards: a mount can be attached only to the current one.
+pub(super) fn attach_tree(
+    tree: &OwnedFd,
+    target: &OwnedFd,
+    container: impl AsFd,
+) -> Result<(), StagingError> {
+    Namespace::Mount
+        .enter(container)
+        .map_err(step("enter the container's mount namespace"))?;
+    let flags = MoveMountFlags::MOVE_MOUNT_F_EMPTY_PATH | MoveMountFlags::MOVE_MOUNT_T_EMPTY_PATH;
+    move_mount(tree, "", target, "", flags).map_err(step("mount the node"))
 }
 
 /// A tmpfs that is not mounted anywhere yet. It is not `nodev`, because the nodes on it must be
@@ -169,13 +178,13 @@ fn set_up_namespace(tmpfs: &OwnedFd) -> Result<OwnedFd, StagingError> {
     Ok(namespace)
 }
 
-fn step<E: Into<io::Error>>(action: &'static str) -> impl FnOnce(E) -> StagingError {
+pub(super) fn step<E: Into<io::Error>>(action: &'static str) -> impl FnOnce(E) -> StagingError {
     move |source| StagingError::Step {
         action,
         source: source.into(),
     }
 }
 
-fn cannot_return(CannotReturn(source): CannotReturn) -> StagingError {
+pub(super) fn cannot_return(CannotReturn(source): CannotReturn) -> StagingError {
     StagingError::CannotReturn { source }
 }

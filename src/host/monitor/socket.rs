@@ -13,6 +13,7 @@ use nix::sys::socket::{
 };
 
 use super::error::MonitorError;
+use crate::host::rootless::host_root;
 use crate::model::uevent::UeventForm;
 use crate::model::uevent::nodeless::is_nodeless;
 use crate::model::uevent::received::{KeptUevent, ReceivedUevent, Sender};
@@ -51,6 +52,8 @@ pub(super) struct Received {
 pub(super) struct UeventSocket {
     socket: OwnedFd,
     form: UeventForm,
+    /// The user id by which this process sees the host's root, who sends the messages.
+    host_root: u32,
     /// Whether messages about devices that never have a node are received, too.
     takes_nodeless: bool,
 }
@@ -89,6 +92,7 @@ impl UeventSocket {
         Ok(Self {
             socket,
             form,
+            host_root: host_root(),
             takes_nodeless,
         })
     }
@@ -132,7 +136,7 @@ impl UeventSocket {
                     Err(_) => break,
                 };
             count += 1;
-            if !self.form.is_from(sender) {
+            if !self.form.is_from(sender, self.host_root) {
                 continue;
             }
             // A message that did not fit is lost.

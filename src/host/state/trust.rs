@@ -7,7 +7,13 @@ use std::fs::{self, Metadata};
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
+use nix::fcntl::{OFlag, open};
+use nix::sys::stat::Mode;
 use nix::unistd::{getegid, geteuid};
+
+use crate::host::file_system::attributes;
+use crate::host::rootless::rootless;
+use crate::model::rootless::Rootless;
 
 /// Write permission of the group and of others, and the sticky bit: with it, only owners can remove
 /// or rename entries (inode(7)).
@@ -18,8 +24,8 @@ const STICKY: u32 = 0o1000;
 /// A directory that other users can change.
 #[derive(Debug, PartialEq, Eq, thiserror::Error)]
 #[error(
-    "cannot use the directory {directory}: {at} {fault}, so that other users could control what root does there: choose another, such as /run/oci-hotplug",
-    directory = directory.display(), at = at.display()
+    "cannot use the directory {directory}: {at} {fault}, so that other users could control what root does there: choose another, such as {example}",
+    directory = directory.display(), at = at.display(), example = example().display()
 )]
 pub struct Untrusted {
     /// The directory that was to be used.
@@ -37,8 +43,51 @@ pub struct Untrusted {
 /// The first part that is not safe.
 pub fn check(directory: &Path) -> Result<(), Untrusted> {
     let path = std::path::absolute(directory).unwrap_or_else(|_| directory.to_owned());
-    let mut at = PathBuf::new();
-    for part in path.components() {
+    match rootless().filter(|rootless| rootless.is_namespace_root) {
+        Some(rootless) => check_runtime_dir(rootless, &path),
+        None => check_parts(Path::new(""), &path),
+    }
+}
+
+/// The check of a process in a user namespace. All files of the host's root belong to an unmapped
+/// user there, and look like those of other users. So the path must be below the user's
+/// runtime directory, whose parents belong to root on every host: that directory is examined by
+/// descriptor, and the rest by path as always.
+fn check_runtime_dir(rootless: Rootless, path: &Path) -> Result<(), Untrusted> {
+    let runtime_dir = rootless.runtime_dir();
+    let untrusted = |at: &Path, fault: &str| Untrusted {
+        directory: path.to_owned(),
+        at: at.to_owned(),
+        fault: fault.to_owned(),
+    };
+    if !path.starts_with(&runtime_dir) {
+        return Err(untrusted(path, "is not below the user's runtime directory"));
+    }
+    let flags = OFlag::O_PATH | OFlag::O_DIRECTORY | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC;
+    let found = open(&runtime_dir, flags, Mode::empty())
+        .map_err(std::io::Error::from)
+        .and_then(attributes)
+        .map_err(|error| untrusted(&runtime_dir, &format!("cannot be opened ({error})")))?;
+    if found.stx_uid != geteuid().as_raw() {
+        return Err(untrusted(&runtime_dir, "belongs to another user"));
+    }
+    // podman lets others search it for containers with a nested user namespace.
+    if u32::from(found.stx_mode) & (GROUP_WRITES | OTHERS_WRITE) != 0 {
+        return Err(untrusted(&runtime_dir, "is writable by other users"));
+    }
+    check_parts(&runtime_dir, path)
+}
+
+/// A directory that the check accepts, for messages.
+fn example() -> PathBuf {
+    rootless().map_or_else(|| "/run/oci-hotplug".into(), Rootless::state_dir)
+}
+
+/// Checks the parts of the path that follow `trusted`, which is empty or its beginning.
+fn check_parts(trusted: &Path, path: &Path) -> Result<(), Untrusted> {
+    let mut at = trusted.to_owned();
+    let rest = path.strip_prefix(trusted).unwrap_or(path);
+    for part in rest.components() {
         at.push(part);
         // A part that cannot be examined causes an error when it is used.
         let Ok(found) = fs::symlink_metadata(&at) else {
@@ -54,7 +103,7 @@ pub fn check(directory: &Path) -> Result<(), Untrusted> {
             fault(&found, is_last).or_else(|| target.and_then(|target| self::fault(&target, is_last)));
         if let Some(fault) = fault {
             return Err(Untrusted {
-                directory: directory.to_owned(),
+                directory: path.to_owned(),
                 at,
                 fault,
             });

@@ -31,13 +31,14 @@ impl UeventForm {
     }
 
     /// Whether a message comes from the kernel or from udevd. Any process can send messages to the
-    /// port of a socket, and root in the network namespace to all of a group.
-    pub fn is_from(self, sender: Sender) -> bool {
+    /// port of a socket, and root in the network namespace to all of a group. `host_root` is the
+    /// user id by which the receiver sees the host's root.
+    pub fn is_from(self, sender: Sender, host_root: u32) -> bool {
         let is_port_right = match self {
             Self::Kernel => sender.port == 0,
             Self::Udev => true,
         };
-        is_port_right && sender.groups == self.group() && sender.user == Some(0)
+        is_port_right && sender.groups == self.group() && sender.user == Some(host_root)
     }
 }
 
@@ -178,8 +179,10 @@ mod tests {
     #[test]
     fn only_root_in_the_group_of_the_form_is_genuine_and_only_the_kernel_in_its_own() {
         let sender = |port, groups, user| Sender { port, groups, user };
-        assert!(KERNEL.is_from(sender(0, 1, Some(0))));
-        assert!(UDEV.is_from(sender(4711, 2, Some(0))));
+        assert!(KERNEL.is_from(sender(0, 1, Some(0)), 0));
+        assert!(UDEV.is_from(sender(4711, 2, Some(0)), 0));
+        assert!(UDEV.is_from(sender(4711, 2, Some(65534)), 65534));
+        assert!(!UDEV.is_from(sender(4711, 2, Some(0)), 65534));
         for (form, forged) in [
             (KERNEL, sender(4711, 1, Some(0))),
             (KERNEL, sender(0, 0, Some(0))),
@@ -192,7 +195,7 @@ mod tests {
             (UDEV, sender(4711, 2, Some(1000))),
             (UDEV, sender(4711, 2, None)),
         ] {
-            assert!(!form.is_from(forged), "{form:?} {forged:?}");
+            assert!(!form.is_from(forged, 0), "{form:?} {forged:?}");
         }
     }
 

@@ -37,8 +37,13 @@ impl Announcements {
 
     /// Listens in the container's network namespace, and in its user namespace as the mapped root.
     pub fn inside(machine: &Machine, container: &RuncContainer<'_>, user_namespace: bool) -> Self {
+        Self::of_process(machine, container.pid, user_namespace)
+    }
+
+    /// The same for the container with this init.
+    pub fn of_process(machine: &Machine, pid: i32, user_namespace: bool) -> Self {
         let mut enter = Command::new("nsenter");
-        enter.arg("--target").arg(container.pid.to_string()).arg("--net");
+        enter.arg("--target").arg(pid.to_string()).arg("--net");
         if user_namespace {
             enter.arg("--user");
         }

@@ -16,6 +16,7 @@ pub mod journald;
 pub mod json_schema;
 pub mod kernel;
 pub mod machine;
+pub mod ordinary_user;
 pub mod shell;
 pub mod terminal;
 pub mod tool;

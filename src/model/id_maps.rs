@@ -1,4 +1,5 @@
-//! The id maps of a user namespace: how user and group ids of a container map to the host's.
+//! The id maps of a user namespace: how its user and group ids map to those of the host, or of the
+//! namespace around it.
 
 /// One line of a map (user_namespaces(7)): `length` ids from `inside` on map to the host's ids from
 /// `outside` on.
@@ -29,6 +30,26 @@ impl IdMaps {
     /// The host's user id for a user of the container; `None` if it is not mapped.
     pub fn host_uid(&self, uid: u32) -> Option<u32> {
         to_host(&self.uids, uid)
+    }
+
+    /// The container's user id for a user of the host; `None` if no user of the container maps to it.
+    pub fn container_uid(&self, uid: u32) -> Option<u32> {
+        self.uids.iter().find_map(|range| {
+            let offset = uid
+                .checked_sub(range.outside)
+                .filter(|offset| *offset < range.length)?;
+            range.inside.checked_add(offset)
+        })
+    }
+
+    /// Whether each user keeps its id, as in the initial user namespace (user_namespaces(7)).
+    pub fn is_initial(&self) -> bool {
+        let all = IdRange {
+            inside: 0,
+            outside: 0,
+            length: u32::MAX,
+        };
+        self.uids == [all]
     }
 
     /// The host's group id for a group of the container; `None` if it is not mapped.
@@ -76,6 +97,9 @@ mod tests {
         assert_eq!(maps.host_uid(70_000), Some(5));
         assert_eq!(maps.host_gid(4_294_967_294), Some(4_294_967_294));
         assert_eq!(maps.host_gid(u32::MAX), None);
+        assert_eq!(maps.container_uid(100_001), Some(1));
+        assert_eq!(maps.container_uid(5), Some(70_000));
+        assert_eq!(maps.container_uid(6), None);
     }
 
     #[test]

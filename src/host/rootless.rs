@@ -1,0 +1,30 @@
+//! Whether this process has the privileges of the host's root.
+
+use std::fs;
+
+use nix::unistd::geteuid;
+
+use crate::model::rootless::{self, Rootless};
+
+/// The map of this process's user namespace (proc_pid_uid_map(5)).
+const UID_MAP: &str = "/proc/self/uid_map";
+
+/// The id of users that are not mapped (proc_sys_kernel(5)), and its default.
+const OVERFLOW_UID: (&str, u32) = ("/proc/sys/kernel/overflowuid", 65534);
+
+/// Whether this process belongs to an ordinary user, or to root of a user namespace: neither can
+/// load a device filter or create device nodes (bpf(2), mknod(2)).
+pub fn rootless() -> Option<Rootless> {
+    Rootless::of(geteuid().as_raw(), &uid_map())
+}
+
+/// The user id by which this process sees the host's root.
+pub fn host_root() -> u32 {
+    let overflow = fs::read_to_string(OVERFLOW_UID.0).ok();
+    let overflow = overflow.and_then(|text| text.trim().parse().ok());
+    rootless::host_root(&uid_map(), overflow.unwrap_or(OVERFLOW_UID.1))
+}
+
+fn uid_map() -> String {
+    fs::read_to_string(UID_MAP).unwrap_or_default()
+}

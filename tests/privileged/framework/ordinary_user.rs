@@ -1,0 +1,371 @@
+//! An ordinary user of the host with rootless podman: a user id of its own, subordinate ids, a home
+//! and a runtime directory, all in the test's mount namespace. Does not know the product's
+//! internals.
+
+use std::fs;
+use std::os::unix::fs::chown;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Output};
+use std::sync::atomic::{AtomicU32, Ordering};
+
+use nix::mount::{MsFlags, mount};
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
+use serde_json::json;
+
+use super::container::text;
+use super::eventually::eventually;
+use super::hook::Hook;
+use super::machine::{Machine, cgroup_parent, mount_tmpfs, open_to_all};
+
+/// User ids that no distribution assigns.
+const FIRST_UID: u32 = 61_184;
+
+/// The first subordinate id, and how many each user has: enough for `--userns=auto`.
+const FIRST_SUBORDINATE: u32 = 500_000_000;
+const SUBORDINATES: u32 = 131_072;
+
+/// How long a command may take, in seconds (timeout(1)).
+const COMMAND_DEADLINE: &str = "60";
+
+static USERS: AtomicU32 = AtomicU32::new(0);
+
+/// The user. Its containers and its processes of podman end with it.
+pub struct OrdinaryUser<'m> {
+    machine: &'m Machine,
+    uid: u32,
+    home: PathBuf,
+    cgroup: PathBuf,
+}
+
+impl<'m> OrdinaryUser<'m> {
+    /// Creates the user, and an image that has the host's `/usr`.
+    pub fn new(machine: &'m Machine) -> Self {
+        let number = USERS.fetch_add(1, Ordering::Relaxed);
+        let uid = FIRST_UID + number;
+        let user = Self {
+            machine,
+            uid,
+            home: machine.scratch(&format!("home-{uid}")),
+            cgroup: Path::new("/sys/fs/cgroup").join(cgroup_parent()).join("user"),
+        };
+        let first = FIRST_SUBORDINATE + number * SUBORDINATES;
+        let subordinates = format!("ordinary:{first}:{SUBORDINATES}\n");
+        let passwd = format!("ordinary:x:{uid}:{uid}::{}:/bin/sh\n", user.home.display());
+        add_lines(machine, "passwd", &passwd);
+        add_lines(machine, "group", &format!("ordinary:x:{uid}:\n"));
+        add_lines(machine, "subuid", &subordinates);
+        add_lines(machine, "subgid", &subordinates);
+        fs::create_dir_all("/run/user").expect("make /run/user");
+        mount_tmpfs(Path::new("/run/user"), "mode=755");
+        for directory in [&user.home, &user.runtime_dir(), &user.cgroup] {
+            fs::create_dir_all(directory).expect("make a directory of the user");
+            chown(directory, Some(uid), Some(uid)).expect("give the user a directory");
+        }
+        chown(user.cgroup.join("cgroup.procs"), Some(uid), Some(uid)).expect("delegate a cgroup");
+        // The build directory may be in one that the user cannot enter.
+        let programs = Hook::operator().command().get_program().to_owned();
+        let programs = Path::new(&programs).parent().expect("the tool is in a directory");
+        fs::create_dir(user.programs()).expect("make a directory for the programs");
+        mount(
+            Some(programs),
+            &user.programs(),
+            None::<&str>,
+            MsFlags::MS_BIND,
+            None::<&str>,
+        )
+        .expect("show the programs to the user");
+        user.write_hooks();
+        user.import_image();
+        user
+    }
+
+    /// The hook's files for podman (`oci-hooks(5)`), for containers with one of our annotations.
+    fn write_hooks(&self) {
+        fs::create_dir(self.hooks()).expect("make a directory for hooks");
+        for (program, stage) in [
+            ("oci-hotplug-prestart", "createRuntime"),
+            ("oci-hotplug-poststop", "poststop"),
+        ] {
+            let hook = json!({
+                "version": "1.0.0",
+                "hook": {
+                    "path": self.programs().join(program),
+                    "args": [program, "--config", self.machine.config()],
+                    "timeout": 15,
+                },
+                "when": { "always": true },
+                "stages": [stage],
+            });
+            let file = self.hooks().join(format!("{program}.json"));
+            fs::write(file, hook.to_string()).expect("write a hook's file");
+        }
+    }
+
+    fn import_image(&self) {
+        let tree = self.home.join("image");
+        for directory in ["usr", "proc", "sys", "dev", "run", "tmp", "etc"] {
+            fs::create_dir_all(tree.join(directory)).expect("make the image's tree");
+        }
+        for link in ["bin", "sbin", "lib", "lib64"] {
+            std::os::unix::fs::symlink(format!("usr/{link}"), tree.join(link))
+                .expect("make a link of the image");
+        }
+        let archive = self.home.join("image.tar");
+        let packed = Command::new("tar")
+            .arg("-cf")
+            .arg(&archive)
+            .arg("-C")
+            .arg(&tree)
+            .arg(".")
+            .status();
+        assert!(packed.expect("start tar").success(), "pack the image");
+        open_to_all(&archive);
+        let archive = archive.to_str().expect("scratch paths are text").to_owned();
+        self.podman(&["import", &archive, "host"]);
+    }
+
+    fn hooks(&self) -> PathBuf {
+        self.machine.scratch("hooks.d")
+    }
+
+    fn programs(&self) -> PathBuf {
+        self.machine.scratch("programs")
+    }
+
+    /// `XDG_RUNTIME_DIR` of the user.
+    pub fn runtime_dir(&self) -> PathBuf {
+        format!("/run/user/{}", self.uid).into()
+    }
+
+    /// The product's state directory of this user.
+    pub fn state_dir(&self) -> PathBuf {
+        self.runtime_dir().join("oci-hotplug")
+    }
+
+    /// The product's log of this user.
+    pub fn log(&self) -> String {
+        fs::read_to_string(self.state_dir().join("oci-hotplug.log")).unwrap_or_default()
+    }
+
+    /// The containers that the product still has in its state directory.
+    pub fn traces(&self) -> Vec<PathBuf> {
+        let entries = fs::read_dir(self.state_dir().join("containers"));
+        let entries = entries.into_iter().flatten().flatten();
+        entries.map(|entry| entry.path()).collect()
+    }
+
+    /// Runs a program as this user.
+    pub fn run(&self, words: &[&str]) -> Output {
+        let script = "echo 0 >\"$0\"/cgroup.procs && cd \"$1\" && shift && exec setpriv \"$@\"";
+        let (uid, home) = (self.uid.to_string(), self.home.display().to_string());
+        let runtime_dir = format!("XDG_RUNTIME_DIR={}", self.runtime_dir().display());
+        Command::new("timeout")
+            .args(["--signal=KILL", COMMAND_DEADLINE, "sh", "-c", script])
+            .arg(&self.cgroup)
+            .args([&home, "--reuid", &uid, "--regid", &uid, "--clear-groups", "--"])
+            .args([
+                "env",
+                "-i",
+                &format!("HOME={home}"),
+                "USER=ordinary",
+                &runtime_dir,
+            ])
+            .arg("PATH=/usr/local/bin:/usr/bin:/bin:/usr/local/sbin:/usr/sbin:/sbin")
+            .args(words)
+            .output()
+            .expect("start a program as an ordinary user")
+    }
+
+    /// Runs podman, which may fail.
+    pub fn try_podman(&self, words: &[&str]) -> Output {
+        let mut all = vec![
+            "podman",
+            "--cgroup-manager=cgroupfs",
+            "--events-backend=file",
+            "--storage-driver=vfs",
+        ];
+        all.extend(words);
+        self.run(&all)
+    }
+
+    /// The output of podman, which must succeed.
+    #[track_caller]
+    pub fn podman(&self, words: &[&str]) -> String {
+        let output = self.try_podman(words);
+        assert!(
+            output.status.success(),
+            "podman {words:?}: {}\nthe product's log:\n{}",
+            text(&output),
+            self.log()
+        );
+        text(&output)
+    }
+
+    /// Starts a container that sleeps; the outcome of podman. `options` are those of `podman run`.
+    pub fn try_start(&self, runtime: &str, name: &str, options: &[&str], requests: &str) -> Output {
+        let hooks = self.hooks().display().to_string();
+        let annotation = format!("io.oci-hotplug.devices={requests}");
+        let mut words = vec![
+            "--runtime",
+            runtime,
+            "--hooks-dir",
+            &hooks,
+            "run",
+            "-d",
+            "--name",
+            name,
+        ];
+        words.extend(["--volume", "/usr:/usr:ro"]);
+        if !requests.is_empty() {
+            words.extend(["--annotation", &annotation]);
+        }
+        words.extend(options);
+        words.extend(["host", "sleep", "1000"]);
+        self.try_podman(&words)
+    }
+
+    /// Starts a container that sleeps, with crun.
+    #[track_caller]
+    pub fn start(&self, name: &str, options: &[&str], requests: &str) -> RootlessContainer<'_> {
+        self.start_by("crun", name, options, requests)
+    }
+
+    /// The same with another runtime.
+    #[track_caller]
+    pub fn start_by(
+        &self,
+        runtime: &str,
+        name: &str,
+        options: &[&str],
+        requests: &str,
+    ) -> RootlessContainer<'_> {
+        let output = self.try_start(runtime, name, options, requests);
+        assert!(
+            output.status.success(),
+            "start {name} {options:?} {requests:?}: {}\nthe product's log:\n{}",
+            text(&output),
+            self.log()
+        );
+        RootlessContainer {
+            user: self,
+            name: name.to_owned(),
+        }
+    }
+
+    /// Runs the operator's tool as this user.
+    pub fn tool(&self, words: &[&str]) -> Output {
+        let program = self.programs().join("oci-hotplug").display().to_string();
+        let config = self.machine.config().display().to_string();
+        let mut all = vec![program.as_str()];
+        all.extend(words);
+        all.extend(["--config", &config]);
+        self.run(&all)
+    }
+
+    /// The output of the operator's tool, which must succeed.
+    #[track_caller]
+    pub fn output_of(&self, words: &[&str]) -> String {
+        let output = self.tool(words);
+        assert!(
+            output.status.success(),
+            "{words:?}: {}\nthe product's log:\n{}",
+            text(&output),
+            self.log()
+        );
+        text(&output)
+    }
+}
+
+impl Drop for OrdinaryUser<'_> {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            println!("--- the user's log:\n{}", self.log());
+        }
+        let hooks = self.hooks().display().to_string();
+        let _ = self.try_podman(&["--hooks-dir", &hooks, "rm", "--all", "--force", "--time", "0"]);
+        // podman keeps its namespaces in a process that never ends.
+        let pause = self.runtime_dir().join("libpod/tmp/pause.pid");
+        let pid = fs::read_to_string(pause)
+            .ok()
+            .and_then(|text| text.trim().parse().ok());
+        if let Some(pid) = pid {
+            let _ = kill(Pid::from_raw(pid), Signal::SIGKILL);
+        }
+    }
+}
+
+/// A container of an ordinary user.
+pub struct RootlessContainer<'u> {
+    user: &'u OrdinaryUser<'u>,
+    pub name: String,
+}
+
+impl RootlessContainer<'_> {
+    /// Runs a command line in the container as its root.
+    pub fn exec(&self, command: &str) -> Output {
+        let words = ["exec", "--user", "0", &self.name, "sh", "-c", command];
+        self.user.try_podman(&words)
+    }
+
+    /// The host's process id of init.
+    pub fn pid(&self) -> i32 {
+        let pid = self
+            .user
+            .podman(&["inspect", "--format", "{{.State.Pid}}", &self.name]);
+        pid.trim().parse().expect("podman prints a number")
+    }
+
+    /// Waits until the first line of a device can be read inside.
+    #[track_caller]
+    pub fn eventually_reads(&self, node: &str, content: &str) {
+        let line = format!("head -n 1 {node}");
+        eventually(&format!("{} reads {node}", self.name), || {
+            text(&self.exec(&line)).trim() == content
+        });
+    }
+
+    /// Waits until nothing is at a path.
+    #[track_caller]
+    pub fn eventually_lacks(&self, path: &str) {
+        let line = format!("[ ! -e {path} ] && [ ! -L {path} ]");
+        eventually(&format!("{} has no {path}", self.name), || {
+            self.exec(&line).status.success()
+        });
+    }
+
+    /// The watcher's process id, by the lock of the container's record.
+    pub fn watcher(&self) -> Option<i32> {
+        let id = self.user.podman(&["inspect", "--format", "{{.Id}}", &self.name]);
+        let lock = self
+            .user
+            .state_dir()
+            .join("containers")
+            .join(id.trim())
+            .join("lock");
+        let lock: serde_json::Value = serde_json::from_str(&fs::read_to_string(lock).ok()?).ok()?;
+        i32::try_from(lock["pid"].as_i64()?).ok()
+    }
+
+    /// Stops and removes the container, and waits until the product has forgotten it.
+    #[track_caller]
+    pub fn remove(self) {
+        let hooks = self.user.hooks().display().to_string();
+        let words = ["--hooks-dir", &hooks, "rm", "--force", "--time", "0", &self.name];
+        self.user.podman(&words);
+        eventually("no record of the container is left", || {
+            self.user.traces().is_empty()
+        });
+    }
+}
+
+/// Adds lines to a file of /etc in this mount namespace only.
+fn add_lines(machine: &Machine, name: &str, lines: &str) {
+    let target = Path::new("/etc").join(name);
+    let before = fs::read_to_string(&target).unwrap_or_default();
+    let copy = machine.scratch(name);
+    fs::write(&copy, before + lines).expect("write a file for /etc");
+    open_to_all(&copy);
+    mount(Some(&copy), &target, None::<&str>, MsFlags::MS_BIND, None::<&str>)
+        .unwrap_or_else(|error| panic!("mount on {}: {error}", target.display()));
+}

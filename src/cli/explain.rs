@@ -28,6 +28,7 @@ use crate::model::plan::Planner;
 use crate::model::policy::{Policy, blocks_that_decide};
 use crate::model::quoting::visible;
 use crate::model::request::facts_needed::FactsNeeded;
+use crate::model::udev_database::DatabaseState;
 use crate::usbip::records;
 
 /// Prints the explanation.
@@ -80,7 +81,9 @@ pub(super) fn run(registry: &Registry, config: &Config, id: &str, path: &Path, a
         return Ok(());
     }
     let mut drawn = draw(device, &explained, &verdict, screen_width());
-    if let Some(state) = status.udev_database.as_ref().filter(|_| !attached.is_empty()) {
+    let missing = status.udev_database.as_ref();
+    let missing = missing.filter(|state| !attached.is_empty() && **state != DatabaseState::Placed);
+    if let Some(state) = missing {
         drawn += &format!("udev database: {}\n", visible(&state.to_string()));
     }
     out.write_all(drawn.as_bytes())?;

@@ -12,6 +12,7 @@
 mod framework;
 
 mod creation;
+mod database;
 mod figures;
 mod latency;
 mod load;
@@ -33,11 +34,12 @@ fn main() {
     }
     // cargo bench adds `--bench`; every other argument selects sections by name.
     let chosen: Vec<_> = arguments.iter().filter(|word| !word.starts_with('-')).collect();
-    let sections: [(&str, Measure); 5] = [
+    let sections: [(&str, Measure); 6] = [
         ("creation", creation::measure),
         ("latency", latency::measure),
         ("size", size::measure),
         ("watchers", watchers::measure),
+        ("database", database::measure),
         ("load", load::measure),
     ];
     for (name, measure) in sections {

@@ -3,14 +3,13 @@
 use serde_json::{Map, Value, json};
 
 /// What a container of [`Setup::lab`] mounts from the machine, read-only: programs (udevadm,
-/// python3 with pyudev), and udevd's database, without which libudev receives no events.
-const TOOLS: [(&str, &str); 6] = [
+/// python3 with pyudev). The watcher gives it a udev database.
+const TOOLS: [(&str, &str); 5] = [
     ("/usr", "/usr"),
     ("/usr/lib", "/lib"),
     ("/usr/lib64", "/lib64"),
     ("/usr/sbin", "/sbin"),
     ("/etc/ld.so.cache", "/etc/ld.so.cache"),
-    ("/run/udev", "/run/udev"),
 ];
 
 /// How a container differs from the engine's default.

@@ -62,6 +62,7 @@ pub fn a_lab_is_followed<'a>(
         "set -x; {PRESENT} && {OWN_NODE} && {READ_ONLY_FUSE} > /run/fuse"
     ));
     container.run(&format!("{LISTEN} {}", until(LISTENING)));
+    container.run(&format!("set -x; {LISTED}"));
     container.talks_through(&board, "/dev/board");
 
     let second = adapter("FT002", "1.2");
@@ -91,7 +92,9 @@ pub fn a_lab_is_followed<'a>(
     container.talks_through(&board, "/dev/board");
     container.talks_through(&second, "/dev/ttyUSB1");
     hub.unplug();
-    container.wait_until("test -z \"$(ls -d /dev/board /dev/ttyBOARD /dev/ttyUSB* /dev/serial/by-id/*)\"");
+    container.wait_until(
+        "test -z \"$(ls -d /dev/board /dev/ttyBOARD /dev/ttyUSB* /dev/serial/by-id/* /run/udev/data/*)\"",
+    );
     drop(container);
     nothing_is_left(machine);
 }
@@ -99,6 +102,13 @@ pub fn a_lab_is_followed<'a>(
 /// The board's node and all links to it.
 const PRESENT: &str = ": < /dev/ttyUSB0 && for link in /dev/board /dev/ttyBOARD /dev/serial/by-id/*FT001*; do \
     test $(readlink -f $link) = /dev/ttyUSB0 || exit 1; done";
+
+/// Programs find udev's properties of the board, and by property the board alone; they cannot change
+/// the database.
+const LISTED: &str = "udevadm info -q property -n /dev/ttyUSB0 | grep ID_SERIAL_SHORT=FT001 && \
+    python3 -c 'import pyudev; print([d.device_node for d in pyudev.Context().list_devices(subsystem=\"tty\") \
+    if d.is_initialized and \"/dev/board\" in d.device_links])' | grep -F \"['/dev/ttyUSB0']\" && \
+    ! rm /run/udev/control";
 
 /// Creates a node in the container with the board's numbers. In a user namespace the kernel does
 /// not allow this.

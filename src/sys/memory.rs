@@ -43,15 +43,16 @@ fn drop_pages(start: usize, length: usize) -> io::Result<()> {
     }
 }
 
+/// Returns free heap to the kernel.
 #[cfg(target_env = "gnu")]
 #[allow(unsafe_code)]
-fn trim_heap() {
+pub fn trim_heap() {
     // SAFETY: malloc_trim(3) touches only memory that the allocator has as free.
     unsafe { libc::malloc_trim(0) };
 }
 
 #[cfg(not(target_env = "gnu"))]
-fn trim_heap() {}
+pub fn trim_heap() {}
 
 #[cfg(test)]
 mod tests {

@@ -1,6 +1,8 @@
-//! What the watcher checks every second, because no event reports it.
+//! What the watcher checks every second, because no event reports it: few system calls, and a new
+//! plan only if something may have changed.
 
 use std::path::Path;
+use std::time::Duration;
 
 use super::access::Place;
 use super::error::WatcherError;
@@ -10,23 +12,47 @@ use super::{Ending, Next, Watcher};
 use crate::host::filter::FilterError;
 use crate::host::log::event;
 use crate::model::cgroup::grants::Change;
+use crate::sys::memory::trim_heap;
+
+/// The maximum time between two plans.
+const PLAN_INTERVAL: Duration = Duration::from_secs(10);
 
 impl Watcher {
     /// Checks access, devices and the state directory.
     pub(super) fn tick(&mut self, events: &mut EventLoop) -> Result<Next, WatcherError> {
-        self.check_access();
+        let mut is_news = self.check_access();
         self.removals.kill_overdue(&self.inside);
-        self.world.poll_static_nodes();
-        self.world.follow_links(&self.planner);
-        self.world.check_awaited(self.inside.id());
-        self.reconcile();
+        is_news |= self.world.poll_static_nodes();
+        is_news |= self.world.follow_links(&self.planner);
+        is_news |= self.host_use_changes.have_happened();
+        if !self.world.is_settled() || self.must_plan_soon() {
+            self.world.check_awaited(self.inside.id());
+            is_news = true;
+        }
+        if is_news {
+            self.reconcile();
+            // Only few pages stay in use between two plans.
+            trim_heap();
+        }
         self.remotes.detach_if_blocked(&self.planner, &self.inside);
         self.inside.write_counters();
         self.check_sources(events)
     }
 
-    /// Follows the container into another cgroup, and grants access again where it was lost.
-    fn check_access(&mut self) {
+    /// Whether a plan may differ from the last one without any event: something waits for another
+    /// container or for its next attempt, or the last plan was long ago.
+    fn must_plan_soon(&self) -> bool {
+        self.planned.elapsed() >= PLAN_INTERVAL
+            || self.world.has_skipped()
+            || self.world.has_overdue()
+            || !self.retries.is_empty()
+            || !self.admission.not_attached().is_empty()
+            || !self.planner.reserved().is_empty()
+    }
+
+    /// Follows the container into another cgroup, and grants access again where it was lost. Returns
+    /// whether a plan must follow.
+    fn check_access(&mut self) -> bool {
         let moved = match self.inside.follow() {
             Place::Same => None,
             Place::Moved(place) => {
@@ -35,11 +61,15 @@ impl Watcher {
                 self.retries.clear();
                 self.remotes.forget_cgroup();
                 if let Err(error) = self.inside.write_notes() {
-                    return self.retries.note_access(Some(error.to_string()), &self.inside);
+                    self.retries.note_access(Some(error.to_string()), &self.inside);
+                    return true;
                 }
                 Some(place)
             }
-            Place::Nowhere(reason) => return self.retries.note_access(Some(reason), &self.inside),
+            Place::Nowhere(reason) => {
+                self.retries.note_access(Some(reason), &self.inside);
+                return true;
+            }
         };
         match (self.inside.ensure_access(), moved) {
             (Ok(_), Some(place)) => {
@@ -47,7 +77,10 @@ impl Watcher {
                 let text = format!("the container was moved to cgroup {place}; access is granted there");
                 self.inside.log_event(event::RESTORED, "", Path::new(""), &text);
             }
-            (Ok(Change::None), None) => self.retries.note_access_in_force(),
+            (Ok(Change::None), None) => {
+                self.retries.note_access_in_force();
+                return false;
+            }
             (Ok(Change::Made), None) => {
                 let text = "the engine replaced the device filter; access is granted again";
                 self.inside.log_event(event::RESTORED, "", Path::new(""), text);
@@ -57,6 +90,7 @@ impl Watcher {
             (Err(FilterError::Gone { .. } | FilterError::Refused { .. }), _) => {}
             (Err(error), _) => self.retries.note_access(Some(error.to_string()), &self.inside),
         }
+        true
     }
 
     /// Restores subscriptions and the container's entry in the state directory if they were lost.

@@ -172,11 +172,24 @@ impl World {
         self.inventory.take_links(&found.named, &found.claimed)
     }
 
-    /// Applies changes of nodes that only the host's /dev has.
-    pub fn poll_static_nodes(&mut self) {
+    /// Applies changes of nodes that only the host's /dev has. Returns whether there were any.
+    pub fn poll_static_nodes(&mut self) -> bool {
+        let mut is_news = false;
         for event in self.monitor.poll_static_nodes() {
-            self.inventory.apply(event);
+            is_news |= self.inventory.apply(event);
         }
+        is_news
+    }
+
+    /// Whether the inventory is behind: events were skipped.
+    pub fn has_skipped(&self) -> bool {
+        self.monitor.has_skipped()
+    }
+
+    /// Whether udevd has not processed a device in time.
+    pub fn has_overdue(&self) -> bool {
+        let mut devices = self.inventory.iter();
+        devices.any(|device| device.udev_state == UdevState::Overdue)
     }
 
     /// Subscribes again if the subscription was lost. Returns whether [`World::fds`] has changed.

@@ -17,6 +17,9 @@ const CYCLES: u32 = 50;
 /// How long the watchers do nothing for the measurement of idle time.
 const IDLE: Duration = Duration::from_secs(30);
 
+/// How long a watcher may take for what follows a start or a plug.
+const SETTLING: Duration = Duration::from_secs(3);
+
 /// How long anything may take before it counts as lost.
 const PATIENCE: Duration = Duration::from_secs(60);
 
@@ -34,6 +37,8 @@ pub fn measure(machine: &Machine) {
     let request = format!("devnode:{}", disk.partition(1));
     let start = || Bundle::requesting(machine, &request).start();
     let mut containers = vec![start()];
+    // From here on the watcher does nothing that its start has left.
+    std::thread::sleep(SETTLING);
     row(
         "PSS of one watcher that waits for a device",
         "≤ 1.2 MiB",
@@ -41,15 +46,20 @@ pub fn measure(machine: &Machine) {
     );
     containers.extend((1..COUNT).map(|_| start()));
     let watchers: Vec<_> = containers.iter().map(RuncContainer::expect_watcher).collect();
-    // From here on no watcher does anything that its start has left.
-    std::thread::sleep(Duration::from_secs(3));
+    std::thread::sleep(SETTLING);
     let begin = memory(&watchers);
     row(
         &format!("PSS of each of {COUNT}"),
         "≤ 450 KiB",
         &format!("{} KiB", begin.pss),
     );
-    idle(&watchers);
+    idle(&watchers, "that wait for a device");
+    disk.plug(1);
+    containers
+        .iter()
+        .for_each(|container| container.eventually_reads(&disk.partition(1), &disk.content(1)));
+    idle(&watchers, "with an attached disk");
+    disk.unplug(1);
     irrelevant(&watchers, "partition event", "≤ 15 µs", EVENTS, || {
         partitions(&other)
     });
@@ -85,13 +95,14 @@ fn memory(watchers: &[Watcher]) -> Memory {
     }
 }
 
-fn idle(watchers: &[Watcher]) {
+fn idle(watchers: &[Watcher], state: &str) {
+    std::thread::sleep(SETTLING);
     let (before, begin) = (cpu_of(watchers), Instant::now());
     // The measurement is of what happens while nothing happens.
     std::thread::sleep(IDLE);
     let spent = (cpu_of(watchers) - before).as_secs_f64() / begin.elapsed().as_secs_f64();
     row(
-        &format!("CPU of {COUNT} idle watchers, in all"),
+        &format!("CPU of {COUNT} idle watchers {state}, in all"),
         "≤ 0.05 %",
         &format!("{:.3} % of one", spent * 100.0),
     );

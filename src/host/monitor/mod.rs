@@ -303,6 +303,11 @@ impl DeviceMonitor {
         events
     }
 
+    /// Whether events were skipped since [`Self::take_skipped`] was last called.
+    pub fn has_skipped(&self) -> bool {
+        self.skipped != Skipped::None
+    }
+
     /// All devices must be read again.
     pub fn skip_all(&mut self) {
         self.skipped = Skipped::Unknown;

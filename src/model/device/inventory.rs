@@ -17,7 +17,8 @@ const FLOORS_KEPT: usize = 1024;
 /// All known devices by their place in sysfs.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Inventory {
-    devices: BTreeMap<SysPath, Device>,
+    /// Boxed, because a map of large values keeps room for as many again.
+    devices: BTreeMap<SysPath, Box<Device>>,
     /// For each path, the sequence number of the event that last added or removed a device there:
     /// older events are stale.
     floors: BTreeMap<SysPath, u64>,
@@ -51,10 +52,10 @@ impl Inventory {
             return;
         };
         let merged = match self.devices.remove(syspath) {
-            Some(known) => merge(known, device),
+            Some(known) => merge(*known, device),
             None => device,
         };
-        self.devices.insert(merged.syspath.clone(), merged);
+        self.devices.insert(merged.syspath.clone(), Box::new(merged));
     }
 
     /// Applies one event, and returns whether it changed anything. [`DeviceEvent::Overrun`] changes
@@ -98,7 +99,7 @@ impl Inventory {
     pub fn take_links(&mut self, named: &Aliases, claimed: &LinkTargets) -> bool {
         let mut is_news = false;
         let known = |device: &&mut Device| device.subsystem.as_deref() != Some(STATIC_NODE);
-        for device in self.devices.values_mut().filter(known) {
+        for device in self.devices.values_mut().map(Box::as_mut).filter(known) {
             let aliases = named.of(device);
             if aliases != device.aliases {
                 device.aliases = aliases;
@@ -118,17 +119,17 @@ impl Inventory {
     }
 
     pub fn get(&self, syspath: &SysPath) -> Option<&Device> {
-        self.devices.get(syspath)
+        self.devices.get(syspath).map(Box::as_ref)
     }
 
     /// The device at a path, for adding facts that were read later.
     pub fn get_mut(&mut self, syspath: &SysPath) -> Option<&mut Device> {
-        self.devices.get_mut(syspath)
+        self.devices.get_mut(syspath).map(Box::as_mut)
     }
 
     /// All devices, in the order of their paths.
     pub fn iter(&self) -> impl Iterator<Item = &Device> {
-        self.devices.values()
+        self.devices.values().map(Box::as_ref)
     }
 
     /// The device at `root` and all below it, in the order of their paths.
@@ -141,12 +142,13 @@ impl Inventory {
             .get(root)
             .into_iter()
             .chain(self.devices.range(first..end).map(|(_, device)| device))
+            .map(Box::as_ref)
     }
 
     /// The devices whose paths begin with this text, in the order of their paths.
     pub fn starting_with<'a>(&'a self, text: &'a str) -> impl Iterator<Item = &'a Device> {
         let from = self.devices.range(SysPath::new(text)..);
-        from.map(|(_, device)| device)
+        from.map(|(_, device)| device.as_ref())
             .take_while(move |device| device.syspath.as_str().starts_with(text))
     }
 
@@ -158,7 +160,7 @@ impl Inventory {
     /// The devices above this one, the nearest first. Directories that are not devices are skipped,
     /// as udev_device_get_parent(3) does.
     pub fn ancestors<'a>(&'a self, syspath: &SysPath) -> impl Iterator<Item = &'a Device> + use<'a> {
-        syspath.ancestors().filter_map(|path| self.devices.get(&path))
+        syspath.ancestors().filter_map(|path| self.get(&path))
     }
 
     /// For a static node (`node:`), the device that sysfs has under the node's number; for any
@@ -168,8 +170,7 @@ impl Inventory {
             return device;
         }
         let Some(node) = &device.node else { return device };
-        self.devices
-            .values()
+        self.iter()
             .find(|other| {
                 other.subsystem.as_deref() != Some(STATIC_NODE)
                     && other.node.as_ref().is_some_and(|known| known.num == node.num)
@@ -193,15 +194,15 @@ impl Inventory {
     /// The other half of a USB 3 hub. One of them knows it: the first to be plugged in has had its
     /// last event before the other appeared.
     pub fn companion_of(&self, hub: &SysPath) -> Option<&SysPath> {
-        let known = self.devices.get(hub)?;
+        let known = self.get(hub)?;
         if known.devtype.as_deref() != Some("usb_device") {
             return None;
         }
         let by_other = || {
-            let mut others = self.devices.values();
+            let mut others = self.iter();
             others.find(|other| other.companion.as_ref() == Some(hub))
         };
-        let own = known.companion.as_ref().and_then(|other| self.devices.get(other));
+        let own = known.companion.as_ref().and_then(|other| self.get(other));
         own.or_else(by_other).map(|companion| &companion.syspath)
     }
 
@@ -209,14 +210,15 @@ impl Inventory {
     fn remove(&mut self, syspath: &SysPath) -> bool {
         let removed = self.devices.remove(syspath);
         let has_companion = |device: &&mut Device| device.companion.as_ref() == Some(syspath);
-        for hub in self.devices.values_mut().filter(has_companion) {
+        let devices = self.devices.values_mut().map(Box::as_mut);
+        for hub in devices.filter(has_companion) {
             hub.companion = None;
         }
         removed.is_some()
     }
 
     fn take(&mut self, device: Device) -> bool {
-        let before = self.devices.get(&device.syspath);
+        let before = self.get(&device.syspath);
         let merged = match before {
             Some(known) => merge(known.clone(), device),
             None => device,
@@ -224,7 +226,7 @@ impl Inventory {
         if before == Some(&merged) {
             return false;
         }
-        self.devices.insert(merged.syspath.clone(), merged);
+        self.devices.insert(merged.syspath.clone(), Box::new(merged));
         true
     }
 

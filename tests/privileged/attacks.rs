@@ -17,7 +17,7 @@ use nix::unistd::Pid;
 use serde_json::{Value, json};
 
 use crate::framework::disk::number_of;
-use crate::framework::eventually::{DEADLINE, wait_within};
+use crate::framework::eventually::{DEADLINE, wait_within, within};
 use crate::framework::hook::oci_state;
 use crate::framework::identity::{self, Identity, NOBODY};
 use crate::framework::{Bundle, Disk, Hook, Machine, RuncContainer, Udevd, alone, eventually};
@@ -227,10 +227,13 @@ fn bait(machine: &Machine) -> PathBuf {
 
 #[track_caller]
 fn nothing_is_in(directory: &Path) {
-    let mut entries = fs::read_dir(directory).expect("list");
+    let entries: Vec<_> = fs::read_dir(directory)
+        .expect("list")
+        .map(|entry| entry.map(|entry| (entry.file_name(), entry.file_type(), entry.metadata())))
+        .collect();
     assert!(
-        entries.next().is_none(),
-        "something was made in {}",
+        entries.is_empty(),
+        "something was made in {}: {entries:?}",
         directory.display()
     );
 }
@@ -248,7 +251,8 @@ fn a_container_that_races_gains_nothing_and_others_work(machine: &Machine) {
         let bundle = Bundle::requesting(machine, &request);
         let container = bundle.with_user_namespace(user_namespace).start();
         let racer = racer(&container, &bait);
-        for _ in 0..40 {
+        for round in 0..40 {
+            println!("user namespace: {user_namespace}, round {round}");
             disk.plug(1);
             disk.plug(2);
             container.eventually_reads(&disk.partition(2), &disk.content(2));
@@ -259,19 +263,31 @@ fn a_container_that_races_gains_nothing_and_others_work(machine: &Machine) {
         racer.rest(&container);
         nothing_is_in(&bait);
         // When the container stops its changes, it gets what it requested.
-        eventually("the container clears the way", || {
-            container
-                .inside("rm -rf /dev/way; ! [ -e /dev/way ] && ! [ -L /dev/way ]")
-                .status
-                == 0
+        let mut last = None;
+        let clear = within(DEADLINE, || {
+            let cleared =
+                container.inside("rm -rf /dev/way; ls -lR /dev/way; ! [ -e /dev/way ] && ! [ -L /dev/way ]");
+            let is_clear = cleared.status == 0;
+            last = Some(cleared);
+            is_clear.then_some(())
         });
+        assert!(
+            clear.is_some(),
+            "the container cannot clear the way: {last:?}; {}",
+            machine.end_of_log()
+        );
         disk.plug(1);
         container.eventually_reads("/dev/way/node", &disk.content(1));
         container.eventually_reads("/dev/way/link", &disk.content(1));
         container.expect_watcher();
-        container.delete();
+        let deleted = container.delete();
         nothing_is_in(&bait);
-        assert_eq!(machine.traces(), Vec::<PathBuf>::new());
+        assert_eq!(
+            machine.traces(),
+            Vec::<PathBuf>::new(),
+            "user namespace: {user_namespace}; delete: {deleted:?}; {}",
+            machine.end_of_log()
+        );
     }
 }
 

@@ -215,15 +215,23 @@ impl<'m> RuncContainer<'m> {
     #[track_caller]
     pub fn eventually_reads(&self, path: &str, content: &str) {
         let mut last = None;
-        eventually(&format!("{path} inside {} reads as {content:?}", self.id), || {
+        let done = super::eventually::within(super::eventually::DEADLINE, || {
             let result = self.read(path, content.len());
             let done = result.output == content;
             if !done && last.as_ref() != Some(&result) {
                 println!("  reading {path} inside {}: {result:?}", self.id);
                 last = Some(result);
             }
-            done
+            done.then_some(())
         });
+        assert!(
+            done.is_some(),
+            "not within {:?}: {path} inside {} reads as {content:?}; the last result is {last:?}; watcher: {:?}; {}",
+            super::eventually::DEADLINE,
+            self.id,
+            self.watcher(),
+            self.machine.end_of_log()
+        );
     }
 
     /// Asserts that `path` has this content now.

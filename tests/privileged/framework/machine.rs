@@ -176,6 +176,16 @@ impl Machine {
     pub fn log(&self) -> String {
         fs::read_to_string(self.state_dir().join("oci-hotplug.log")).unwrap_or_default()
     }
+
+    /// The last lines of the product's log, for panic messages.
+    pub fn end_of_log(&self) -> String {
+        let log = self.log();
+        let lines: Vec<&str> = log.lines().collect();
+        format!(
+            "the end of the product's log:\n{}",
+            lines[lines.len().saturating_sub(8)..].join("\n")
+        )
+    }
 }
 
 impl Drop for Machine {

@@ -5,15 +5,21 @@
 //! reads it only gets the numbers, with statx(2).
 
 use std::fs::{self, File};
-use std::io;
+use std::io::{self, Read};
+use std::os::fd::AsFd;
 use std::path::{Path, PathBuf};
 
 use nix::fcntl::{OFlag, OpenHow, ResolveFlag, openat2};
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::stat::SFlag;
+use nix::sys::statfs::{PROC_SUPER_MAGIC, fstatfs};
 
 use crate::host::file_system::attributes;
 use crate::model::device::{DevKind, Device};
 use crate::model::policy::{HostUse, Use};
+
+/// The size up to which a list is read with one call that returns it and one that finds its end.
+const USUAL_BYTES: usize = 16 << 10;
 
 /// Device numbers (major, minor) with their use. If a device has several uses, the first one found
 /// comes first.
@@ -27,55 +33,124 @@ pub struct HostUseError {
     pub source: io::Error,
 }
 
-/// Reads which of these block devices the host uses now.
-///
-/// A device is in use if it is mounted in our mount namespace or in that of the host's init
-/// (proc_pid_mountinfo(5)), if it belongs to a mounted btrfs, if it is swap (proc_swaps(5)), or if
-/// another device is built on it: the kernel lists device mapper, md and bcache devices in the
-/// `holders` of the devices below them (Documentation/ABI/stable/sysfs-block). Loop devices are not
-/// among the holders: the policy finds them by their backing files (`model::device::same_data`).
+/// Reads which of these block devices the host uses now. See [`HostUseReader::read`].
 ///
 /// # Errors
-/// When one of these cannot be read. Then the use is unknown, and [`HostUse::unknown`] is the safe
-/// value.
+/// When the use is unknown.
 pub fn read(devices: &[&Device]) -> Result<HostUse, HostUseError> {
-    let mut used = Uses::new();
-    let own = Path::new("/proc/self/mountinfo");
-    mounted(&read_text(own)?, &mut used);
-    // A hook that a service with its own mount namespace runs does not see all mounts of the host.
-    // If there is no /proc/1, there is no other namespace to read.
-    if let Ok(text) = read_text(Path::new("/proc/1/mountinfo")) {
-        mounted(&text, &mut used);
-    }
-    btrfs(&mut used);
-    match read_text(Path::new("/proc/swaps")) {
-        Ok(text) => swaps(&text, &mut used),
-        // A kernel without swap (CONFIG_SWAP) has no such file.
-        Err(error) if error.source.kind() == io::ErrorKind::NotFound => {}
-        Err(error) => return Err(error),
-    }
-    for device in devices {
-        if let Some(node) = device
-            .node
-            .as_ref()
-            .filter(|node| node.num.kind == DevKind::Block)
-        {
-            if let Some(holder) = holder_of(device) {
-                let text = format!("is a part of {holder}");
-                used.push(((node.num.major, node.num.minor), Use::new(text, None)));
-            }
-        }
-    }
-    Ok(HostUse::used(used))
+    HostUseReader::default().read(devices)
 }
 
-fn read_text(path: &Path) -> Result<String, HostUseError> {
+/// Reads which block devices the host uses. The lists of mounts and of swap are read again only
+/// after they have changed: a host with many containers has thousands of mounts.
+#[derive(Debug, Default)]
+pub struct HostUseReader(Option<Lists>);
+
+/// The lists as last read.
+#[derive(Debug)]
+struct Lists {
+    /// The files, which stay open: poll(2) reports POLLPRI for them once after each change
+    /// (proc_pid_mounts(5); swaps_poll, mm/swapfile.c).
+    files: Vec<File>,
+    /// Whether all of them are the kernel's: another file system in place of procfs, such as lxcfs,
+    /// may report no changes.
+    report_changes: bool,
+    used: Uses,
+}
+
+impl HostUseReader {
+    /// Reads which of these block devices the host uses now.
+    ///
+    /// A device is in use if it is mounted in our mount namespace or in that of the host's init
+    /// (proc_pid_mountinfo(5)), if it belongs to a mounted btrfs, if it is swap (proc_swaps(5)), or
+    /// if another device is built on it: the kernel lists device mapper, md and bcache devices in
+    /// the `holders` of the devices below them (Documentation/ABI/stable/sysfs-block). Loop devices
+    /// are not among the holders: the policy finds them by their backing files
+    /// (`model::device::same_data`).
+    ///
+    /// # Errors
+    /// When one of these cannot be read. Then the use is unknown, and [`HostUse::unknown`] is the
+    /// safe value.
+    pub fn read(&mut self, devices: &[&Device]) -> Result<HostUse, HostUseError> {
+        let lists = match self.0.take().filter(Lists::are_unchanged) {
+            Some(lists) => lists,
+            None => Lists::read()?,
+        };
+        let mut used = lists.used.clone();
+        self.0 = Some(lists);
+        // A device that is added to a mounted btrfs changes none of the lists.
+        btrfs(&mut used);
+        for device in devices {
+            if let Some(node) = device
+                .node
+                .as_ref()
+                .filter(|node| node.num.kind == DevKind::Block)
+            {
+                if let Some(holder) = holder_of(device) {
+                    let text = format!("is a part of {holder}");
+                    used.push(((node.num.major, node.num.minor), Use::new(text, None)));
+                }
+            }
+        }
+        Ok(HostUse::used(used))
+    }
+}
+
+impl Lists {
+    fn read() -> Result<Self, HostUseError> {
+        let (mut files, mut used) = (Vec::new(), Uses::new());
+        let (file, text) = read_text(Path::new("/proc/self/mountinfo"))?;
+        mounted(&text, &mut used);
+        files.push(file);
+        // A hook that a service with its own mount namespace runs does not see all mounts of the
+        // host. If there is no /proc/1, there is no other namespace to read.
+        if let Ok((file, text)) = read_text(Path::new("/proc/1/mountinfo")) {
+            mounted(&text, &mut used);
+            files.push(file);
+        }
+        match read_text(Path::new("/proc/swaps")) {
+            Ok((file, text)) => {
+                swaps(&text, &mut used);
+                files.push(file);
+            }
+            // A kernel without swap (CONFIG_SWAP) has no such file.
+            Err(error) if error.source.kind() == io::ErrorKind::NotFound => {}
+            Err(error) => return Err(error),
+        }
+        let is_proc = |file: &File| fstatfs(file).is_ok_and(|of| of.filesystem_type() == PROC_SUPER_MAGIC);
+        Ok(Self {
+            report_changes: files.iter().all(is_proc),
+            files,
+            used,
+        })
+    }
+
+    fn are_unchanged(&self) -> bool {
+        if !self.report_changes {
+            return false;
+        }
+        let mut changes: Vec<PollFd<'_>> = self
+            .files
+            .iter()
+            .map(|file| PollFd::new(file.as_fd(), PollFlags::POLLPRI))
+            .collect();
+        matches!(poll(&mut changes, PollTimeout::ZERO), Ok(0))
+    }
+}
+
+/// Returns the file with its content. What changes after it was opened is reported by poll(2).
+fn read_text(path: &Path) -> Result<(File, String), HostUseError> {
     // Mount points may contain bytes that are not UTF-8.
-    let bytes = fs::read(path).map_err(|source| HostUseError {
+    let mut bytes = Vec::with_capacity(USUAL_BYTES);
+    let file = File::open(path).and_then(|mut file| {
+        file.read_to_end(&mut bytes)?;
+        Ok(file)
+    });
+    let file = file.map_err(|source| HostUseError {
         path: path.to_owned(),
         source,
     })?;
-    Ok(String::from_utf8_lossy(&bytes).into_owned())
+    Ok((file, String::from_utf8_lossy(&bytes).into_owned()))
 }
 
 /// The third field is the device number. A file system on several devices, such as btrfs, has an

@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 
 use super::holders::Holders;
 use crate::host::config::Config;
-use crate::host::host_use;
+use crate::host::host_use::HostUseReader;
 use crate::host::log::event;
 use crate::host::state::control::{Problem, first_of};
 use crate::host::state::leases::{Hold, Leases};
@@ -27,6 +27,7 @@ pub(super) struct Admission {
     /// The path of the configuration, to read it again; `None` = the default one.
     config: Option<PathBuf>,
     leases: Leases,
+    host_use: HostUseReader,
     /// The devices for which the last decision needs leases.
     leased: BTreeSet<SysPath>,
     /// The devices that the last plan does not attach.
@@ -45,6 +46,7 @@ impl Admission {
             policy,
             config,
             leases,
+            host_use: HostUseReader::default(),
             leased: BTreeSet::new(),
             not_attached: Vec::new(),
             logged: BTreeSet::new(),
@@ -88,7 +90,7 @@ impl Admission {
         }
         blocks.sort_by(|one, other| one.syspath.cmp(&other.syspath));
         blocks.dedup_by(|one, other| one.syspath == other.syspath);
-        let (host_use, problem) = match host_use::read(&blocks) {
+        let (host_use, problem) = match self.host_use.read(&blocks) {
             Ok(host_use) => (host_use, None),
             Err(error) => (HostUse::unknown(), Some(error.to_string())),
         };

@@ -102,6 +102,11 @@ impl AttachedPrograms {
         self.ours.contains(&id) || self.untouched.contains(&id)
     }
 
+    /// Whether all attached programs had our prologue when they were last extended.
+    pub(super) fn are_all_extended(&self) -> bool {
+        self.untouched.is_empty()
+    }
+
     /// The map that an attached program of ours uses.
     pub(super) fn find_map(&self) -> Result<Option<GrantMap>, FilterError> {
         for id in self.query()?.ids {

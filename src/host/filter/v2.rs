@@ -100,6 +100,10 @@ impl Programs {
         if let Some(grants) = &mut self.grants {
             add(&mut outcome, write(grants, wanted, &leaf));
         }
+        if self.in_order.is_none() && !has_access(wanted) {
+            add(&mut outcome, self.extend_programs(wanted, &leaf));
+            return outcome;
+        }
         let mut effective = self.cgroups[0].effective()?;
         if self.in_order.as_ref() != Some(&effective) {
             let extended = self.extend_programs(wanted, &leaf);
@@ -107,7 +111,9 @@ impl Programs {
             add(&mut outcome, extended);
             let before = std::mem::replace(&mut effective, self.cgroups[0].effective()?);
             // If the list has changed in the meantime, it may have a program that is not extended.
-            let is_in_order = is_settled && has_access(wanted) && before == effective;
+            let is_in_order = is_settled
+                && before == effective
+                && self.cgroups.iter().all(AttachedPrograms::are_all_extended);
             self.in_order = is_in_order.then(|| effective.clone());
         }
         if outcome.is_ok() && has_access(wanted) {

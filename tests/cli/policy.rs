@@ -212,6 +212,42 @@ fn allow_writes_one_valid_file_and_the_same_rule_twice_changes_nothing() {
     assert_eq!(nothing.status.code(), Some(1), "{nothing:?}");
 }
 
+/// Two rules for one selector, with different access, are two files.
+#[test]
+fn allow_remove_prints_one_document_for_all_files_of_a_selector() {
+    let configured = Configured::new("");
+    for access in ["r", "rw"] {
+        let added = configured.tool(&["allow", "usb:1050", "--access", access]);
+        assert!(added.status.success(), "{}", err(&added));
+    }
+    let removed = configured.tool(&["allow", "--remove", "usb:1050", "--json"]);
+    let document = json(&removed);
+    let files = document["files"].as_array().expect("a list of files");
+    let mut access: Vec<_> = files.iter().filter_map(|file| file["access"].as_str()).collect();
+    access.sort_unstable();
+    assert_eq!(access, ["r", "rw"], "{document}");
+    assert_eq!(document["result"], "removed");
+    assert_eq!(configured.drop_ins(), []);
+}
+
+#[test]
+fn allow_remove_keeps_a_file_with_further_rules() {
+    let configured = Configured::new("");
+    let added = configured.tool(&["allow", "usb:1050", "--json"]);
+    let file = json(&added)["file"].as_str().expect("a path").to_owned();
+    let written = std::fs::read_to_string(&file).expect("the file");
+    let changed = format!("{written}[[policy.allow]]\ndevices = [\"usb:0403\"]\n");
+    std::fs::write(&file, &changed).expect("add a rule");
+    let refused = configured.tool(&["allow", "--remove", "usb:1050"]);
+    assert_eq!(refused.status.code(), Some(1));
+    assert!(
+        err(&refused).contains("has further rules (remove it there)"),
+        "{}",
+        err(&refused)
+    );
+    assert_eq!(std::fs::read_to_string(&file).expect("the file"), changed);
+}
+
 #[test]
 fn allow_writes_nothing_that_would_break_the_configuration_or_have_no_effect() {
     for (config, words, code, said) in [

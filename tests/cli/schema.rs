@@ -60,7 +60,7 @@ fn what_each_verb_prints_with_json_is_described_by_the_schema() {
         ("allow", &["allow", "usb:0403", "--dry-run"]),
         ("allow", &["allow", "usb:0403", "--reason", "lab"]),
         ("allow --list", &["allow", "--list"]),
-        ("allow", &["allow", "--remove", "usb:0403"]),
+        ("allow --remove", &["allow", "--remove", "usb:0403"]),
         ("class add", &["class", "add", "lab", "usb:0403"]),
         ("class list", &["class", "list"]),
         ("class add", &["class", "remove", "lab"]),

@@ -7,7 +7,7 @@ use anyhow::{Result, bail};
 use serde::Deserialize;
 use serde_json::{Value, json};
 
-use super::report::report;
+use super::report::removed;
 use crate::cli::drop_in;
 use crate::cli::reload;
 use crate::cli::render::json::write_json_list;
@@ -88,6 +88,10 @@ pub(super) fn list(config: &Config, as_json: bool) -> Result<()> {
 }
 
 /// Removes the rules for exactly these selectors, and reloads the watchers.
+///
+/// # Errors
+/// When this command has written no such rule, or a file has further rules. Nothing was removed
+/// then.
 pub(super) fn remove(
     config: &Config,
     registry: &Registry,
@@ -95,19 +99,13 @@ pub(super) fn remove(
     access: Option<Access>,
     as_json: bool,
 ) -> Result<()> {
-    let sorted = |texts: &[String]| {
-        let mut texts = texts.to_vec();
-        texts.sort();
-        texts
-    };
-    let matches = |rule: &Written| {
-        let is_access = access.is_none_or(|access| rule.access.unwrap_or(Access::ALL) == access);
-        sorted(&rule.devices) == sorted(selectors) && is_access
-    };
     let what = selectors.join(", ");
-    let found: Vec<(PathBuf, Written)> = written(config)?
-        .into_iter()
-        .filter(|(_, rule)| matches(rule))
+    let rules = written(config)?;
+    let found: Vec<(PathBuf, Access)> = rules
+        .iter()
+        .filter(|(_, rule)| sorted(&rule.devices) == sorted(selectors))
+        .map(|(path, rule)| (path.clone(), rule.access.unwrap_or(Access::ALL)))
+        .filter(|(_, allowed)| access.is_none_or(|access| *allowed == access))
         .collect();
     if found.is_empty() {
         bail!(
@@ -115,21 +113,23 @@ pub(super) fn remove(
         );
     }
     for (path, _) in &found {
+        if rules.iter().filter(|(other, _)| other == path).count() > 1 {
+            bail!(
+                "cannot remove the rule for {what}: {} has further rules (remove it there)",
+                path.display()
+            );
+        }
+    }
+    for (path, _) in &found {
         drop_in::remove(path, &what)?;
     }
     let reloaded = reload::all(registry)?;
-    for (path, rule) in &found {
-        let access = rule.access.unwrap_or(Access::ALL);
-        let first = path == &found[0].0;
-        let reloaded = if first { &reloaded[..] } else { &[] };
-        report(
-            selectors,
-            access,
-            Some(path.clone()),
-            "removed",
-            reloaded,
-            as_json,
-        )?;
-    }
+    removed(selectors, &found, &reloaded, as_json)?;
     reload::failures(&reloaded)
+}
+
+fn sorted(texts: &[String]) -> Vec<&String> {
+    let mut texts: Vec<&String> = texts.iter().collect();
+    texts.sort();
+    texts
 }

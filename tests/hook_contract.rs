@@ -2,6 +2,9 @@
 //! where nothing was asked; and the watcher as systemd meets it. No privilege is needed: nothing
 //! here comes as far as a container.
 
+#[path = "support/record.rs"]
+mod record;
+
 use std::fs;
 use std::io::Write;
 use std::os::unix::fs::OpenOptionsExt;
@@ -10,6 +13,8 @@ use std::process::{Child, Command, Output, Stdio};
 use std::time::{Duration, Instant};
 
 use fs2::FileExt;
+
+use record::write_record;
 
 const PRESTART: &str = env!("CARGO_BIN_EXE_oci-hotplug-prestart");
 const POSTSTOP: &str = env!("CARGO_BIN_EXE_oci-hotplug-poststop");
@@ -657,19 +662,15 @@ impl<'s> Enrolled<'s> {
     /// standard input.
     fn new(scene: &'s Scene, bundle: &str, change: impl FnOnce(&mut serde_json::Value)) -> Self {
         let init = Sleeper::start(Stdio::null());
-        let directory = scene.state_dir().join("containers/c1");
-        fs::create_dir_all(&directory).expect("a container's directory");
         let boot = fs::read_to_string("/proc/sys/kernel/random/boot_id").expect("the boot's id");
-        let mut record = serde_json::json!({
-            "version": 1,
-            "container": {
-                "id": "c1", "pid": init.pid(), "start_time": init.start_time(), "bundle": bundle,
-                "rootfs": format!("{bundle}/rootfs"), "cgroups_path": null, "user": { "uid": 0, "gid": 0 },
-            },
-            "requests": [], "symlinks": [], "enrolled": 1, "boot": boot.trim(),
+        let directory = write_record(&scene.state_dir(), "c1", |record| {
+            record["container"]["pid"] = init.pid().into();
+            record["container"]["start_time"] = init.start_time().into();
+            record["container"]["bundle"] = bundle.into();
+            record["container"]["rootfs"] = format!("{bundle}/rootfs").into();
+            record["boot"] = boot.trim().into();
+            change(record);
         });
-        change(&mut record);
-        fs::write(directory.join("record.json"), record.to_string()).expect("write a record");
         let lock = fs::File::create(directory.join("lock")).expect("make a lock");
         FileExt::lock_exclusive(&lock).expect("take a lock");
         let watcher = Sleeper::start(lock);

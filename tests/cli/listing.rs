@@ -2,6 +2,7 @@
 
 use std::process::Command;
 
+use super::record::write_record;
 use super::scene::{err, json, out, tool, tool_with, with_a_container_of_podman};
 
 #[test]
@@ -35,12 +36,11 @@ fn an_unknown_container_is_an_error_that_tells_where_to_look() {
 fn a_record_without_watcher_is_shown_as_such_and_found_by_its_beginning() {
     let scratch = tempfile::tempdir().expect("a scratch directory");
     for id in ["alpha1", "alpha2", "beta"] {
-        let dir = scratch.path().join("containers").join(id);
-        std::fs::create_dir_all(&dir).expect("a record's directory");
-        let record = format!(
-            r#"{{"version":1,"container":{{"id":"{id}","pid":1,"start_time":1,"bundle":"/b","rootfs":"/b/rootfs","cgroups_path":null,"user":{{"uid":1000,"gid":100}}}},"requests":[{{"origin":"annotation","request":"usb:0403:6001;access=r"}}],"symlinks":[],"enrolled":0}}"#
-        );
-        std::fs::write(dir.join("record.json"), record).expect("a record");
+        write_record(scratch.path(), id, |record| {
+            record["container"]["user"] = serde_json::json!({ "uid": 1000, "gid": 100 });
+            record["requests"] =
+                serde_json::json!([{ "origin": "annotation", "request": "usb:0403:6001;access=r" }]);
+        });
     }
     let list = out(&tool_with(scratch.path(), &["list"]));
     let lines: Vec<&str> = list.lines().collect();

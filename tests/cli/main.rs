@@ -9,6 +9,8 @@ mod hostile;
 mod json_schema;
 mod listing;
 mod policy;
+#[path = "../support/record.rs"]
+mod record;
 mod recover;
 mod scene;
 mod schema;

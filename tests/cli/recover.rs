@@ -2,6 +2,7 @@
 
 use std::process::Command;
 
+use super::record::write_record;
 use super::scene::{err, json, out, record, tool, tool_with};
 
 #[test]
@@ -36,12 +37,12 @@ fn recover_sweeps_what_the_last_boot_left_though_its_pid_and_start_time_are_a_pr
         .next()
         .and_then(|fields| fields.split(' ').nth(20));
     let started = started.expect("its start time (proc_pid_stat(5), field 22)");
-    let dir = scratch.path().join("containers/old");
-    std::fs::create_dir_all(&dir).expect("a record's directory");
-    let record = format!(
-        r#"{{"version":1,"container":{{"id":"old","pid":{pid},"start_time":{started},"bundle":"/b","rootfs":"/b/rootfs","cgroups_path":null,"user":{{"uid":0,"gid":0}}}},"requests":[],"symlinks":[],"enrolled":0,"boot":"00000000-0000-0000-0000-000000000000"}}"#
-    );
-    std::fs::write(dir.join("record.json"), record).expect("a record");
+    let started: u64 = started.parse().expect("a number of ticks");
+    let dir = write_record(scratch.path(), "old", |record| {
+        record["container"]["pid"] = serde_json::json!(pid);
+        record["container"]["start_time"] = serde_json::json!(started);
+        record["boot"] = serde_json::json!("00000000-0000-0000-0000-000000000000");
+    });
     let output = tool_with(scratch.path(), &["recover"]);
     assert_eq!(output.status.code(), Some(0), "{}", err(&output));
     assert!(

@@ -5,6 +5,8 @@ use std::process::{Command, Output};
 use oci_hotplug::host::config::Config;
 use oci_hotplug::model::policy::Policy;
 
+use super::record::write_record;
+
 pub fn tool(arguments: &[&str]) -> Output {
     let scratch = tempfile::tempdir().expect("a scratch directory");
     tool_with(scratch.path(), arguments)
@@ -43,25 +45,19 @@ pub fn with_a_container_of_podman(scratch: &std::path::Path) -> std::path::PathB
     )
     .expect("podman's index");
     let bundle = store.join(&id).join("userdata");
-    let dir = scratch.join("state/containers").join(&id);
-    std::fs::create_dir_all(&dir).expect("a record's directory");
-    let record = format!(
-        r#"{{"version":1,"container":{{"id":"{id}","pid":1,"start_time":1,"bundle":"{}","rootfs":"/rootfs","cgroups_path":null,"user":{{"uid":0,"gid":0}}}},"requests":[{{"origin":"annotation","request":"usb:0403:6001"}}],"symlinks":[],"enrolled":0}}"#,
-        bundle.display()
-    );
-    std::fs::write(dir.join("record.json"), record).expect("a record");
-    scratch.join("state")
+    let state_dir = scratch.join("state");
+    write_record(&state_dir, &id, |record| {
+        record["container"]["bundle"] = serde_json::json!(bundle);
+        record["requests"] = serde_json::json!([{ "origin": "annotation", "request": "usb:0403:6001" }]);
+    });
+    state_dir
 }
 
 /// A record as version `version` of a container whose process has never been.
 pub fn record(scratch: &std::path::Path, id: &str, version: u32) -> std::path::PathBuf {
-    let dir = scratch.join("containers").join(id);
-    std::fs::create_dir_all(&dir).expect("a record's directory");
-    let record = format!(
-        r#"{{"version":{version},"container":{{"id":"{id}","pid":1,"start_time":1,"bundle":"/b","rootfs":"/b/rootfs","cgroups_path":null,"user":{{"uid":0,"gid":0}}}},"requests":[],"symlinks":[],"enrolled":0}}"#
-    );
-    std::fs::write(dir.join("record.json"), record).expect("a record");
-    dir
+    write_record(scratch, id, |record| {
+        record["version"] = serde_json::json!(version)
+    })
 }
 
 /// A configuration with its drop-ins in a scratch directory, and the tool that uses it.

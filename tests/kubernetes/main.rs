@@ -9,6 +9,8 @@ mod device_plugin;
 mod kubelet;
 #[path = "../support/port.rs"]
 mod port;
+#[path = "../support/record.rs"]
+mod record;
 #[path = "../support/release.rs"]
 mod release;
 #[path = "../support/usbip_server/mod.rs"]

@@ -14,6 +14,7 @@ use serde_json::Value;
 use crate::device_plugin::{Node, eventually, get};
 use crate::kubelet::{Behaviour, PodResources};
 use crate::port::Port;
+use crate::record::write_record;
 use crate::stdout_of;
 
 const ALERTS: &str = include_str!("../../packaging/monitoring/alerts.yaml");
@@ -77,10 +78,7 @@ fn expressions(value: &Value, into: &mut String) {
 
 /// The output of `oci-hotplug metrics` on a host with one container.
 fn metrics_of_the_tool(scratch: &Path) -> String {
-    let dir = scratch.join("state/containers/lab");
-    fs::create_dir_all(&dir).expect("a record's directory");
-    let record = r#"{"version":1,"container":{"id":"lab","pid":1,"start_time":1,"bundle":"/b","rootfs":"/b/rootfs","cgroups_path":null,"user":{"uid":0,"gid":0}},"requests":[],"symlinks":[],"enrolled":0}"#;
-    fs::write(dir.join("record.json"), record).expect("a record");
+    write_record(&scratch.join("state"), "lab", |_| {});
     let mut tool = Command::new(env!("CARGO_BIN_EXE_oci-hotplug"));
     tool.arg("metrics").arg("--state-dir").arg(scratch.join("state"));
     stdout_of(&mut tool)

@@ -36,7 +36,7 @@ pub(super) enum Place {
 }
 
 /// The reason why nothing is granted in the root cgroup.
-const ROOT: &str = "the container's processes were moved to the root cgroup, whose device rules oci-hotplug never changes (move them to a cgroup of their own)";
+const ROOT: &str = "the container's processes were moved to the root cgroup, whose device rules oci-hotplug never changes (move them to another cgroup)";
 
 impl ContainerAccess {
     /// Opens the filter at the container's cgroups. `memory` is what an earlier watcher stored, if

@@ -22,7 +22,7 @@ pub enum FilterError {
     },
     /// Another running container owns the cgroup.
     #[error(
-        "cgroup {cgroup} is also the cgroup of container {} (process {}), whose device access is managed there; two containers with device requests cannot share a cgroup (start this one in a cgroup of its own: linux.cgroupsPath in config.json, --cgroup-parent of the engine)",
+        "cgroup {cgroup} is also the cgroup of container {} (process {}), whose device access is managed there; two containers with device requests cannot share a cgroup (start this one in another cgroup: linux.cgroupsPath in config.json, --cgroup-parent of the engine)",
         short_id(&owner.container),
         owner.pid
     )]

@@ -29,8 +29,9 @@ pub(super) struct DesiredNode<'a> {
 /// All desired nodes, by path.
 pub(super) type Desired<'a> = BTreeMap<PathBuf, DesiredNode<'a>>;
 
-/// A candidate that may be attached now or later. A candidate for later keeps its name reserved.
-struct Claim<'a> {
+/// A candidate that is not denied: it gets a node now, or later. One for later keeps its name
+/// reserved.
+struct NodeCandidate<'a> {
     candidate: &'a Candidate<'a>,
     is_ready: bool,
 }
@@ -46,17 +47,22 @@ pub(super) fn nodes<'a>(
     current: &Current<'_>,
     plan: &mut Plan,
 ) -> Desired<'a> {
-    let claims = claims(candidates, admissions, plan);
-    let rule_links = rule_links(&claims, candidates, current.attachments);
+    let node_candidates = node_candidates(candidates, admissions, plan);
+    let rule_links = rule_links(&node_candidates, candidates, current.attachments);
     let owner = candidates.planner().owner();
     let mut nodes: Vec<(PathBuf, DesiredNode<'a>)> = Vec::new();
-    for group in claims.chunk_by(|a, b| {
+    for group in node_candidates.chunk_by(|a, b| {
         std::ptr::eq(a.candidate.entry, b.candidate.entry) && a.candidate.root == b.candidate.root
     }) {
         let named = named(group, candidates, current.attachments);
-        for claim in group.iter().filter(|claim| claim.is_ready) {
-            let is_named = named.is_some_and(|named| std::ptr::eq(named, claim.candidate.device));
-            nodes.extend(desired_node(claim.candidate, is_named, owner, &rule_links));
+        for node_candidate in group.iter().filter(|node_candidate| node_candidate.is_ready) {
+            let is_named = named.is_some_and(|named| std::ptr::eq(named, node_candidate.candidate.device));
+            nodes.extend(desired_node(
+                node_candidate.candidate,
+                is_named,
+                owner,
+                &rule_links,
+            ));
         }
     }
     let mut desired = assign_paths(nodes, current, plan);
@@ -69,8 +75,12 @@ pub(super) fn nodes<'a>(
 }
 
 /// The candidates that are or will be attached, unless another file has their path.
-fn claims<'a>(candidates: &'a Candidates<'a>, admissions: &Admissions, plan: &mut Plan) -> Vec<Claim<'a>> {
-    let mut claims = Vec::new();
+fn node_candidates<'a>(
+    candidates: &'a Candidates<'a>,
+    admissions: &Admissions,
+    plan: &mut Plan,
+) -> Vec<NodeCandidate<'a>> {
+    let mut node_candidates = Vec::new();
     for (candidate, decision) in admissions.of(candidates) {
         let not_attached = |reason| NotAttached {
             request: candidate.request,
@@ -91,17 +101,17 @@ fn claims<'a>(candidates: &'a Candidates<'a>, admissions: &Admissions, plan: &mu
             Decision::Pending(device) => plan.pending.push(device.clone()),
             Decision::Admitted => {}
         }
-        claims.push(Claim {
+        node_candidates.push(NodeCandidate {
             candidate,
             is_ready: *decision == Decision::Admitted,
         });
     }
-    claims
+    node_candidates
 }
 
 /// The node that each symlink rule names: one node of each USB device with the rule's ids.
 fn rule_links<'a>(
-    claims: &[Claim<'a>],
+    node_candidates: &[NodeCandidate<'a>],
     candidates: &'a Candidates<'a>,
     attachments: &Attachments,
 ) -> RuleLinks<'a> {
@@ -109,8 +119,8 @@ fn rule_links<'a>(
     let mut links = Vec::new();
     for rule in candidates.planner().symlinks() {
         let mut by_unit = BTreeMap::<SysPath, Vec<NameCandidate<'a>>>::new();
-        for claim in claims {
-            let device = claim.candidate.device;
+        for node_candidate in node_candidates {
+            let device = node_candidate.candidate.device;
             if rule.matches(device, inventory.ancestors(&device.syspath)) {
                 let unit = unit_of(device, inventory);
                 let mut attached = attachments.iter().map(|(_, attachment)| attachment);
@@ -120,7 +130,7 @@ fn rule_links<'a>(
                         attachment.device.syspath == device.syspath
                             && attachment.links.contains_key(&rule.path)
                     }),
-                    is_ready: claim.is_ready,
+                    is_ready: node_candidate.is_ready,
                 });
             }
         }
@@ -132,7 +142,7 @@ fn rule_links<'a>(
 
 /// The device of a root whose node `path=` and `link=` name.
 fn named<'a>(
-    group: &[Claim<'a>],
+    group: &[NodeCandidate<'a>],
     candidates: &'a Candidates<'a>,
     attachments: &Attachments,
 ) -> Option<&'a Device> {
@@ -151,14 +161,14 @@ fn named<'a>(
             is_named && attachment.device.syspath == device.syspath
         })
     };
-    let claims = group
+    let node_candidates = group
         .iter()
-        .filter(|claim| can_name(request, claim.candidate.device));
-    let nodes: Vec<NameCandidate<'a>> = claims
-        .map(|claim| NameCandidate {
-            device: claim.candidate.device,
-            has_name: has_name(claim.candidate.device),
-            is_ready: claim.is_ready,
+        .filter(|node_candidate| can_name(request, node_candidate.candidate.device));
+    let nodes: Vec<NameCandidate<'a>> = node_candidates
+        .map(|node_candidate| NameCandidate {
+            device: node_candidate.candidate.device,
+            has_name: has_name(node_candidate.candidate.device),
+            is_ready: node_candidate.is_ready,
         })
         .collect();
     choose(&nodes, candidates.inventory())

@@ -32,7 +32,8 @@ impl IdMaps {
         to_host(&self.uids, uid)
     }
 
-    /// The container's user id for a user of the host; `None` if no user of the container maps to it.
+    /// The container's user id for a user of the host; `None` if no user of the container maps to
+    /// it.
     pub fn container_uid(&self, uid: u32) -> Option<u32> {
         self.uids.iter().find_map(|range| {
             let offset = uid

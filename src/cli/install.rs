@@ -16,9 +16,9 @@ mod place;
 mod report;
 mod uninstall;
 
-use std::fs::DirBuilder;
+use std::fs::{self, DirBuilder, Permissions};
 use std::io;
-use std::os::unix::fs::{DirBuilderExt, symlink};
+use std::os::unix::fs::{DirBuilderExt, PermissionsExt, symlink};
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
@@ -32,6 +32,7 @@ use self::uninstall::running_watchers;
 use crate::cdi::directories::{DEFAULT_DIRECTORIES, Specs};
 use crate::cdi::generate::{self, ANNOTATED, DEFAULT_KIND, FileChange, NewDevice};
 use crate::cdi::names::Kind;
+use crate::host::state::registry::DEFAULT_STATE_DIR;
 
 /// The options.
 #[derive(Debug, clap::Args)]
@@ -123,6 +124,21 @@ fn enter(root: &Path) -> Result<()> {
     Ok(())
 }
 
+/// Gives an existing state directory mode 0700: kubelet creates it with mode 0755 when it mounts it
+/// into the pod of the device plugin.
+fn restrict_to_root(state_dir: &Path) -> Result<()> {
+    match fs::symlink_metadata(state_dir) {
+        Ok(found) if found.is_dir() => fs::set_permissions(state_dir, Permissions::from_mode(0o700))
+            .with_context(|| {
+                format!(
+                    "cannot set the mode of {} (run this as root)",
+                    state_dir.display()
+                )
+            }),
+        _ => Ok(()),
+    }
+}
+
 /// The result for a configuration that the administrator has changed. The one of this version is in
 /// the data directory.
 const KEPT: &str = "kept";
@@ -148,6 +164,7 @@ impl Installation {
             for program in &files.programs {
                 try_out(&program.path)?;
             }
+            restrict_to_root(Path::new(DEFAULT_STATE_DIR))?;
         }
         for file in &files.documents {
             self.put(file)?;
@@ -311,4 +328,23 @@ fn try_out(program: &Path) -> Result<()> {
         );
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// As kubelet's `DirectoryOrCreate` makes it.
+    #[test]
+    fn a_state_directory_that_others_can_read_is_restricted_and_an_absent_one_stays_absent() {
+        let scratch = tempfile::tempdir().unwrap();
+        let state_dir = scratch.path().join("state");
+        restrict_to_root(&state_dir).unwrap();
+        assert!(!state_dir.exists());
+        fs::create_dir(&state_dir).unwrap();
+        fs::set_permissions(&state_dir, Permissions::from_mode(0o755)).unwrap();
+        restrict_to_root(&state_dir).unwrap();
+        let mode = fs::metadata(&state_dir).unwrap().permissions().mode();
+        assert_eq!(mode & 0o7777, 0o700);
+    }
 }

@@ -5,7 +5,7 @@
 //! the host's namespace.
 
 use std::io::{self, IoSlice};
-use std::os::fd::{AsRawFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::path::Path;
 use std::thread;
 
@@ -15,12 +15,16 @@ use nix::sys::socket::{
     AddressFamily, ControlMessage, MsgFlags, NetlinkAddr, SockFlag, SockProtocol, SockType, UnixCredentials,
     recv, sendmsg, socket,
 };
+use nix::sys::stat::fstat;
 
 use crate::host::container::namespaces::{CannotReturn, Namespace, OwnNamespace};
 use crate::host::container::{Container, ContainerError};
 use crate::model::cgroup::grants::Change;
 use crate::model::device::Device;
+use crate::model::plan::announcements::Announcement;
+use crate::model::uevent::nodeless::is_broadcast;
 use crate::model::uevent::{UeventAction, UeventForm, kernel_message, udev_message};
+use crate::sys::namespaces::owner_of;
 
 /// The multicast group that udevd sends to and libudev listens to (UDEV_MONITOR_UDEV, systemd's
 /// device-monitor.c).
@@ -76,6 +80,8 @@ pub enum Announcer {
 pub struct UeventSocket {
     socket: OwnedFd,
     sender: UnixCredentials,
+    /// Whether the kernel itself sends the events of all devices to this namespace.
+    hears_kernel: bool,
 }
 
 impl Announcer {
@@ -98,12 +104,17 @@ impl Announcer {
             uid,
             gid,
         });
+        let hears_kernel = is_of_initial_users(&namespace);
         let socket = if container.is_rootless() {
             socket_by_thread(&namespace)?
         } else {
             socket_in(&namespace)?
         };
-        Ok(Announcer::Open(UeventSocket { socket, sender }))
+        Ok(Announcer::Open(UeventSocket {
+            socket,
+            sender,
+            hears_kernel,
+        }))
     }
 
     /// Announces a device as the kernel or udevd would. `node` is the node's path in the container,
@@ -135,6 +146,34 @@ impl Announcer {
                 source: source.into(),
             })
     }
+}
+
+impl Announcer {
+    /// Announces an event of a device without a node, except where the kernel itself sends it: its
+    /// own message comes first, and such a device has no node that it could precede. (Nodes are
+    /// announced in any case: the kernel's message comes before the node exists.)
+    pub fn announce_nodeless(&mut self, announcement: &Announcement) -> Result<Change, AnnouncerError> {
+        let Announcement { form, action, device } = announcement;
+        let Announcer::Open(socket) = self else {
+            return Ok(Change::None);
+        };
+        let subsystem = device.subsystem.as_deref().unwrap_or_default();
+        if *form == UeventForm::Kernel && socket.hears_kernel && is_broadcast(subsystem) {
+            return Ok(Change::None);
+        }
+        self.announce(*form, *action, device, None)
+    }
+}
+
+/// The inode number of the initial user namespace (PROC_USER_INIT_INO, linux/proc_ns.h).
+const INITIAL_USERS: u64 = 0xeffffffd;
+
+/// Whether the initial user namespace owns a namespace. Where that cannot be found out, one message
+/// too many is better than none.
+fn is_of_initial_users(namespace: &OwnedFd) -> bool {
+    let owner = owner_of(namespace.as_fd());
+    let inode = owner.ok().and_then(|owner| fstat(&owner).ok());
+    inode.is_some_and(|inode| inode.st_ino == INITIAL_USERS)
 }
 
 impl UeventSocket {

@@ -5,11 +5,12 @@
 //! admissions = policy and leases, for each candidate       which of them may be attached now
 //! plan       = plan(&candidates, &admissions, &current)    the steps, and what is not attached
 //! ```
-//! Level-triggered: it does not matter which event caused the plan. Applying a plan and planning
-//! again yields the empty plan. Pure: no I/O, no clock, no callback. Must not know how a step is
-//! carried out (`watcher::transaction`).
+//! Level-triggered: it does not matter which event caused the plan, except that events of devices
+//! without a node are passed on. Applying a plan and planning again yields the empty plan. Pure: no
+//! I/O, no clock, no callback. Must not know how a step is carried out (`watcher::transaction`).
 
 pub mod admission;
+pub mod announcements;
 pub mod attachment;
 pub mod attachment_changes;
 mod candidates;
@@ -35,6 +36,7 @@ pub use steps::{remove_all, still_due};
 use crate::model::cgroup::grants::GrantSet;
 use crate::model::device::inventory::Inventory;
 use crate::model::plan::admission::Admissions;
+use crate::model::plan::announcements::AnnouncedDevices;
 use crate::model::plan::attachment::Attachments;
 
 /// The steps after which exactly the admitted candidates are attached.
@@ -47,7 +49,9 @@ pub fn plan(candidates: &Candidates<'_>, admissions: &Admissions, current: &Curr
     };
     let desired = desired::nodes(candidates, admissions, current, &mut plan);
     let entries = database::entries(&desired, candidates, current);
-    steps::append(&desired, &entries, current, &mut plan);
+    let attached = desired.values().map(|node| &node.device.syspath).collect();
+    let announcements = announcements::of(&attached, candidates, current.announced, current.events);
+    steps::append(&desired, &entries, announcements, current, &mut plan);
     plan.not_attached = not_attached::by_kind(plan.not_attached);
     plan
 }
@@ -65,6 +69,8 @@ pub fn plan_without_restrictions(
         granted: &GrantSet::new(),
         postponed: &BTreeSet::new(),
         entries: None,
+        announced: &AnnouncedDevices::default(),
+        events: &[],
     };
     plan(&candidates, &Admissions::all(&candidates), &current)
 }

@@ -20,7 +20,7 @@ pub mod received;
 pub mod socket_filter;
 mod udev_header;
 
-/// What an event reports of a device.
+/// What an event reports of a device (`kobject_actions` in lib/kobject_uevent.c).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum UeventAction {
     /// The device came.
@@ -29,16 +29,51 @@ pub enum UeventAction {
     Change,
     /// The device went.
     Remove,
+    /// The device has another path in sysfs now.
+    Move,
+    Online,
+    Offline,
+    /// A driver was bound to the device.
+    Bind,
+    /// Its driver was unbound.
+    Unbind,
 }
 
-impl fmt::Display for UeventAction {
-    /// The word that the kernel uses (`kobject_actions` in lib/kobject_uevent.c).
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.pad(match self {
+impl UeventAction {
+    const ALL: [Self; 8] = [
+        Self::Add,
+        Self::Change,
+        Self::Remove,
+        Self::Move,
+        Self::Online,
+        Self::Offline,
+        Self::Bind,
+        Self::Unbind,
+    ];
+
+    /// The word that the kernel uses.
+    fn word(self) -> &'static str {
+        match self {
             Self::Add => "add",
             Self::Change => "change",
             Self::Remove => "remove",
-        })
+            Self::Move => "move",
+            Self::Online => "online",
+            Self::Offline => "offline",
+            Self::Bind => "bind",
+            Self::Unbind => "unbind",
+        }
+    }
+
+    /// The action with this word.
+    pub fn of_word(word: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|action| action.word() == word)
+    }
+}
+
+impl fmt::Display for UeventAction {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(self.word())
     }
 }
 

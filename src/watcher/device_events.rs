@@ -25,6 +25,8 @@ impl Watcher {
         if is_news {
             self.reconcile();
         }
+        // Those that concern no request.
+        self.world.forget_nodeless_events();
         let took = woken.elapsed().as_micros() as u64;
         self.inside.count(|counters| counters.count_wake(took));
     }

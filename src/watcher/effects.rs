@@ -21,6 +21,7 @@ use crate::model::cgroup::grants::{Change, GrantSet};
 use crate::model::counters::Counters;
 use crate::model::device::{DevNum, Device, SysPath};
 use crate::model::plan::RootRemoved;
+use crate::model::plan::announcements::{AnnouncedDevices, Announcement};
 use crate::model::plan::attachment::{Attachments, NodeCreator, NodeSpec, PathState};
 use crate::model::remote::address::RemoteDevice;
 use crate::model::remote::binding::Binding;
@@ -39,6 +40,7 @@ pub struct ContainerEffects {
     journal: JournalWriter<Notes>,
     roots: Vec<BTreeSet<SysPath>>,
     bound: Vec<(RemoteDevice, Binding)>,
+    announced: AnnouncedDevices,
     /// The paths that an earlier watcher created: files at these paths may be replaced.
     made_before: BTreeSet<PathBuf>,
     /// The counters, which are also in the notes.
@@ -104,6 +106,7 @@ impl ContainerEffects {
             journal: JournalWriter::default(),
             roots: notes.roots.clone(),
             bound: notes.bound.clone(),
+            announced: std::mem::take(&mut notes.announced),
             made_before: made_by_us(&notes.attachments),
             counters: Cell::new(notes.counters),
             noted: notes.counters,
@@ -232,6 +235,16 @@ impl ContainerEffects {
         are_new
     }
 
+    /// The devices without a node that were announced in the container.
+    pub fn announced(&self) -> &AnnouncedDevices {
+        &self.announced
+    }
+
+    /// Updates them after a device moved in sysfs.
+    pub fn follow_move(&mut self, from: &SysPath, to: &SysPath) {
+        self.announced.follow_move(from, to);
+    }
+
     /// Checks that access is still in force; grants it again if an engine has replaced the filter.
     ///
     /// # Errors
@@ -334,6 +347,12 @@ impl Effects for ContainerEffects {
         Ok(())
     }
 
+    fn announce_nodeless(&mut self, announcement: &Announcement) -> Result<(), EffectError> {
+        self.announced.note(announcement);
+        let _ = self.announcer.announce_nodeless(announcement)?;
+        Ok(())
+    }
+
     fn write_notes(&mut self, attachments: &Attachments) -> Result<(), EffectError> {
         let counters = self.counters.get();
         let notes = Notes {
@@ -344,6 +363,7 @@ impl Effects for ContainerEffects {
             root_file_system: Some(self.dev.root_file_system()),
             roots: self.roots.clone(),
             bound: self.bound.clone(),
+            announced: self.announced.clone(),
             counters,
         };
         self.journal.write(&self.lock, notes)?;

@@ -22,6 +22,7 @@ use crate::model::cgroup::grants::{Change, GrantSet};
 use crate::model::counters::Counters;
 use crate::model::device::inventory::Inventory;
 use crate::model::device::{Device, SysPath};
+use crate::model::plan::announcements::Announcement;
 use crate::model::plan::attachment::{Attachment, Attachments, NodeCreator, PathState};
 use crate::model::plan::{Current, Plan, Planner, RootRemoved, Step, moved, remove_all, still_due};
 use crate::model::policy::ContainerTraits;
@@ -129,12 +130,18 @@ impl Inside {
     }
 
     /// The state that the next plan starts from.
-    pub fn current<'a>(&'a self, postponed: &'a std::collections::BTreeSet<PathBuf>) -> Current<'a> {
+    pub fn current<'a>(
+        &'a self,
+        postponed: &'a std::collections::BTreeSet<PathBuf>,
+        events: &'a [Announcement],
+    ) -> Current<'a> {
         Current {
             attachments: &self.attachments,
             granted: &self.granted,
             postponed,
             entries: self.effects.entries(),
+            announced: self.effects.announced(),
+            events,
         }
     }
 
@@ -151,13 +158,16 @@ impl Inside {
         self.effects.database_state()
     }
 
+    /// Whether the device is attached, or was announced without a node.
     pub fn has(&self, syspath: &SysPath) -> bool {
         let mut attachments = self.attachments.iter();
         attachments.any(|(_, attachment)| attachment.device.syspath == *syspath)
+            || self.effects.announced().contains(syspath)
     }
 
     /// Updates attachments after a device moved in sysfs.
     pub fn follow_move(&mut self, from: &SysPath, to: &SysPath) {
+        self.effects.follow_move(from, to);
         for (_, attachment) in self.attachments.iter_mut() {
             if let Some(syspath) = moved(&attachment.device.syspath, from, to) {
                 attachment.device = Device {
@@ -232,7 +242,7 @@ impl Inside {
 
     /// Detaches everything, because the container may not start or another container has its id.
     pub fn remove_all(&mut self) {
-        let steps = remove_all(&self.current(&Default::default()));
+        let steps = remove_all(&self.current(&Default::default(), &[]));
         for failure in self.apply_steps(steps) {
             tracing::warn!(container = %self.id(), "{}", failure.reason);
         }

@@ -220,6 +220,14 @@ impl Watcher {
 
     /// Brings the container up to date with its requests and the devices that are present.
     fn reconcile(&mut self) {
+        self.reconcile_once();
+        // Programs wait for nodes, so devices without one are read afterwards.
+        if self.world.read_nodeless(&self.planner) {
+            self.reconcile_once();
+        }
+    }
+
+    fn reconcile_once(&mut self) {
         self.planned = Instant::now();
         self.world.catch_up(&self.planner);
         self.revoke_gone();
@@ -230,6 +238,7 @@ impl Watcher {
         let plan = self.plan();
         let has_new_notes = self.inside.note_requests(&self.planner, &self.removals.pending());
         let report = self.inside.apply(plan);
+        self.world.forget_nodeless_events();
         if has_new_notes && !report.was_applied {
             // Write it even if nothing else has changed: a root without a node must be known after
             // a crash.
@@ -252,7 +261,11 @@ impl Watcher {
         loop {
             let candidates = self.planner.candidates(self.world.inventory());
             let admissions = self.admission.decide(&candidates, self.inside.traits());
-            let plan = plan(&candidates, &admissions, &self.inside.current(&postponed));
+            let plan = plan(
+                &candidates,
+                &admissions,
+                &self.inside.current(&postponed, self.world.nodeless_events()),
+            );
             let unselected: Vec<SysPath> = candidates.unselected(&plan.pending).cloned().collect();
             // Each round completes at least one device, so this ends.
             if !self.world.complete_unselected(&unselected) {

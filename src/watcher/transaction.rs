@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 
 use crate::model::cgroup::grants::{GrantSet, common};
 use crate::model::device::{Access, DevNum, Device};
+use crate::model::plan::announcements::Announcement;
 use crate::model::plan::attachment::{Attachment, Attachments, NodeCreator, NodeSpec, PathState};
 use crate::model::plan::{Step, path_of_entry};
 use crate::model::udev_database::{DatabaseId, EntryFacts, EntryKind};
@@ -44,6 +45,8 @@ pub trait Effects {
         device: &Device,
         path: &Path,
     ) -> Result<(), Self::Error>;
+    /// Sends an event of a device without a node, and records it.
+    fn announce_nodeless(&mut self, announcement: &Announcement) -> Result<(), Self::Error>;
     /// Writes what is attached, or about to be.
     fn write_notes(&mut self, attachments: &Attachments) -> Result<(), Self::Error>;
 }
@@ -162,7 +165,8 @@ impl<E: Effects> Transaction<'_, E> {
                 | Step::WriteEntry { .. }
                 | Step::RemoveLink { .. }
                 | Step::RemoveNode { .. }
-                | Step::Announce { .. } => {}
+                | Step::Announce { .. }
+                | Step::AnnounceNodeless(_) => {}
             }
         }
         // Removals need no note: until they are done, the old one is correct.
@@ -197,6 +201,7 @@ impl<E: Effects> Transaction<'_, E> {
             Step::RemoveEntry { id } => self.remove_entry(&id),
             Step::WriteEntry { id, facts } => self.write_entry(&id, facts),
             Step::Announce { path } => self.announce(&path),
+            Step::AnnounceNodeless(announcement) => self.announce_nodeless(&announcement),
         }
     }
 
@@ -380,6 +385,12 @@ impl<E: Effects> Transaction<'_, E> {
             .announce(UeventForm::Udev, action, &attachment.device, path)
         {
             tracing::warn!(path = %path.display(), "{error}");
+        }
+    }
+
+    fn announce_nodeless(&mut self, announcement: &Announcement) {
+        if let Err(error) = self.effects.announce_nodeless(announcement) {
+            tracing::warn!(device = %announcement.device.syspath, "{error}");
         }
     }
 

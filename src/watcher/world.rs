@@ -11,8 +11,10 @@ use crate::model::device::event::DeviceEvent;
 use crate::model::device::inventory::Inventory;
 use crate::model::device::{Device, SysPath, UdevState};
 use crate::model::plan::Planner;
+use crate::model::plan::announcements::Announcement;
 use crate::model::plan::relevance::Relevance;
 use crate::model::policy::Policy;
+use crate::model::request::entry::RequestEntry;
 use crate::model::request::facts_needed::FactsNeeded;
 
 /// How long a container start waits for udevd to process a device.
@@ -27,6 +29,11 @@ pub(super) struct World {
     /// Devices of the last plan to which a requested link points, and which udevd has not
     /// processed.
     unconfirmed_links: Vec<SysPath>,
+    /// Devices below which the inventory has all devices without a node: those that came while the
+    /// monitor was open, as events report what is below them, and those that were read.
+    complete_below: BTreeSet<SysPath>,
+    /// The events of devices without a node since the last plan.
+    nodeless_events: Vec<Announcement>,
 }
 
 impl World {
@@ -37,6 +44,8 @@ impl World {
             inventory: Inventory::default(),
             awaiting_udevd: BTreeMap::new(),
             unconfirmed_links: Vec::new(),
+            complete_below: BTreeSet::new(),
+            nodeless_events: Vec::new(),
         };
         world.read_all()?;
         Ok(world)
@@ -61,7 +70,15 @@ impl World {
     pub fn read_all(&mut self) -> Result<(), MonitorError> {
         // What is skipped after this is not older than the list.
         self.monitor.take_skipped();
-        self.inventory.replace(self.monitor.enumerate()?);
+        let devices = self.monitor.enumerate()?;
+        let nodeless = self.inventory.iter().filter(|device| device.node.is_none());
+        // The enumeration leaves most of them out.
+        let nodeless: Vec<Device> = nodeless
+            .filter(|device| self.monitor.has(&device.syspath))
+            .cloned()
+            .collect();
+        self.inventory.replace(devices.into_iter().chain(nodeless));
+        self.complete_below.clear();
         self.poll_static_nodes();
         Ok(())
     }
@@ -142,12 +159,69 @@ impl World {
         }
     }
 
-    /// Applies one event. Returns whether it changed anything.
+    /// Applies one event. Returns whether it changed anything, or is of a device without a node.
     pub fn apply(&mut self, event: DeviceEvent) -> bool {
-        if let DeviceEvent::Added(device) = &event {
-            self.find_companion_of_hub_above(&device.syspath);
+        match &event {
+            DeviceEvent::Added(device) => {
+                self.find_companion_of_hub_above(&device.syspath);
+                // Other events are of a device that was there before.
+                let is_new = self.inventory.get(&device.syspath).is_none();
+                if is_new && device.udev_state != UdevState::Processed {
+                    self.complete_below.insert(device.syspath.clone());
+                }
+            }
+            DeviceEvent::Removed { syspath, .. } => {
+                self.complete_below.remove(syspath);
+            }
+            _ => {}
         }
-        self.inventory.apply(event)
+        let nodeless = Announcement::of_event(&event);
+        let is_news = self.inventory.apply(event);
+        // The kernel's `change` of a device tells of nothing that udevd has not told before.
+        let is_present = |event: &Announcement| {
+            let syspath = &event.device.syspath;
+            self.inventory.get(syspath).is_some() && self.is_complete_at(syspath)
+        };
+        let nodeless = nodeless.filter(is_present);
+        let is_passed_on = nodeless.is_some();
+        self.nodeless_events.extend(nodeless);
+        is_news || is_passed_on
+    }
+
+    /// Whether the inventory has all devices without a node around this one.
+    fn is_complete_at(&self, syspath: &SysPath) -> bool {
+        let mut at_or_above = std::iter::once(syspath.clone()).chain(syspath.ancestors());
+        at_or_above.any(|path| self.complete_below.contains(&path))
+    }
+
+    /// The events of devices without a node since the last plan.
+    pub fn nodeless_events(&self) -> &[Announcement] {
+        &self.nodeless_events
+    }
+
+    /// Forgets these events, after the plan that has passed them on.
+    pub fn forget_nodeless_events(&mut self) {
+        self.nodeless_events = Vec::new();
+    }
+
+    /// Reads the devices without a node below each root that was there before its requests were.
+    /// Returns whether there are any.
+    pub fn read_nodeless(&mut self, planner: &Planner) -> bool {
+        let places = planner.entries().iter().flat_map(RequestEntry::places);
+        let unread = places.filter(|place| !self.is_complete_at(place));
+        let unread: BTreeSet<SysPath> = unread.cloned().collect();
+        let mut is_news = false;
+        for place in unread {
+            for device in self.monitor.nodeless_below(&place) {
+                // What an event has reported is newer, and udevd's own event follows.
+                let known = self.inventory.get(&device.syspath);
+                if known.is_none_or(|known| known.seqnum == 0 && known.udev_state == UdevState::Pending) {
+                    is_news |= self.inventory.apply(DeviceEvent::Changed(device));
+                }
+            }
+            self.complete_below.insert(place);
+        }
+        is_news
     }
 
     /// What is plugged into a hub comes after the hub's own events, and after the kernel has linked

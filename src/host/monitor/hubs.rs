@@ -96,16 +96,6 @@ impl SysFs {
         let below = Path::new("devices").join(real.strip_prefix(&devices).ok()?);
         place_of_link(&below).map(str::to_owned)
     }
-
-    fn names_at(&self, place: &str) -> Vec<String> {
-        let entries = fs::read_dir(self.devices_path().join(place));
-        let names = entries.into_iter().flatten().flatten();
-        let mut names: Vec<String> = names
-            .filter_map(|entry| entry.file_name().into_string().ok())
-            .collect();
-        names.sort();
-        names
-    }
 }
 
 /// Whether a directory has a name such as `usb3`.

@@ -14,8 +14,10 @@
 //! udevd.rs         whether udevd runs
 //! hubs.rs          the other half of a USB 3 hub
 //! skipped.rs       devices whose events were skipped
+//! below.rs         devices without a node
 //! ```
 
+mod below;
 mod database;
 mod error;
 mod hubs;
@@ -213,6 +215,22 @@ impl DeviceMonitor {
     /// the device with the node below it was processed.) Of a device that is gone all facts stay.
     pub fn complete(&self, device: &mut Device) {
         self.complete_where(device, self.udevd.runs(), &HostLinks::open());
+    }
+
+    /// The devices without a node at or below a path, which [`Self::enumerate`] leaves out, with
+    /// udev's facts. Parents come before their children.
+    pub fn nodeless_below(&self, root: &SysPath) -> Vec<Device> {
+        let mut devices = self.sysfs.nodeless_below(root, &self.needed.attributes);
+        let (udevd_runs, links) = (self.udevd.runs(), HostLinks::open());
+        for device in &mut devices {
+            self.complete_where(device, udevd_runs, &links);
+        }
+        devices
+    }
+
+    /// Whether sysfs has the device now.
+    pub fn has(&self, syspath: &SysPath) -> bool {
+        self.sysfs.has(syspath)
     }
 
     /// The other half of a USB 3 hub now: sysfs may have it only after the hub's own events.

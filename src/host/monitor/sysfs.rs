@@ -11,7 +11,7 @@ use std::path::{Path, PathBuf};
 
 use nix::errno::Errno;
 use nix::fcntl::{self, OFlag};
-use nix::sys::stat::Mode;
+use nix::sys::stat::{Mode, SFlag};
 use nix::unistd;
 
 use super::error::MonitorError;
@@ -99,6 +99,24 @@ impl SysFs {
     pub(super) fn has_file(&self, path: &str) -> bool {
         let flags = fcntl::AtFlags::AT_SYMLINK_NOFOLLOW;
         nix::sys::stat::fstatat(&self.devices, path, flags).is_ok()
+    }
+
+    /// The names in a directory, sorted; none if there is no such directory.
+    pub(super) fn names_at(&self, place: &str) -> Vec<String> {
+        let entries = fs::read_dir(self.devices_path().join(place));
+        let names = entries.into_iter().flatten().flatten();
+        let mut names: Vec<String> = names
+            .filter_map(|entry| entry.file_name().into_string().ok())
+            .collect();
+        names.sort();
+        names
+    }
+
+    /// Whether a path below `devices` is a directory, not a link to one.
+    pub(super) fn is_directory(&self, path: &str) -> bool {
+        let flags = fcntl::AtFlags::AT_SYMLINK_NOFOLLOW;
+        nix::sys::stat::fstatat(&self.devices, path, flags)
+            .is_ok_and(|found| SFlag::from_bits_truncate(found.st_mode) & SFlag::S_IFMT == SFlag::S_IFDIR)
     }
 
     pub(super) fn devices_path(&self) -> PathBuf {
@@ -234,7 +252,7 @@ impl SysFs {
 }
 
 /// A device's place: its path below `/sys/devices`.
-fn place_of(syspath: &SysPath) -> Option<&str> {
+pub(super) fn place_of(syspath: &SysPath) -> Option<&str> {
     syspath
         .as_str()
         .strip_prefix("/sys/devices/")

@@ -11,6 +11,7 @@ use crate::host::state::journal::Journaled;
 use crate::model::cgroup::grants::GrantSet;
 use crate::model::counters::Counters;
 use crate::model::device::{Access, DevNum, SysPath};
+use crate::model::plan::announcements::{AnnouncedChanges, AnnouncedDevices};
 use crate::model::plan::attachment::Attachments;
 use crate::model::plan::attachment_changes::AttachmentChanges;
 use crate::model::remote::address::RemoteDevice;
@@ -40,6 +41,9 @@ pub struct Notes {
     /// The remote devices that are attached.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub bound: Vec<(RemoteDevice, Binding)>,
+    /// The devices without a node that were announced in the container.
+    #[serde(default, skip_serializing_if = "AnnouncedDevices::is_empty")]
+    pub announced: AnnouncedDevices,
 }
 
 /// A difference between two notes: each part that has changed.
@@ -64,6 +68,8 @@ pub struct NotesChange {
     counters: Option<Counters>,
     #[serde(skip_serializing_if = "Option::is_none")]
     bound: Option<Vec<(RemoteDevice, Binding)>>,
+    #[serde(skip_serializing_if = "AnnouncedChanges::is_empty")]
+    announced: AnnouncedChanges,
 }
 
 impl Journaled for Notes {
@@ -84,6 +90,7 @@ impl Journaled for Notes {
             roots: changed(&before.roots, &self.roots),
             counters: changed(&before.counters, &self.counters),
             bound: changed(&before.bound, &self.bound),
+            announced: self.announced.changes_since(&before.announced),
         };
         (change != NotesChange::default()).then_some(change)
     }
@@ -102,6 +109,7 @@ impl Journaled for Notes {
         replace(&mut self.roots, change.roots);
         replace(&mut self.counters, change.counters);
         replace(&mut self.bound, change.bound);
+        self.announced.apply(change.announced);
     }
 }
 

@@ -1,5 +1,6 @@
 //! Which devices the requests select now, before policy, leases and paths are considered.
 
+use std::collections::BTreeSet;
 use std::path::PathBuf;
 
 use crate::model::device::inventory::Inventory;
@@ -134,6 +135,22 @@ impl<'a> Candidates<'a> {
     /// The candidates, by request and root.
     pub fn iter(&self) -> impl Iterator<Item = &Candidate<'a>> {
         self.all.iter()
+    }
+
+    /// The paths at and below which the candidates are: roots, and the other halves of roots that
+    /// are USB 3 hubs.
+    pub(super) fn places(&self) -> BTreeSet<&'a SysPath> {
+        let entries = self.all.iter().map(|candidate| candidate.entry);
+        let mut places = BTreeSet::new();
+        // Candidates of one entry are adjacent.
+        let mut last: Option<&RequestEntry> = None;
+        for entry in entries {
+            if !last.is_some_and(|last| std::ptr::eq(last, entry)) {
+                places.extend(entry.places());
+                last = Some(entry);
+            }
+        }
+        places
     }
 
     /// Those of these devices that are not candidates.

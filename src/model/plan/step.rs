@@ -5,6 +5,7 @@ use std::path::PathBuf;
 
 use crate::model::cgroup::grants::GrantSet;
 use crate::model::device::{Access, Device, SysPath};
+use crate::model::plan::announcements::{AnnouncedDevices, Announcement};
 use crate::model::plan::attachment::{Attachment, Attachments};
 use crate::model::plan::not_attached::NotAttached;
 use crate::model::udev_database::{DatabaseId, Entries, EntryFacts};
@@ -53,6 +54,8 @@ pub enum Step {
     WriteEntry { id: DatabaseId, facts: EntryFacts },
     /// Announce that the device of this node was added or changed.
     Announce { path: PathBuf },
+    /// Announce an event of a device without a node.
+    AnnounceNodeless(Box<Announcement>),
 }
 
 /// What to do, and what cannot be done now.
@@ -82,4 +85,8 @@ pub struct Current<'a> {
     pub postponed: &'a BTreeSet<PathBuf>,
     /// The entries of the container's udev database; `None` if it has none.
     pub entries: Option<&'a Entries>,
+    /// The devices without a node that the container knows of.
+    pub announced: &'a AnnouncedDevices,
+    /// The events of devices without a node since the last plan.
+    pub events: &'a [Announcement],
 }

@@ -5,7 +5,8 @@ use std::path::PathBuf;
 
 use crate::model::cgroup::grants::{GrantSet, common};
 use crate::model::device::inventory::Inventory;
-use crate::model::device::{Access, DevNum, UdevState};
+use crate::model::device::{Access, DevNum, SysPath, UdevState};
+use crate::model::plan::announcements::{Announcement, Announcements};
 use crate::model::plan::attachment::{Attachment, Attachments, NodeCreator};
 use crate::model::plan::database::{DesiredEntries, path_of};
 use crate::model::plan::desired::{Desired, DesiredNode};
@@ -13,10 +14,11 @@ use crate::model::plan::{Current, Plan, Step};
 use crate::model::udev_database::{DatabaseId, Entries, EntryFacts, EntryKind};
 
 /// Appends the steps after which the container has exactly the desired nodes, and its udev database
-/// exactly the desired entries.
+/// exactly the desired entries. Announces the devices without a node between them.
 pub(super) fn append(
     desired: &Desired<'_>,
     entries: &DesiredEntries,
+    announcements: Announcements,
     current: &Current<'_>,
     plan: &mut Plan,
 ) {
@@ -28,18 +30,33 @@ pub(super) fn append(
     let outdated = outdated_entries(desired, entries, current);
     let removed = outdated.iter().map(|id| Step::RemoveEntry { id: (*id).clone() });
     plan.steps.extend(removed);
-    append_removals(desired, current.attachments, &mut plan.steps);
+    append_removals(
+        desired,
+        announcements.removals,
+        current.attachments,
+        &mut plan.steps,
+    );
     if grants != kept {
         plan.steps.push(Step::SetGrants(grants));
     }
     let new = NewEntries::new(entries, &outdated, current, &mut plan.postponed);
-    append_additions(desired, &new, current, plan);
+    append_additions(desired, &new, announcements.additions, current, plan);
+    let changes = announcements.changes.into_iter();
+    plan.steps
+        .extend(changes.map(|change| Step::AnnounceNodeless(Box::new(change))));
 }
 
 /// The steps that remove everything from the container.
 pub fn remove_all(current: &Current<'_>) -> Vec<Step> {
     let mut plan = Plan::default();
-    append(&Desired::new(), &DesiredEntries::new(), current, &mut plan);
+    let announcements = Announcements::of_all_removals(current.announced);
+    append(
+        &Desired::new(),
+        &DesiredEntries::new(),
+        announcements,
+        current,
+        &mut plan,
+    );
     plan.steps
 }
 
@@ -138,20 +155,38 @@ impl<'a> NewEntries<'a> {
     }
 }
 
-/// Announcements first, then links, then nodes; access has been revoked before.
-fn append_removals(desired: &Desired<'_>, attachments: &Attachments, steps: &mut Vec<Step>) {
+/// Announcements first, those of children before those of their parents; then links, then nodes.
+/// Access has been revoked before.
+fn append_removals(
+    desired: &Desired<'_>,
+    nodeless: Vec<Announcement>,
+    attachments: &Attachments,
+    steps: &mut Vec<Step>,
+) {
     let removed: Vec<(&PathBuf, &Attachment)> = attachments
         .iter()
         .rev()
         .filter(|(path, attachment)| !desired.get(*path).is_some_and(|node| stays(attachment, node)))
         .collect();
+    let mut announcements: Vec<(SysPath, Step)> = nodeless
+        .into_iter()
+        .map(|removal| {
+            (
+                removal.device.syspath.clone(),
+                Step::AnnounceNodeless(Box::new(removal)),
+            )
+        })
+        .collect();
     for (path, attachment) in &removed {
         if attachment.announced.is_some() {
-            steps.push(Step::AnnounceRemove {
+            let step = Step::AnnounceRemove {
                 path: (*path).clone(),
-            });
+            };
+            announcements.push((attachment.device.syspath.clone(), step));
         }
     }
+    announcements.sort_by(|(one, _), (other, _)| other.cmp(one));
+    steps.extend(announcements.into_iter().map(|(_, step)| step));
     for (path, attachment) in attachments.iter() {
         let kept = desired.get(path).filter(|node| stays(attachment, node));
         for link in attachment.links.keys() {
@@ -169,12 +204,26 @@ fn append_removals(desired: &Desired<'_>, attachments: &Attachments, steps: &mut
 }
 
 /// For each node: the node, its links, its entry in the udev database, its announcement. The
-/// entries of parents and of devices without a node come before the first announcement.
-fn append_additions(desired: &Desired<'_>, entries: &NewEntries<'_>, current: &Current<'_>, plan: &mut Plan) {
+/// entries of parents and of devices without a node come before the first announcement. Parents are
+/// announced before their children, also those without a node.
+fn append_additions(
+    desired: &Desired<'_>,
+    entries: &NewEntries<'_>,
+    nodeless: Vec<Announcement>,
+    current: &Current<'_>,
+    plan: &mut Plan,
+) {
     let steps = &mut plan.steps;
     let mut others = entries.of_others();
     let mut written = BTreeSet::new();
-    for (path, node) in desired {
+    let mut nodes: Vec<(&PathBuf, &DesiredNode<'_>)> = desired.iter().collect();
+    nodes.sort_by_key(|(_, node)| &node.device.syspath);
+    let mut nodeless = nodeless.into_iter().peekable();
+    for (path, node) in nodes {
+        while let Some(parent) = nodeless.next_if(|parent| parent.device.syspath < node.device.syspath) {
+            steps.extend(others.by_ref());
+            steps.push(Step::AnnounceNodeless(Box::new(parent)));
+        }
         let attachment = current.attachments.get(path);
         let attached = attachment.filter(|attachment| stays(attachment, node));
         match attached {
@@ -219,6 +268,7 @@ fn append_additions(desired: &Desired<'_>, entries: &NewEntries<'_>, current: &C
         }
     }
     steps.extend(others);
+    steps.extend(nodeless.map(|device| Step::AnnounceNodeless(Box::new(device))));
     // Nodes without an announcement, such as those of an earlier watcher.
     let numbers: BTreeSet<DevNum> = desired.values().map(|node| node.node.num).collect();
     steps.extend(
@@ -305,6 +355,8 @@ mod tests {
             granted: &GrantSet::from([(num, Access::ALL)]),
             postponed: &Default::default(),
             entries: None,
+            announced: &Default::default(),
+            events: &[],
         };
         let expected = [
             Step::Revoke(GrantSet::new()),

@@ -7,7 +7,7 @@
 //! [`is_nodeless`]: super::nodeless::is_nodeless
 
 use super::UeventForm;
-use super::nodeless::SUBSYSTEMS;
+use super::nodeless::{INTERFACES, SUBSYSTEMS};
 use super::udev_header::{HEADER, MAGIC, murmur2};
 
 /// One instruction: `struct sock_filter` (linux/filter.h).
@@ -43,6 +43,15 @@ const KERNEL_MINIMUM: u32 = 64;
 
 /// The longest name of a network interface (IFNAMSIZ without its NUL, linux/if.h).
 const INTERFACE_NAME: u32 = 15;
+
+/// The same of udevd: behind the last of [`DEVPATH_OF_UDEV`], the path is compared as far as
+/// `/devices/virtual/net/`.
+const UDEV_MINIMUM: u32 = DEVPATH_OF_UDEV[3] + 29;
+
+/// Where DEVPATH begins in a message of udevd about an interface: behind the header, and
+/// `UDEV_DATABASE_VERSION=1` since systemd 247, comes ACTION, `add` or a word of six letters
+/// (observed with systemd 252).
+const DEVPATH_OF_UDEV: [u32; 4] = [HEADER + 11, HEADER + 14, HEADER + 24 + 11, HEADER + 24 + 14];
 
 /// The filter for messages of this form.
 pub fn program(form: UeventForm) -> Vec<Instruction> {
@@ -122,11 +131,39 @@ impl Program {
         self.push(code::LOAD_WORD, 8);
         self.compare(code::JUMP_IF_EQUAL, MAGIC, NEXT, Target::Pass);
         self.push(code::LOAD_WORD, 24);
-        for subsystem in SUBSYSTEMS {
+        for subsystem in SUBSYSTEMS.into_iter().filter(|name| *name != INTERFACES) {
             let hash = murmur2(subsystem.as_bytes());
             self.compare(code::JUMP_IF_EQUAL, hash, Target::Drop, NEXT);
         }
+        let interfaces = murmur2(INTERFACES.as_bytes());
+        self.compare(code::JUMP_IF_EQUAL, interfaces, NEXT, Target::Pass);
+        self.push(code::LOAD_LENGTH, 0);
+        self.compare(code::JUMP_IF_GREATER_OR_EQUAL, UDEV_MINIMUM, NEXT, Target::Pass);
+        self.filter_interface_of_udev();
+    }
+
+    /// An interface, of which only the path says whether it is virtual. Where the path is not at
+    /// one of the usual places, the message passes.
+    fn filter_interface_of_udev(&mut self) {
+        const LENGTH: u32 = 6;
+        let places = DEVPATH_OF_UDEV.len() as u32;
+        for (number, place) in (1..).zip(DEVPATH_OF_UDEV) {
+            self.push(code::SET_X, place);
+            self.load_and_compare(code::LOAD_WORD_AFTER_X, 0, "DEVP", NEXT, Target::Skip(3));
+            self.load_and_compare(code::LOAD_WORD_AFTER_X, 4, "ATH=", NEXT, Target::Skip(1));
+            self.push(code::JUMP, (places - number) * LENGTH + 1);
+        }
         self.jump(Target::Pass);
+        for (at, text) in [
+            (8, "/dev"),
+            (12, "ices"),
+            (16, "/vir"),
+            (20, "tual"),
+            (24, "/net"),
+        ] {
+            self.load_and_compare(code::LOAD_WORD_AFTER_X, at, text, NEXT, Target::Pass);
+        }
+        self.load_and_compare(code::LOAD_BYTE_AFTER_X, 28, "/", Target::Drop, Target::Pass);
     }
 
     fn push(&mut self, code: u16, operand: u32) {

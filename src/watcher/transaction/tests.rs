@@ -7,6 +7,7 @@ mod failures;
 mod fake_container;
 mod links;
 mod naming;
+mod nodeless;
 mod order;
 mod paths;
 mod properties;
@@ -27,6 +28,7 @@ use crate::model::device::recorded::{before_udev, disk_with_partitions, hub_with
 use crate::model::device::{Access, DevKind, DevNum, Device, SysPath, UdevState};
 use crate::model::oci::ProcessUser;
 use crate::model::plan::admission::{Admissions, Decision};
+use crate::model::plan::announcements::{AnnouncedDevices, Announcement};
 use crate::model::plan::attachment::{Attachments, NodeCreator, NodeSpec, PathState};
 use crate::model::plan::{Current, NotAttached, Plan, Planner, Reason, Step, path_of_entry, plan, still_due};
 use crate::model::policy::Denial;

@@ -12,7 +12,9 @@ use crate::host::state::record::STATE_VERSION;
 use crate::model::cgroup::grants::GrantSet;
 use crate::model::counters::Counters;
 use crate::model::device::{Access, DevKind, DevNum, Device, SysPath};
+use crate::model::plan::announcements::{AnnouncedDevices, Announcement};
 use crate::model::plan::attachment::{Attachment, Attachments, NodeCreator, NodeSpec};
+use crate::model::uevent::{UeventAction, UeventForm};
 
 /// Few different values, so that states have parts in common, with characters that JSON escapes.
 fn some_path() -> impl Strategy<Value = PathBuf> {
@@ -75,6 +77,7 @@ prop_compose! {
         directories in btree_set(some_path(), 0..3),
         roots in vec(btree_set(some_path(), 0..2), 0..3),
         attached in 0_u64..3,
+        announced in vec((some_path(), any::<bool>()), 0..3),
     ) -> Notes {
         let to_syspath = |path: PathBuf| SysPath::new(path.to_string_lossy());
         Notes {
@@ -86,8 +89,25 @@ prop_compose! {
             roots: roots.into_iter().map(|roots| roots.into_iter().map(to_syspath).collect()).collect(),
             counters: Counters { attached, ..Counters::default() },
             bound: Vec::new(),
+            announced: some_announced(announced),
         }
     }
+}
+
+fn some_announced(devices: Vec<(PathBuf, bool)>) -> AnnouncedDevices {
+    let mut announced = AnnouncedDevices::default();
+    for (path, is_of_udev) in devices {
+        announced.note(&Announcement {
+            form: if is_of_udev {
+                UeventForm::Udev
+            } else {
+                UeventForm::Kernel
+            },
+            action: UeventAction::Add,
+            device: Device::new(SysPath::new(path.to_string_lossy())),
+        });
+    }
+    announced
 }
 
 /// The journal of a writer that had these states one after another, and how long it was with each.

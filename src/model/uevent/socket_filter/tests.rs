@@ -63,6 +63,11 @@ fn is_dropped(form: UeventForm, message: &[u8]) -> bool {
 fn device(place: &str, subsystem: &str) -> Device {
     let mut device = Device::new(SysPath::new(format!("/sys{place}")));
     device.subsystem = Some(subsystem.to_owned());
+    if subsystem == "net" {
+        for (key, value) in [("IFINDEX", "2"), ("INTERFACE", device.syspath.name())] {
+            device.properties.insert(key.to_owned(), value.to_owned());
+        }
+    }
     device
 }
 
@@ -110,8 +115,46 @@ fn interfaces_their_queues_and_backing_devices_are_dropped_in_both_forms() {
             }
         }
     }
-    let adapter = "/devices/pci0000:00/0000:00:14.0/usb1/1-1/1-1:1.0/net/eth1";
-    assert_eq!(dropped(adapter, "net"), [UeventForm::Udev], "not below virtual");
+}
+
+#[test]
+fn interfaces_of_hardware_pass_in_both_forms() {
+    for place in [
+        "/devices/pci0000:00/0000:00:14.0/usb1/1-1/1-1:1.0/net/eth1",
+        "/devices/virtual/netx/eth1",
+        "/devices/virtua1/net/eth1",
+    ] {
+        assert_eq!(dropped(place, "net"), [], "{place}");
+    }
+}
+
+#[test]
+fn events_of_virtual_interfaces_are_dropped_as_udevd_sends_them() {
+    let udev = |action: &str, place: &str, prefix: &str| {
+        let of = device(place, "net");
+        let header = &udev_message(UeventAction::Add, &of, None, 7)[..HEADER as usize];
+        let body = format!(
+            "{prefix}ACTION={action}\0DEVPATH={place}\0SUBSYSTEM=net\0SEQNUM=7\0ID_NET_DRIVER=veth\0"
+        );
+        [header, body.as_bytes()].concat()
+    };
+    for prefix in ["", "UDEV_DATABASE_VERSION=1\0"] {
+        for (action, place, is_dropped_here) in [
+            ("add", "/devices/virtual/net/a", true),
+            ("remove", "/devices/virtual/net/veth1a2b3c4", true),
+            ("change", "/devices/virtual/net/veth1a2b3c4", true),
+            ("move", "/devices/virtual/net/veth1a2b3c4", false),
+            ("add", "/devices/pci0000:00/0000:00:1f.6/net/eth0", false),
+            ("remove", "/devices/pci0000:00/0000:00:1f.6/net/eth0", false),
+            ("add", "/devices/virtual/nets/veth1a2b3c4", false),
+        ] {
+            let message = udev(action, place, prefix);
+            let dropped = is_dropped(UeventForm::Udev, &message);
+            assert_eq!(dropped, is_dropped_here, "{prefix}{action} {place}");
+        }
+    }
+    let elsewhere = udev("add", "/devices/virtual/net/a", "A_PROPERTY_BEFORE=1\0");
+    assert!(!is_dropped(UeventForm::Udev, &elsewhere), "the reader drops it");
 }
 
 #[test]

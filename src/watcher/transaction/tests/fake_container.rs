@@ -13,6 +13,9 @@ pub(super) struct FakeContainer {
     pub(super) their_links: BTreeMap<PathBuf, PathBuf>,
     pub(super) granted: GrantSet,
     pub(super) announced: Vec<String>,
+    /// All uevents: form, action and the kernel's name of the device.
+    pub(super) uevents: Vec<String>,
+    pub(super) announced_devices: AnnouncedDevices,
     pub(super) noted: Attachments,
     /// All notes, the first one first.
     pub(super) notes: Vec<Attachments>,
@@ -45,6 +48,15 @@ impl FakeContainer {
 
     pub(super) fn may(&self, num: DevNum) -> Access {
         self.granted.get(&num).copied().unwrap_or(Access::NONE)
+    }
+
+    fn log_uevent(&mut self, form: UeventForm, action: UeventAction, device: &Device) {
+        let form = match form {
+            UeventForm::Kernel => "kernel",
+            UeventForm::Udev => "udev",
+        };
+        self.uevents
+            .push(format!("{form} {action} {}", device.syspath.name()));
     }
 
     /// Called by every operation that inspects or changes the container, because any of them could
@@ -213,17 +225,25 @@ impl Effects for FakeContainer {
         &mut self,
         form: UeventForm,
         action: UeventAction,
-        _: &Device,
+        device: &Device,
         path: &Path,
     ) -> Result<(), Refusal> {
         self.is_entered();
         if self.nobody_can_be_told {
             return Err(Refusal("the network namespace".into()));
         }
+        self.log_uevent(form, action, device);
         if form == UeventForm::Udev {
             self.announced.push(format!("{action} {}", path.display()));
             self.log.push(format!("{action} {}", path.display()));
         }
+        Ok(())
+    }
+
+    fn announce_nodeless(&mut self, announcement: &Announcement) -> Result<(), Refusal> {
+        self.is_entered();
+        self.announced_devices.note(announcement);
+        self.log_uevent(announcement.form, announcement.action, &announcement.device);
         Ok(())
     }
 

@@ -24,6 +24,8 @@ pub(super) struct Scenario {
     pub(super) attachments: Attachments,
     pub(super) granted: GrantSet,
     pub(super) container: FakeContainer,
+    /// The events of devices without a node since the last plan.
+    pub(super) events: Vec<Announcement>,
 }
 
 impl Scenario {
@@ -48,6 +50,7 @@ impl Scenario {
                 entries: Some(Entries::new()),
                 ..FakeContainer::default()
             },
+            events: Vec::new(),
         }
     }
 
@@ -67,6 +70,8 @@ impl Scenario {
             granted: &self.granted,
             postponed,
             entries: self.container.entries.as_ref(),
+            announced: &self.container.announced_devices,
+            events: &self.events,
         };
         plan(&candidates, &admissions, &current)
     }
@@ -81,6 +86,7 @@ impl Scenario {
             let goes = |num: &&DevNum| !given.contains_key(num);
             self.granted.keys().filter(goes).copied().collect()
         });
+        self.events.clear();
         apply(
             plan.steps,
             &mut self.attachments,
@@ -91,6 +97,7 @@ impl Scenario {
     }
 
     pub(super) fn take(&mut self, event: DeviceEvent) {
+        self.events.extend(Announcement::of_event(&event));
         self.inventory.apply(event);
         let failures = self.reconcile();
         assert_eq!(failures, []);

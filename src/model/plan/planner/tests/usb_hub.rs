@@ -26,7 +26,9 @@ fn nodes_of(planner: &Planner, inventory: &Inventory) -> Vec<String> {
         Step::AddNode { path, .. } => Some(path.display().to_string()),
         _ => None,
     });
-    paths.filter(|path| !path.starts_with("/dev/bus")).collect()
+    let mut paths: Vec<String> = paths.filter(|path| !path.starts_with("/dev/bus")).collect();
+    paths.sort();
+    paths
 }
 
 const ALL: [&str; 4] = ["/dev/sdb", "/dev/sdb1", "/dev/ttyUSB0", "/dev/ttyUSB1"];

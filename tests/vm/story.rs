@@ -103,8 +103,8 @@ pub fn a_lab_is_followed<'a>(
 const PRESENT: &str = ": < /dev/ttyUSB0 && for link in /dev/board /dev/ttyBOARD /dev/serial/by-id/*FT001*; do \
     test $(readlink -f $link) = /dev/ttyUSB0 || exit 1; done";
 
-/// Programs find udev's properties of the board, and by property the board alone; they cannot change
-/// the database.
+/// Programs find udev's properties of the board, and by property the board alone; they cannot
+/// change the database.
 const LISTED: &str = "udevadm info -q property -n /dev/ttyUSB0 | grep ID_SERIAL_SHORT=FT001 && \
     python3 -c 'import pyudev; print([d.device_node for d in pyudev.Context().list_devices(subsystem=\"tty\") \
     if d.is_initialized and \"/dev/board\" in d.device_links])' | grep -F \"['/dev/ttyUSB0']\" && \

@@ -50,8 +50,8 @@ impl Watcher {
             || !self.planner.reserved().is_empty()
     }
 
-    /// Follows the container into another cgroup, and grants access again where it was lost. Returns
-    /// whether a plan must follow.
+    /// Follows the container into another cgroup, and grants access again where it was lost.
+    /// Returns whether a plan must follow.
     fn check_access(&mut self) -> bool {
         let moved = match self.inside.follow() {
             Place::Same => None,

@@ -340,7 +340,7 @@ fn qemu(directory: &Path, image: &Path, overlay: &Path, port: u16) -> Vec<String
     let at = |name: &str| directory.join(name).display().to_string();
     let mut command: Vec<String> =
         "qemu-system-x86_64 -accel tcg,thread=multi -cpu max -m 3072 -nodefaults -display none \
-        -device qemu-xhci,id=xhci -device virtio-rng-pci -device virtio-net-pci,netdev=net"
+        -device qemu-xhci,id=xhci -audiodev none,id=silent -device virtio-rng-pci -device virtio-net-pci,netdev=net"
             .split_ascii_whitespace()
             .map(str::to_owned)
             .collect();

@@ -22,6 +22,7 @@ mod kubernetes_engines;
 mod lifecycle;
 mod machine;
 mod newcomer;
+mod nodeless;
 mod operator;
 mod podman;
 #[cfg(feature = "kubernetes")]
@@ -37,6 +38,7 @@ mod story;
 mod supervision;
 mod times;
 mod usb;
+mod usb3_hub;
 mod usbip;
 #[cfg(feature = "kubernetes")]
 mod usbip_pods;

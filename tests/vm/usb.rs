@@ -34,6 +34,9 @@ pub struct Tablet(pub &'static str);
 /// A memory stick (46f4:0001) with one partition.
 pub struct Stick(pub &'static str);
 
+/// A sound card (46f4:0002) that plays to nobody.
+pub struct Audio(pub &'static str);
+
 impl Device for UsbSerial {
     fn arguments(&self, machine: &Machine, id: &str) -> Value {
         let backend = json!({ "type": "socket", "data": {
@@ -54,6 +57,12 @@ impl Device for Hub {
 impl Device for Tablet {
     fn arguments(&self, _: &Machine, _: &str) -> Value {
         json!({ "driver": "usb-tablet", "port": self.0 })
+    }
+}
+
+impl Device for Audio {
+    fn arguments(&self, _: &Machine, _: &str) -> Value {
+        json!({ "driver": "usb-audio", "audiodev": "silent", "port": self.0 })
     }
 }
 

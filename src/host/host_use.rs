@@ -94,6 +94,15 @@ impl HostUseReader {
         }
         Ok(HostUse::used(used))
     }
+
+    /// Whether mounts or swap may have changed since they were read; `false` if they were not read.
+    /// Costs one system call.
+    pub fn may_differ(&mut self) -> bool {
+        let was_read = self.0.is_some();
+        // A change is reported only once: these lists must not be used any more.
+        self.0 = self.0.take().filter(Lists::are_unchanged);
+        was_read && self.0.is_none()
+    }
 }
 
 impl Lists {
@@ -279,6 +288,29 @@ mod tests {
     #[test]
     fn octal_escapes_are_decoded() {
         assert_eq!(unescaped("/dev/a\\040b\\134"), "/dev/a b\\");
+    }
+
+    #[test]
+    fn lists_that_were_not_read_cannot_differ() {
+        let mut reader = HostUseReader::default();
+        assert!(!reader.may_differ());
+        // Other programs of the host mount file systems at any time.
+        assert!((0..100).any(|_| {
+            reader.read(&[]).unwrap();
+            !reader.may_differ()
+        }));
+    }
+
+    #[test]
+    fn lists_whose_changes_are_not_reported_may_always_differ() {
+        let foreign = Lists {
+            files: Vec::new(),
+            report_changes: false,
+            used: Uses::new(),
+        };
+        let mut reader = HostUseReader(Some(foreign));
+        assert!(reader.may_differ());
+        assert!(!reader.may_differ(), "they are read again before the next call");
     }
 
     #[test]

@@ -10,7 +10,6 @@ pub mod file_system;
 pub mod filter;
 pub mod host_check;
 pub mod host_use;
-pub mod host_use_changes;
 pub mod log;
 pub mod monitor;
 pub mod nodeless;

@@ -6,6 +6,7 @@
 use std::collections::BTreeSet;
 use std::fs::File;
 use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
 
 use super::holders::Holders;
 use crate::host::config::Config;
@@ -21,6 +22,9 @@ use crate::model::plan::attachment::Attachments;
 use crate::model::plan::{Candidate, Candidates, NotAttached, Planner, Reason};
 use crate::model::policy::{ContainerTraits, HostUse, Policy, PolicyContext, blocks_that_decide};
 
+/// How long a decision holds unless something is known to have changed.
+const DECISION_HOLDS: Duration = Duration::from_secs(10);
+
 /// The policy, the leases, and what has been logged of devices that are not attached.
 pub(super) struct Admission {
     policy: Policy,
@@ -28,6 +32,8 @@ pub(super) struct Admission {
     config: Option<PathBuf>,
     leases: Leases,
     host_use: HostUseReader,
+    /// When the last decision was made.
+    decided: Instant,
     /// The devices for which the last decision needs leases.
     leased: BTreeSet<SysPath>,
     /// The devices that the last plan does not attach.
@@ -47,6 +53,7 @@ impl Admission {
             config,
             leases,
             host_use: HostUseReader::default(),
+            decided: Instant::now(),
             leased: BTreeSet::new(),
             not_attached: Vec::new(),
             logged: BTreeSet::new(),
@@ -62,6 +69,7 @@ impl Admission {
     /// Decides on each candidate: first the policy, then the lease for what it allows. Leases are
     /// taken here, and released by [`Admission::finish`] after the plan has been applied.
     pub fn decide(&mut self, candidates: &Candidates<'_>, traits: &ContainerTraits) -> Admissions {
+        self.decided = Instant::now();
         let host_use = self.host_use(candidates);
         let context = PolicyContext {
             traits,
@@ -76,6 +84,15 @@ impl Admission {
             }
         }
         admissions
+    }
+
+    /// Whether the same candidates may be decided on differently now, although no event came: the
+    /// host may use other disks, another container may have released a lease, or the last decision
+    /// was long ago.
+    pub fn may_decide_differently(&mut self) -> bool {
+        self.host_use.may_differ()
+            || !self.not_attached.is_empty()
+            || self.decided.elapsed() >= DECISION_HOLDS
     }
 
     /// Which devices the host uses. Read only if that decides on an untrusted request.

@@ -60,7 +60,6 @@ use self::systemd_unit::SystemdUnit;
 use self::waiters::{Recipient, Waiters};
 use self::world::World;
 use crate::host::container::Container;
-use crate::host::host_use_changes::HostUseChanges;
 use crate::host::state::leases::Leases;
 use crate::host::state::leftovers;
 use crate::host::state::notes::Notes;
@@ -107,9 +106,6 @@ struct Watcher {
     removals: RemovalActions,
     waiters: Waiters,
     handover: Handover,
-    host_use_changes: HostUseChanges,
-    /// When the last plan was made.
-    planned: Instant,
 }
 
 /// What follows a wake.
@@ -146,8 +142,6 @@ impl Watcher {
             removals: RemovalActions::default(),
             waiters: Waiters::new(settings.ready_timeout),
             handover: Handover::new(unit),
-            host_use_changes: HostUseChanges::open(),
-            planned: Instant::now(),
         };
         watcher.world.complete_selected(&watcher.planner);
         watcher.update_remotes();
@@ -228,7 +222,6 @@ impl Watcher {
     }
 
     fn reconcile_once(&mut self) {
-        self.planned = Instant::now();
         self.world.catch_up(&self.planner);
         self.revoke_gone();
         self.inside.ensure_database();

@@ -2,7 +2,6 @@
 //! plan only if something may have changed.
 
 use std::path::Path;
-use std::time::Duration;
 
 use super::access::Place;
 use super::error::WatcherError;
@@ -14,9 +13,6 @@ use crate::host::log::event;
 use crate::model::cgroup::grants::Change;
 use crate::sys::memory::trim_heap;
 
-/// The maximum time between two plans.
-const PLAN_INTERVAL: Duration = Duration::from_secs(10);
-
 impl Watcher {
     /// Checks access, devices and the state directory.
     pub(super) fn tick(&mut self, events: &mut EventLoop) -> Result<Next, WatcherError> {
@@ -24,7 +20,6 @@ impl Watcher {
         self.removals.kill_overdue(&self.inside);
         is_news |= self.world.poll_static_nodes();
         is_news |= self.world.follow_links(&self.planner);
-        is_news |= self.host_use_changes.have_happened();
         if !self.world.is_settled() || self.must_plan_soon() {
             self.world.check_awaited(self.inside.id());
             is_news = true;
@@ -40,13 +35,12 @@ impl Watcher {
     }
 
     /// Whether a plan may differ from the last one without any event: something waits for another
-    /// container or for its next attempt, or the last plan was long ago.
-    fn must_plan_soon(&self) -> bool {
-        self.planned.elapsed() >= PLAN_INTERVAL
+    /// container or for its next attempt, or the last decision may be outdated.
+    fn must_plan_soon(&mut self) -> bool {
+        self.admission.may_decide_differently()
             || self.world.has_skipped()
             || self.world.has_overdue()
             || !self.retries.is_empty()
-            || !self.admission.not_attached().is_empty()
             || !self.planner.reserved().is_empty()
     }
 

@@ -17,7 +17,7 @@ use nix::sys::socket::{
 };
 use nix::sys::stat::fstat;
 
-use crate::host::container::namespaces::{CannotReturn, Namespace, OwnNamespace};
+use crate::host::container::namespaces::{Namespace, OwnNamespace};
 use crate::host::container::{Container, ContainerError};
 use crate::model::cgroup::grants::Change;
 use crate::model::device::Device;
@@ -46,9 +46,6 @@ pub enum AnnouncerError {
         problem: &'static str,
         source: io::Error,
     },
-    /// The process could not return to its own network namespace.
-    #[error("cannot return to the host's network namespace: {source} (this process must end)")]
-    CannotReturn { source: io::Error },
     /// The kernel did not accept a message.
     #[error("cannot announce {action} of {syspath} in the container: {source}")]
     Send {
@@ -56,13 +53,6 @@ pub enum AnnouncerError {
         syspath: String,
         source: io::Error,
     },
-}
-
-impl AnnouncerError {
-    /// Whether the process is stuck in another network namespace and must end at once.
-    pub fn is_fatal(&self) -> bool {
-        matches!(self, Self::CannotReturn { .. })
-    }
 }
 
 /// Where the announcements for one container go.
@@ -236,7 +226,6 @@ fn acknowledged(answer: &[u8]) -> nix::Result<()> {
 fn socket_in(namespace: &OwnedFd) -> Result<OwnedFd, AnnouncerError> {
     let own = OwnNamespace::open(Namespace::Network).map_err(failed("cannot open our own"))?;
     own.run_and_return(|| enter_and_open(namespace))
-        .map_err(|CannotReturn(source)| AnnouncerError::CannotReturn { source })?
 }
 
 /// [`socket_in`] for a process that cannot return to the host's network namespace, because that

@@ -429,10 +429,7 @@ fn a_container_that_swaps_directories_for_links_all_the_time_gains_nothing() {
                 dev.remove_link(link, path("/dev/zero")).map(drop),
                 dev.remove_node(node, ZERO).map(drop),
             ];
-            for error in results.into_iter().filter_map(Result::err) {
-                assert!(!error.is_fatal(), "{error}");
-                failures += 1;
-            }
+            failures += results.iter().filter(|result| result.is_err()).count();
             rounds >= 1000 && failures > 0
         });
         drop(swapper);

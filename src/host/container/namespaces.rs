@@ -1,7 +1,7 @@
 //! Runs work in other namespaces, after which the calling thread returns to its own.
 
-use std::io;
 use std::os::fd::{AsFd, OwnedFd};
+use std::process;
 
 use nix::fcntl::{OFlag, open};
 use nix::sched::{CloneFlags, setns};
@@ -26,12 +26,14 @@ pub struct OwnNamespace {
     directories: Option<(OwnedFd, OwnedFd)>,
 }
 
-/// The thread could not return to its own namespace. Every path or address now means something
-/// else, so the process must end without doing anything more.
-#[derive(Debug)]
-pub struct CannotReturn(pub io::Error);
-
 impl Namespace {
+    fn name(self) -> &'static str {
+        match self {
+            Self::Network => "network",
+            Self::Mount => "mount",
+        }
+    }
+
     /// The calling thread's namespace of this kind.
     ///
     /// # Errors
@@ -80,14 +82,19 @@ impl OwnNamespace {
 
     /// Runs work that enters other namespaces, then returns to this one, whatever the result.
     ///
-    /// # Errors
-    /// When the thread could not return.
-    pub fn run_and_return<T>(&self, work: impl FnOnce() -> T) -> Result<T, CannotReturn> {
+    /// Ends the process with exit code 1 when it cannot return: every path or address would mean
+    /// something else, so it must do nothing more, not even write to its log. What it leaves is
+    /// removed by the next watcher, or by `recover`.
+    pub fn run_and_return<T>(&self, work: impl FnOnce() -> T) -> T {
         let result = work();
-        match self.return_to_own() {
-            Ok(()) => Ok(result),
-            Err(errno) => Err(CannotReturn(errno.into())),
+        if let Err(errno) = self.return_to_own() {
+            let kind = self.kind.name();
+            eprintln!(
+                "oci-hotplug: cannot return to the host's {kind} namespace: {errno} (this process ends)"
+            );
+            process::exit(1);
         }
+        result
     }
 
     fn return_to_own(&self) -> nix::Result<()> {

@@ -48,7 +48,7 @@ pub enum ContainerDevError {
     Staging {
         /// The node's path.
         path: PathBuf,
-        source: StagingError,
+        source: MountError,
     },
     /// A system call failed.
     #[error("cannot {action} {} in the container: {source}", path.display())]
@@ -59,31 +59,20 @@ pub enum ContainerDevError {
     },
 }
 
-impl ContainerDevError {
-    /// Whether the process is stuck in another mount namespace and must end at once.
-    pub fn is_fatal(&self) -> bool {
-        matches!(
-            self,
-            Self::Staging {
-                source: StagingError::CannotReturn { .. },
-                ..
-            }
-        )
-    }
+/// A step of creating or removing a mount failed.
+#[derive(Debug, thiserror::Error)]
+#[error("cannot {action}: {source}")]
+pub struct MountError {
+    action: &'static str,
+    source: io::Error,
 }
 
-/// A node could not be created in the staging tmpfs or mounted from it.
-#[derive(Debug, thiserror::Error)]
-pub enum StagingError {
-    /// A step failed; the process is in its own mount namespace.
-    #[error("cannot {action}: {source}")]
-    Step { action: &'static str, source: io::Error },
-    /// The process could not return to its own mount namespace: it must end without touching
-    /// anything more.
-    #[error(
-        "cannot return to the host's mount namespace: {source} (this process must end: its paths lead elsewhere now)"
-    )]
-    CannotReturn { source: io::Error },
+/// The error of a failed step of creating or removing a mount.
+pub(super) fn step<E: Into<io::Error>>(action: &'static str) -> impl FnOnce(E) -> MountError {
+    move |source| MountError {
+        action,
+        source: source.into(),
+    }
 }
 
 /// The error of a failed step; a read-only file system has its own.

@@ -19,10 +19,10 @@ use rustix::mount::{OpenTreeFlags, open_tree};
 
 use super::dev::ContainerDev;
 use super::entry::{Entry, file_type};
-use super::error::{ContainerDevError, StagingError};
+use super::error::{ContainerDevError, MountError, step};
 use super::outcome::NodeOutcome;
 use super::place::{Opened, Place};
-use super::staging::{attach_tree, cannot_return, step};
+use super::staging::attach_tree;
 use crate::host::container::namespaces::{Namespace, OwnNamespace};
 use crate::host::file_system::{attributes, identity};
 use crate::model::device::{DevKind, DevNum};
@@ -37,7 +37,7 @@ struct HostNode {
 
 impl HostNode {
     /// Clones the mount of the node with this number.
-    fn open(num: DevNum) -> Result<Self, StagingError> {
+    fn open(num: DevNum) -> Result<Self, MountError> {
         let path = host_path(num).map_err(step("find the host's node"))?;
         let flags = OpenTreeFlags::OPEN_TREE_CLONE
             | OpenTreeFlags::OPEN_TREE_CLOEXEC
@@ -63,13 +63,12 @@ impl HostNode {
     }
 
     /// Mounts it on a file of the container.
-    fn mount(&self, target: &Place, container: impl AsFd) -> Result<(), StagingError> {
+    fn mount(&self, target: &Place, container: impl AsFd) -> Result<(), MountError> {
         let own = OwnNamespace::open(Namespace::Mount).map_err(step("open our own mount namespace"))?;
         let target = target
             .open(OFlag::empty())
             .map_err(step("open the file to mount the node on"))?;
         own.run_and_return(|| attach_tree(&self.tree, &target, container))
-            .map_err(cannot_return)?
     }
 
     /// Whether this node is at a place: the same file, and not just the same number. The node of a
@@ -174,11 +173,10 @@ impl ContainerDev {
         };
         let forbid = || -> io::Result<()> {
             let own = OwnNamespace::open(Namespace::Mount)?;
-            let outcome = own.run_and_return(|| {
+            own.run_and_return(|| {
                 Namespace::Mount.enter(namespace)?;
                 mount::forbid_devices(covering.as_fd())
-            });
-            outcome.map_err(|stuck| stuck.0)?
+            })
         };
         if let Err(error) = forbid() {
             tracing::warn!(

@@ -22,6 +22,6 @@ mod staging;
 mod walk;
 
 pub use dev::ContainerDev;
-pub use error::{ContainerDevError, StagingError};
+pub use error::{ContainerDevError, MountError};
 pub use outcome::{LinkOutcome, NodeOutcome, NodeOwner, Placement};
 pub use run_udev::{AtRunUdev, DirectoryIdentity};

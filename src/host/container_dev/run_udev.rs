@@ -21,10 +21,10 @@ use rustix::mount::{MoveMountFlags, OpenTreeFlags, move_mount, open_tree};
 
 use super::dev::ContainerDev;
 use super::entry::file_type;
-use super::error::{ContainerDevError, StagingError, failed};
+use super::error::{ContainerDevError, MountError, failed, step};
 use super::open::{RESOLVE_PLAIN, how_to_open, open_retrying};
 use super::place::{Opened, Place};
-use crate::host::container::namespaces::{CannotReturn, Namespace, OwnNamespace};
+use crate::host::container::namespaces::{Namespace, OwnNamespace};
 use crate::host::file_system::{Mounts, attributes, file_system_number, identity};
 use crate::model::udev_database::RUN_UDEV;
 use crate::sys::mount::restrict;
@@ -267,7 +267,7 @@ fn mount_identity(fd: &OwnedFd) -> io::Result<(DirectoryIdentity, u64)> {
 
 /// Unmounts a mount of the container by its root directory. Nothing can be mounted over a directory
 /// that was removed.
-fn unmount(mounted: &OwnedFd, container: &OwnedFd) -> Result<(), StagingError> {
+fn unmount(mounted: &OwnedFd, container: &OwnedFd) -> Result<(), MountError> {
     in_container(container, || {
         fchdir(mounted)
             .and_then(|()| umount2(".", MntFlags::MNT_DETACH))
@@ -276,7 +276,7 @@ fn unmount(mounted: &OwnedFd, container: &OwnedFd) -> Result<(), StagingError> {
 }
 
 /// Mounts a directory of our mount namespace on a directory of the container.
-fn mount(database: &OwnedFd, target: &OwnedFd, container: &OwnedFd) -> Result<(), StagingError> {
+fn mount(database: &OwnedFd, target: &OwnedFd, container: &OwnedFd) -> Result<(), MountError> {
     let flags =
         OpenTreeFlags::OPEN_TREE_CLONE | OpenTreeFlags::OPEN_TREE_CLOEXEC | OpenTreeFlags::AT_EMPTY_PATH;
     let tree = open_tree(database, "", flags).map_err(step("clone the mount of the udev database"))?;
@@ -293,21 +293,13 @@ fn mount(database: &OwnedFd, target: &OwnedFd, container: &OwnedFd) -> Result<()
 /// Runs work in the container's mount namespace, where only descriptors mean the same as before.
 fn in_container(
     container: &OwnedFd,
-    work: impl FnOnce() -> Result<(), StagingError>,
-) -> Result<(), StagingError> {
+    work: impl FnOnce() -> Result<(), MountError>,
+) -> Result<(), MountError> {
     let own = OwnNamespace::open(Namespace::Mount).map_err(step("open the host's mount namespace"))?;
-    let entered = own.run_and_return(|| {
+    own.run_and_return(|| {
         Namespace::Mount
             .enter(container)
             .map_err(step("enter the container's mount namespace"))?;
         work()
-    });
-    entered.map_err(|CannotReturn(source)| StagingError::CannotReturn { source })?
-}
-
-fn step<E: Into<io::Error>>(action: &'static str) -> impl FnOnce(E) -> StagingError {
-    move |source| StagingError::Step {
-        action,
-        source: source.into(),
-    }
+    })
 }

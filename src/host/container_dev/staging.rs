@@ -6,7 +6,6 @@
 //! no process is in: it hides nothing of the host, keeps no mount of the host busy, and needs no
 //! directory on the host.
 
-use std::io;
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::Path;
 
@@ -21,10 +20,10 @@ use rustix::mount::{
     fsconfig_set_string, fsmount, fsopen, move_mount, open_tree,
 };
 
-use super::error::StagingError;
+use super::error::{MountError, step};
 use super::open::finish_node;
 use super::place::Place;
-use crate::host::container::namespaces::{CannotReturn, Namespace, OwnNamespace};
+use crate::host::container::namespaces::{Namespace, OwnNamespace};
 use crate::model::device::{DevKind, DevNum};
 
 /// A private mount namespace with a tmpfs in it. Both are freed with the last descriptor and the
@@ -44,13 +43,11 @@ impl Staging {
     /// Creates the namespace and the tmpfs. The calling thread stops sharing its root and working
     /// directory with other threads, as setns(2) requires; in a process with one thread that has no
     /// effect.
-    pub(super) fn new() -> Result<Self, StagingError> {
+    pub(super) fn new() -> Result<Self, MountError> {
         let own = OwnNamespace::open(Namespace::Mount).map_err(step("open the host's mount namespace"))?;
         let tmpfs = new_tmpfs()?;
         unshare(CloneFlags::CLONE_NEWNS).map_err(step("create a private mount namespace"))?;
-        let namespace = own
-            .run_and_return(|| set_up_namespace(&tmpfs))
-            .map_err(cannot_return)??;
+        let namespace = own.run_and_return(|| set_up_namespace(&tmpfs))?;
         Ok(Self {
             own,
             namespace,
@@ -66,7 +63,7 @@ impl Staging {
         mode: u32,
         uid: u32,
         gid: u32,
-    ) -> Result<StagedNode, StagingError> {
+    ) -> Result<StagedNode, MountError> {
         self.made += 1;
         let staged = StagedNode(self.made.to_string());
         let kind = if num.kind == DevKind::Block {
@@ -93,7 +90,7 @@ impl Staging {
         node: &StagedNode,
         target: &Place,
         container: impl AsFd,
-    ) -> Result<(), StagingError> {
+    ) -> Result<(), MountError> {
         let target = target
             .open(OFlag::empty())
             .map_err(step("open the file to mount the node on"))?;
@@ -109,7 +106,7 @@ impl Staging {
                 open_tree(&self.tmpfs, node.0.as_str(), flags).map_err(step("clone the node's mount"))?;
             attach_tree(&tree, &target, container)
         };
-        self.own.run_and_return(mount_node).map_err(cannot_return)?
+        self.own.run_and_return(mount_node)
     }
 
     /// Removes a node that is no longer mounted from the tmpfs. A node that cannot be removed is
@@ -121,11 +118,7 @@ impl Staging {
 
 /// Mounts a detached mount on a file of the container. The calling thread is in the container's
 /// mount namespace afterwards: a mount can be attached only to the current one.
-pub(super) fn attach_tree(
-    tree: &OwnedFd,
-    target: &OwnedFd,
-    container: impl AsFd,
-) -> Result<(), StagingError> {
+pub(super) fn attach_tree(tree: &OwnedFd, target: &OwnedFd, container: impl AsFd) -> Result<(), MountError> {
     Namespace::Mount
         .enter(container)
         .map_err(step("enter the container's mount namespace"))?;
@@ -135,7 +128,7 @@ pub(super) fn attach_tree(
 
 /// A tmpfs that is not mounted anywhere yet. It is not `nodev`, because the nodes on it must be
 /// opened.
-fn new_tmpfs() -> Result<OwnedFd, StagingError> {
+fn new_tmpfs() -> Result<OwnedFd, MountError> {
     let action = "create a tmpfs for device nodes";
     let context = fsopen("tmpfs", FsOpenFlags::FSOPEN_CLOEXEC).map_err(step(action))?;
     for (key, value) in [
@@ -152,7 +145,7 @@ fn new_tmpfs() -> Result<OwnedFd, StagingError> {
 }
 
 /// Makes the tmpfs the only mount of the thread's mount namespace, and returns that namespace.
-fn set_up_namespace(tmpfs: &OwnedFd) -> Result<OwnedFd, StagingError> {
+fn set_up_namespace(tmpfs: &OwnedFd) -> Result<OwnedFd, MountError> {
     let action = "prepare our mount namespace";
     let namespace = Namespace::Mount.open_own().map_err(step(action))?;
     let none: Option<&Path> = None;
@@ -176,15 +169,4 @@ fn set_up_namespace(tmpfs: &OwnedFd) -> Result<OwnedFd, StagingError> {
         Err(source) => return Err(step(action)(source)),
     }
     Ok(namespace)
-}
-
-pub(super) fn step<E: Into<io::Error>>(action: &'static str) -> impl FnOnce(E) -> StagingError {
-    move |source| StagingError::Step {
-        action,
-        source: source.into(),
-    }
-}
-
-pub(super) fn cannot_return(CannotReturn(source): CannotReturn) -> StagingError {
-    StagingError::CannotReturn { source }
 }

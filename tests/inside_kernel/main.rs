@@ -8,6 +8,7 @@ mod announcer;
 mod container_dev;
 mod fixture;
 mod hostile;
+mod namespaces;
 mod process;
 #[path = "../support/silent_server.rs"]
 mod silent_server;

@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use nix::mount::{MsFlags, mount};
+use nix::sys::stat::{Mode, SFlag, mknod};
 use serde_json::{Value, json};
 
 use super::container::{Refusal, RuncContainer};
@@ -539,6 +540,7 @@ fn kill_after(limit: Duration, entry: &mut Value) {
 }
 
 /// Mounts the host's root file system with a writable layer, which is on the scratch file system.
+/// `/run` is empty, as in an image: on a host where it is no mount, it has the database of udevd.
 fn layer_over_host(rootfs: &Path) {
     let parent = rootfs.parent().expect("a bundle has a directory");
     let [upper, work] = ["upper", "work"].map(|name| parent.join(name));
@@ -546,6 +548,8 @@ fn layer_over_host(rootfs: &Path) {
         fs::create_dir_all(directory).expect("make a directory for a layer");
     }
     open_to_all(parent);
+    // A device 0:0 in the writable layer hides the file below (Documentation/filesystems/overlayfs.rst).
+    mknod(&upper.join("run"), SFlag::S_IFCHR, Mode::empty(), 0).expect("hide the host's /run");
     let options = format!(
         "lowerdir=/,upperdir={},workdir={}",
         upper.display(),
@@ -553,6 +557,7 @@ fn layer_over_host(rootfs: &Path) {
     );
     let overlay = Some("overlay");
     mount(overlay, rootfs, overlay, MsFlags::empty(), Some(options.as_str())).expect("mount an overlay");
+    fs::create_dir(rootfs.join("run")).expect("make the image's /run");
     let init = rootfs.join("bin/init");
     fs::write(&init, INIT).expect("write the image's init");
     fs::set_permissions(&init, fs::Permissions::from_mode(0o755)).expect("make a program executable");

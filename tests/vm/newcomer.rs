@@ -16,7 +16,7 @@ use crate::install::{built, install};
 use crate::machine::{Machine, machine, poll};
 use crate::shell::PATIENCE;
 use crate::story::nothing_is_left;
-use crate::usb::{Plugged, UsbSerial};
+use crate::usb::{Keyboard, Plugged, UsbSerial};
 
 /// Lines after `$ ` are typed, those after `~ ` are done by hand; the other lines are the expected
 /// output. OCI_HOTPLUG_GOLDEN=write replaces them by the actual output.
@@ -96,7 +96,7 @@ fn first_buses(machine: &Machine) {
 impl Drop for Fresh<'_> {
     fn drop(&mut self) {
         self.0.output(
-            "podman rm -f -t 0 zigbee lab; docker rm -f zigbee lab; OCI_HOTPLUG_REMOVE_ANYWAY=1 dpkg --purge oci-hotplug; \
+            "podman rm -f -t 0 zigbee desk; docker rm -f zigbee desk; OCI_HOTPLUG_REMOVE_ANYWAY=1 dpkg --purge oci-hotplug; \
              rm -rf /etc/oci-hotplug /etc/cdi /tmp/*.deb; mv /run/test/kept/* /etc/; rm -rf /run/test/kept /run/test/packaging",
         );
         install(self.0);
@@ -117,6 +117,12 @@ impl Normal {
             (r" \d+(\.\d+)+[-+~.\w]*", " N.N"),
             (r"\b\d+[sm]\b", "Ns"),
             (r"\b189:\d+\b", "189:N"),
+            // Inputs and HID devices are counted from the boot on.
+            (r"/input/input\d+/event\d+", "/input/inputN/eventN"),
+            (r"/dev/input/event\d+", "/dev/input/eventN"),
+            (r"\b13:\d+\b", "13:N"),
+            (r"(0003:0627:0001)\.[0-9A-F]{4}", "$1.NNNN"),
+            (r"/dev/hidraw\d+", "/dev/hidrawN"),
             (r"process(es)? [\d ]*\d", "process$1 N"),
             // The width of columns depends on the replaced words.
             (r" {2,}", "  "),
@@ -164,10 +170,15 @@ impl<'a> Newcomer<'a> {
         self.normal.of(&words)
     }
 
-    /// Carries out `plug SERIAL into port PORT` or `pull SERIAL out`.
+    /// Carries out `plug SERIAL into port PORT`, `plug keyboard into port PORT`, or `pull … out`.
     fn does(&mut self, what: &str) {
         let words: Vec<&str> = what.split_whitespace().collect();
         match words[..] {
+            ["plug", "keyboard", "into", "port", "4"] => {
+                self.plugged
+                    .insert("keyboard".into(), self.vm.plug(&Keyboard("4")));
+                self.vm.wait_until("ls /dev/input/by-id/*-event-kbd");
+            }
             ["plug", serial, "into", "port", port] => {
                 let adapter = self.vm.plug(&UsbSerial {
                     serial: ["FT001", "FT002"]

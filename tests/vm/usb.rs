@@ -31,6 +31,9 @@ pub struct Hub(pub &'static str);
 /// A drawing tablet (0627:0001): a hidraw and input nodes.
 pub struct Tablet(pub &'static str);
 
+/// A keyboard (0627:0001): a hidraw and an input node.
+pub struct Keyboard(pub &'static str);
+
 /// A memory stick (46f4:0001) with one partition.
 pub struct Stick(pub &'static str);
 
@@ -63,6 +66,12 @@ impl Device for Tablet {
 impl Device for Audio {
     fn arguments(&self, _: &Machine, _: &str) -> Value {
         json!({ "driver": "usb-audio", "audiodev": "silent", "port": self.0 })
+    }
+}
+
+impl Device for Keyboard {
+    fn arguments(&self, _: &Machine, _: &str) -> Value {
+        json!({ "driver": "usb-kbd", "port": self.0 })
     }
 }
 

@@ -18,7 +18,7 @@ fn a_request_brings_a_remote_adapter_into_podmans_and_dockers_containers() {
     let annotation = format!("--annotation 'io.oci-hotplug.devices={request};link=/dev/far;required'");
     let words = refusal(&vm, &annotation);
     assert!(
-        words.contains("and no rule allows it: to allow all devices of that host"),
+        words.contains("and no rule allows it (to allow all devices of that host"),
         "{words}"
     );
     assert_eq!(

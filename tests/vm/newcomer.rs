@@ -122,7 +122,7 @@ impl Normal {
             (r"/dev/input/event\d+", "/dev/input/eventN"),
             (r"\b13:\d+\b", "13:N"),
             (r"(0003:0627:0001)\.[0-9A-F]{4}", "$1.NNNN"),
-            (r"/dev/hidraw\d+", "/dev/hidrawN"),
+            (r"\bhidraw\d+\b", "hidrawN"),
             (r"process(es)? [\d ]*\d", "process$1 N"),
             // The width of columns depends on the replaced words.
             (r" {2,}", "  "),

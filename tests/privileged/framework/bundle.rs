@@ -540,7 +540,7 @@ fn kill_after(limit: Duration, entry: &mut Value) {
 }
 
 /// Mounts the host's root file system with a writable layer, which is on the scratch file system.
-/// `/run` is empty, as in an image: on a host where it is no mount, it has the database of udevd.
+/// `/run` is empty, as in an image: on a host where it is not a mount, it has udevd's database.
 fn layer_over_host(rootfs: &Path) {
     let parent = rootfs.parent().expect("a bundle has a directory");
     let [upper, work] = ["upper", "work"].map(|name| parent.join(name));
@@ -548,7 +548,8 @@ fn layer_over_host(rootfs: &Path) {
         fs::create_dir_all(directory).expect("make a directory for a layer");
     }
     open_to_all(parent);
-    // A device 0:0 in the writable layer hides the file below (Documentation/filesystems/overlayfs.rst).
+    // A device 0:0 in the writable layer hides the file below it
+    // (Documentation/filesystems/overlayfs.rst).
     mknod(&upper.join("run"), SFlag::S_IFCHR, Mode::empty(), 0).expect("hide the host's /run");
     let options = format!(
         "lowerdir=/,upperdir={},workdir={}",

@@ -8,13 +8,6 @@ use std::path::Path;
 /// How many cases each list has.
 const LISTS: [(&str, usize); 2] = [("README", 27), ("security", 12)];
 
-/// Cases without a test, and why.
-const EXEMPT: [(&str, usize, &str); 1] = [(
-    "README",
-    7,
-    "a directory of stable names for all nodes of a device is a feature that is not built yet",
-)];
-
 fn sources(directory: &Path, found: &mut Vec<String>) {
     for entry in fs::read_dir(directory).unwrap().flatten() {
         let path = entry.path();
@@ -48,10 +41,7 @@ fn every_case_has_a_test_that_names_it() {
     sources(&root.join("tests"), &mut all);
     for (list, count) in LISTS {
         let named = named(list, &all);
-        let exempt = |number: usize| EXEMPT.iter().any(|case| (case.0, case.1) == (list, number));
-        let missing: Vec<usize> = (1..=count)
-            .filter(|number| !named.contains(number) && !exempt(*number))
-            .collect();
+        let missing: Vec<usize> = (1..=count).filter(|number| !named.contains(number)).collect();
         assert!(missing.is_empty(), "cases of {list} without a test: {missing:?}");
         let unknown: Vec<&usize> = named
             .iter()

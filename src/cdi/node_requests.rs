@@ -10,8 +10,8 @@ use std::path::{Component, Path, PathBuf};
 
 use super::document::{DeviceNode, Edits};
 use crate::model::device::Access;
-use crate::model::request::Request;
 use crate::model::request::selector::Selector;
+use crate::model::request::{NodePath, Request};
 
 /// The mode that runc and crun give a node without a mode in the spec.
 const DEFAULT_MODE: u32 = 0o666;
@@ -45,7 +45,7 @@ fn request(node: &DeviceNode) -> Result<Request, String> {
         .parse()
         .map_err(|error| format!("{error}"))?;
     let options = &mut request.options;
-    options.path = Some(PathBuf::from(&node.path));
+    options.path = Some(NodePath::Node(PathBuf::from(&node.path)));
     options.access = match node.permissions.as_deref() {
         None | Some("") => Access::ALL,
         Some(letters) => letters.parse().map_err(|error| format!("{error}"))?,
@@ -239,6 +239,12 @@ mod tests {
                 );
             }
         }
+    }
+
+    #[test]
+    fn a_slash_at_the_end_of_a_nodes_path_does_not_make_it_a_directory() {
+        let (requests, _) = requests_of(r#"{"path":"/dev/x/","hostPath":"/dev/y"}"#);
+        assert_eq!(requests, ["devnode:/dev/y;mode=0666;path=/dev/x"]);
     }
 
     #[test]

@@ -17,6 +17,7 @@ mod candidates;
 mod database;
 mod desired;
 pub mod named_node;
+pub mod node_names;
 mod not_attached;
 mod planner;
 pub mod relevance;

@@ -19,7 +19,7 @@ pub mod symlink;
 mod untrusted;
 
 use std::fmt;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
@@ -56,9 +56,9 @@ pub struct Options {
     pub uid: Option<u32>,
     /// `gid=`: the group of the node, in the container's user namespace.
     pub gid: Option<u32>,
-    /// `path=`: the path of the node, below `/dev`; by default the host's path.
-    pub path: Option<PathBuf>,
-    /// `link=`, repeatable: links to the node.
+    /// `path=`: where nodes are; by default at the host's paths.
+    pub path: Option<NodePath>,
+    /// `link=`, repeatable: links to the node. Not together with a directory as `path=`.
     pub links: Vec<PathBuf>,
     /// `only=`, repeatable: selects the devices at or below the root that **any** of these matches;
     /// empty: all.
@@ -107,6 +107,44 @@ impl Options {
             return Match::Yes;
         }
         Match::any(self.only.iter().map(|only| only.found_in(own)))
+    }
+}
+
+/// Where `path=` puts nodes.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum NodePath {
+    /// The path, below `/dev`, of the node that is named (`plan::named_node`).
+    Node(PathBuf),
+    /// A directory for all nodes of a device, `/dev` or below (`plan::node_names`). Written with a
+    /// `/` at the end, stored without.
+    Directory(PathBuf),
+}
+
+impl NodePath {
+    /// The path of the node that is named.
+    pub fn node(&self) -> Option<&Path> {
+        match self {
+            Self::Node(path) => Some(path),
+            Self::Directory(_) => None,
+        }
+    }
+
+    /// The directory for all nodes.
+    pub fn directory(&self) -> Option<&Path> {
+        match self {
+            Self::Node(_) => None,
+            Self::Directory(path) => Some(path),
+        }
+    }
+}
+
+impl fmt::Display for NodePath {
+    /// As in a request: only a directory has a `/` at the end.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let (Self::Node(path) | Self::Directory(path)) = self;
+        let text = path.display().to_string();
+        f.write_str(text.trim_end_matches('/'))?;
+        f.write_str(self.directory().map_or("", |_| "/"))
     }
 }
 
@@ -225,7 +263,7 @@ impl fmt::Display for Request {
 impl fmt::Display for Options {
     /// The options that are not defaults, each after a `;`.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let path = |path: &PathBuf| escape(&path.display().to_string(), &[',', ';', '&']);
+        let path = |path: &dyn fmt::Display| escape(&path.to_string(), &[',', ';', '&']);
         if self.access != Access::ALL {
             write!(f, ";access={}", self.access)?;
         }
@@ -242,7 +280,7 @@ impl fmt::Display for Options {
             write!(f, ";path={}", path(place))?;
         }
         for link in &self.links {
-            write!(f, ";link={}", path(link))?;
+            write!(f, ";link={}", path(&link.display()))?;
         }
         for only in &self.only {
             write!(f, ";only={only}")?;

@@ -61,6 +61,7 @@ mod identity;
 mod lifecycle;
 mod links;
 mod metrics;
+mod node_names;
 mod nodeless;
 mod obstacles;
 mod operator;

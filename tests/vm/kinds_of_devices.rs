@@ -3,7 +3,7 @@
 use crate::engine::Runtime::Crun;
 use crate::engine::podman;
 use crate::machine::machine;
-use crate::usb::{Hub, Stick, Tablet, UsbSerial};
+use crate::usb::{Audio, Hub, Stick, Tablet, UsbSerial};
 
 #[test]
 #[ignore = "needs the virtual machine: tests/run.sh --vm"]
@@ -71,6 +71,33 @@ fn a_hub_that_is_pulled_out_takes_all_behind_it_and_brings_it_back() {
         port: "1.4",
     });
     container.gains("/dev/ttyUSB0");
+}
+
+#[test]
+#[ignore = "needs the virtual machine: tests/run.sh --vm"]
+fn a_sound_card_that_returns_with_another_number_is_still_card_0_inside() {
+    let vm = machine();
+    let container = podman(
+        &vm,
+        Crun,
+        "--annotation 'io.oci-hotplug.devices=port:1-3;only=subsystem:sound;path=/dev/snd/'",
+    );
+    let number = || container.run("stat -c %T /dev/snd/controlC0");
+    let nodes = || container.run("ls /dev/snd | grep C | sort");
+    let is_complete = "ls /dev/snd/pcmC0D*p && test -c /dev/snd/controlC0";
+    let card = vm.plug(&Audio("3"));
+    container.wait_until(is_complete);
+    let (before, names) = (number(), nodes());
+    card.unplug();
+    container.loses("/dev/snd/controlC0");
+    // Another card takes the number on the host.
+    let _other = vm.plug(&Audio("4"));
+    vm.wait_until("test -c /dev/snd/controlC0");
+    let _card = vm.plug(&Audio("3"));
+    container.wait_until(is_complete);
+    assert_ne!(number(), before, "the number on the host is the same");
+    assert_eq!(nodes(), names);
+    container.gains("/dev/snd/controlC0");
 }
 
 /// Case README 1.

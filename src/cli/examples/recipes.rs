@@ -157,7 +157,7 @@ const SECTIONS: &[(&str, &[Recipe])] = &[
         "Sound card and MIDI",
         &[
             (
-                "usb:0d8c:0014;only=subsystem:sound",
+                "usb:0d8c:0014;only=subsystem:sound;path=/dev/snd/",
                 "snd/controlC2 snd/pcmC2D0c snd/pcmC2D0p",
                 "snd/controlC1",
             ),
@@ -167,6 +167,15 @@ const SECTIONS: &[(&str, &[Recipe])] = &[
                 "snd/controlC2",
             ),
         ],
+    ),
+    (
+        "TV tuner (DVB): Tvheadend",
+        &[(
+            "usb:2040:8265;only=subsystem:dvb;path=/dev/dvb/adapter0/",
+            "dvb/adapter1/demux0 dvb/adapter1/dvr0 dvb/adapter1/frontend0 dvb/adapter1/net0 \
+             dvb/adapter2/demux0 dvb/adapter2/dvr0 dvb/adapter2/frontend0 dvb/adapter2/net0",
+            "dvb/adapter0/frontend0",
+        )],
     ),
     (
         "A lab hub with many boards",

@@ -10,6 +10,7 @@ use serde_json::{Value, json};
 use crate::cli::render::table;
 use crate::model::device::Device;
 use crate::model::plan::{Plan, Step};
+use crate::model::request::NodePath;
 use crate::model::request::entry::RequestEntry;
 use crate::model::request::symlink::SymlinkRule;
 
@@ -43,35 +44,67 @@ impl Names {
                 );
             }
         }
-        let present = entries.iter().filter(|entry| !entry.roots.is_empty());
-        let by_requests = present.flat_map(|entry| {
-            let options = &entry.request.options;
-            options.path.iter().chain(&options.links)
-        });
-        let by_rules = symlinks.iter().map(|rule| &rule.path);
-        let by_rules = by_rules.filter(|path| named.contains_key(path.as_path()));
+        let options = entries
+            .iter()
+            .filter(|entry| !entry.roots.is_empty())
+            .map(|entry| &entry.request.options);
         let mut names = Self::default();
-        for name in by_requests.chain(by_rules) {
-            let device = named.get(name.as_path());
-            let node = device.and_then(|device| device.node.as_ref());
-            names
-                .nodes
-                .insert(name.clone(), node.map(|node| node.path.clone()));
-            names.hints.extend(device.and_then(|device| {
-                let is_partition = |other: &&&Device| {
-                    other.devtype.as_deref() == Some("partition")
-                        && other.syspath.parent().as_ref() == Some(&device.syspath)
-                };
-                let has_partitions = devices.values().any(|other| is_partition(&other));
-                has_partitions.then(|| {
-                    format!(
-                        "hint: {} is the whole disk; add \";only=property:DEVTYPE=partition\" to name its partition",
-                        name.display()
-                    )
-                })
-            }));
+        for options in options {
+            match &options.path {
+                Some(NodePath::Node(path)) => names.add_node(path, &named, &devices),
+                Some(NodePath::Directory(path)) => names.add_directory(path, &devices),
+                None => {}
+            }
+            for link in &options.links {
+                names.add_node(link, &named, &devices);
+            }
+        }
+        let by_rules = symlinks.iter().map(|rule| &rule.path);
+        for path in by_rules.filter(|path| named.contains_key(path.as_path())) {
+            names.add_node(path, &named, &devices);
         }
         names
+    }
+
+    /// Adds the name of one node; a disk that has partitions comes with a hint.
+    fn add_node(
+        &mut self,
+        name: &Path,
+        named: &BTreeMap<&Path, &Device>,
+        devices: &BTreeMap<&Path, &Device>,
+    ) {
+        let device = named.get(name);
+        let node = device.and_then(|device| device.node.as_ref());
+        self.nodes
+            .insert(name.to_owned(), node.map(|node| node.path.clone()));
+        self.hints.extend(device.and_then(|device| {
+            let is_partition = |other: &&&Device| {
+                other.devtype.as_deref() == Some("partition")
+                    && other.syspath.parent().as_ref() == Some(&device.syspath)
+            };
+            let has_partitions = devices.values().any(|other| is_partition(&other));
+            has_partitions.then(|| {
+                format!(
+                    "hint: {} is the whole disk; add \";only=property:DEVTYPE=partition\" to name its partition",
+                    name.display()
+                )
+            })
+        }));
+    }
+
+    /// Adds the names in a directory, or the directory itself if it has none.
+    fn add_directory(&mut self, directory: &Path, devices: &BTreeMap<&Path, &Device>) {
+        let inside = devices
+            .iter()
+            .filter(|(path, _)| path.parent() == Some(directory));
+        let nodes = inside.filter_map(|(path, device)| Some((path, device.node.as_ref()?)));
+        let nodes: Vec<(PathBuf, Option<PathBuf>)> = nodes
+            .map(|(path, node)| (path.to_path_buf(), Some(node.path.clone())))
+            .collect();
+        match nodes.is_empty() {
+            true => self.nodes.extend([(directory.join(""), None)]),
+            false => self.nodes.extend(nodes),
+        }
     }
 
     pub(super) fn to_json(&self) -> Value {
@@ -156,6 +189,31 @@ mod tests {
         names.print(&mut text).unwrap();
         let text = String::from_utf8(text).unwrap();
         assert!(text.contains("/dev/keypad  /dev/input/event7\n"), "{text}");
+    }
+
+    #[test]
+    fn the_names_in_a_directory_are_shown_with_their_nodes() {
+        let devices = recorded::hub_with_two_adapters;
+        let board = names("usb:0403:6001:B;path=/dev/board/", &[], devices());
+        let expected = [("/dev/board/ttyUSB0".into(), Some("/dev/ttyUSB1".into()))];
+        assert_eq!(board.nodes, expected.into());
+        let none = names(
+            "usb:0403:6001:B;only=subsystem:net;path=/dev/board/",
+            &[],
+            devices(),
+        );
+        assert_eq!(none.to_json(), json!({"/dev/board/": null}));
+        let disk = names(
+            "pci:0000:00:17.0;path=/dev/own/",
+            &[],
+            recorded::disk_with_partitions(),
+        );
+        assert_eq!(node(&disk, "/dev/own/sda2").as_deref(), Some("/dev/sda2"));
+        assert_eq!(disk.hints(), [""; 0], "the partitions have names");
+        assert_eq!(
+            names("usb:dead;path=/dev/board/", &[], devices()),
+            Names::default()
+        );
     }
 
     /// Case newcomer: whole disk.

@@ -25,8 +25,8 @@ use crate::kubernetes::resources::names::ResourceName;
 use crate::model::device::Access;
 use crate::model::remote::DEFAULT_PORT;
 use crate::model::remote::address::{RemoteDevice, Server, ServerDevice, UsbIdPattern};
-use crate::model::request::Request;
 use crate::model::request::selector::{Glob, Selector};
+use crate::model::request::{NodePath, Request};
 use crate::model::yaml::{self, Dialect, Node, Value};
 
 /// The domain of its resources if no other is given.
@@ -315,7 +315,7 @@ fn requests(device: &RemoteDevice, extras: &[Extra], notes: &mut Vec<String>) ->
         let only = only.unwrap_or_else(|| Selector::DevNode(extra.host.clone()));
         let mut request = read(&selector.to_string())?;
         request.options.only = vec![only];
-        request.options.path = Some(extra.container.clone());
+        request.options.path = Some(NodePath::Node(extra.container.clone()));
         match read(&request.to_string()) {
             Ok(request) => requests.push(request),
             Err(_) => notes.push(format!(

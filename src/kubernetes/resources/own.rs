@@ -16,10 +16,12 @@ use crate::model::device::inventory::Inventory;
 use crate::model::device::{STATIC_NODE, SysPath};
 use crate::model::oci::ProcessUser;
 use crate::model::plan::Planner;
+use crate::model::plan::attachment::Attachments;
 use crate::model::plan::named_node;
+use crate::model::plan::node_names::NodePaths;
 use crate::model::request::entry::RequestEntry;
 use crate::model::request::selector::{self, DeviceSelector, Selector};
-use crate::model::request::{MAX_ALTERNATIVES, Options, Request};
+use crate::model::request::{MAX_ALTERNATIVES, NodePath, Options, Request};
 
 /// Whether the devices of a resource may change their ids: several requests select them, so a
 /// device that is unplugged may come back with other ids.
@@ -244,7 +246,7 @@ fn request_of_places(request: &Request, places: &[&SysPath]) -> String {
 }
 
 /// The nodes at or below a root, with their paths in the container. `path=` applies to the node
-/// that is named for the root.
+/// that is named for the root, or as a directory to all nodes.
 fn nodes_of<'a>(
     asked: &'a RequestEntry,
     root: &'a SysPath,
@@ -257,8 +259,16 @@ fn nodes_of<'a>(
         below.filter(|device| asked.request.gives(root, device, inventory) == selector::Match::Yes)
     };
     let named = named_node::of_request(&asked.request, admitted(), inventory).map(|device| &device.syspath);
-    admitted().filter_map(move |device| {
-        let place = options.path.as_deref().filter(|_| named == Some(&device.syspath));
-        node_spec(device, place, options.access)
-    })
+    let none = Attachments::default();
+    let mut paths = NodePaths::new(inventory, &none);
+    let nodes = admitted().filter_map(|device| {
+        let has_own_path = match &options.path {
+            Some(NodePath::Node(_)) => named == Some(&device.syspath),
+            Some(NodePath::Directory(_)) => true,
+            None => false,
+        };
+        let place = has_own_path.then(|| paths.path_of(&asked.request, device));
+        node_spec(device, place.as_deref(), options.access)
+    });
+    nodes.collect::<Vec<_>>().into_iter()
 }

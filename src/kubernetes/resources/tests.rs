@@ -100,6 +100,31 @@ fn path_is_for_the_main_node_and_the_raw_node_stays_where_libusb_looks() {
 }
 
 #[test]
+fn a_directory_is_for_all_nodes_but_the_raw_one() {
+    let snapshot = Snapshot {
+        inventory: Inventory::new(crate::model::device::recorded::hub_with_two_adapters()),
+        ..Snapshot::default()
+    };
+    let definitions =
+        own("resources: [{name: a.b/board, mode: static, requests: ['usb:0403:6001:B;path=/dev/board/']}]");
+    let resources = resources(&definitions, &snapshot, &mut Names::default());
+    let units = resources[0].units.values();
+    let nodes = units.flat_map(|unit| unit.offer.nodes.iter());
+    let mut places: Vec<(&Path, &Path)> = nodes
+        .map(|node| (node.host.as_path(), node.container.as_path()))
+        .collect();
+    places.sort();
+    let expected = [
+        ("/dev/bus/usb/001/004", "/dev/bus/usb/001/004"),
+        ("/dev/ttyUSB1", "/dev/board/ttyUSB0"),
+    ];
+    assert_eq!(
+        places,
+        expected.map(|(host, place)| (Path::new(host), Path::new(place)))
+    );
+}
+
+#[test]
 fn smarters_patterns_find_devices_and_directories_anywhere_below_dev() {
     let snapshot = snapshot(&[
         ("/dev/snd", PathKind::Directory),

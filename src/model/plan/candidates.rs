@@ -5,6 +5,8 @@ use std::path::PathBuf;
 
 use crate::model::device::inventory::Inventory;
 use crate::model::device::{Device, SysPath, UdevState};
+use crate::model::plan::attachment::Attachments;
+use crate::model::plan::node_names::NodePaths;
 use crate::model::plan::planner::Planner;
 use crate::model::plan::{NotAttached, Reason};
 use crate::model::remote::reservation::{ReservedDevice, is_reserved};
@@ -88,6 +90,8 @@ impl Planner {
     /// containers.
     pub fn reserved_candidates(&self, inventory: &Inventory) -> Vec<NotAttached> {
         let mut candidates = Vec::new();
+        let none = Attachments::default();
+        let mut paths = NodePaths::new(inventory, &none);
         let reserved = self.reserved().iter();
         for reserved in reserved.filter(|reserved| reserved.container.is_some()) {
             let devices = reserved_devices(reserved, inventory);
@@ -101,7 +105,7 @@ impl Planner {
                 candidates.extend(nodes.map(|device| NotAttached {
                     request,
                     device: device.syspath.clone(),
-                    path: place_of(entry, device),
+                    path: paths.path_of(&entry.request, device),
                     reason: Reason::Reserved(reserved.reason.clone()),
                 }));
             }
@@ -206,20 +210,4 @@ fn would_select(entry: &RequestEntry, device: &Device, reserved: &[&Device], inv
     let gives = |root| entry.request.gives(root, device, inventory) != Match::No;
     let mut roots = entry.roots.iter().filter(|root| is_below(root));
     roots.any(gives) || named.map(|named| &named.syspath).any(gives)
-}
-
-/// The path of a device's node for a request.
-pub(super) fn place_of(entry: &RequestEntry, device: &Device) -> PathBuf {
-    let own = || {
-        device
-            .node
-            .as_ref()
-            .map_or(device.syspath.as_path(), |node| &node.path)
-    };
-    entry
-        .request
-        .options
-        .path
-        .clone()
-        .unwrap_or_else(|| own().to_owned())
 }

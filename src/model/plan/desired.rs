@@ -7,9 +7,11 @@ use crate::model::device::{Access, Device, SysPath};
 use crate::model::oci::ProcessUser;
 use crate::model::plan::admission::{Admissions, Decision};
 use crate::model::plan::attachment::{Attachments, NodeSpec};
-use crate::model::plan::candidates::{Candidate, Candidates, place_of};
+use crate::model::plan::candidates::{Candidate, Candidates};
 use crate::model::plan::named_node::{NameCandidate, can_name, choose, unit_of};
+use crate::model::plan::node_names::NodePaths;
 use crate::model::plan::{Current, NotAttached, Plan, Reason};
+use crate::model::request::NodePath;
 use crate::model::request::id::RequestId;
 
 /// The mode of a node if the request names none.
@@ -47,7 +49,8 @@ pub(super) fn nodes<'a>(
     current: &Current<'_>,
     plan: &mut Plan,
 ) -> Desired<'a> {
-    let node_candidates = node_candidates(candidates, admissions, plan);
+    let mut paths = NodePaths::new(candidates.inventory(), current.attachments);
+    let node_candidates = node_candidates(candidates, admissions, &mut paths, plan);
     let rule_links = rule_links(&node_candidates, candidates, current.attachments);
     let owner = candidates.planner().owner();
     let mut nodes: Vec<(PathBuf, DesiredNode<'a>)> = Vec::new();
@@ -62,6 +65,7 @@ pub(super) fn nodes<'a>(
                 is_named,
                 owner,
                 &rule_links,
+                &mut paths,
             ));
         }
     }
@@ -78,14 +82,15 @@ pub(super) fn nodes<'a>(
 fn node_candidates<'a>(
     candidates: &'a Candidates<'a>,
     admissions: &Admissions,
+    paths: &mut NodePaths<'_>,
     plan: &mut Plan,
 ) -> Vec<NodeCandidate<'a>> {
     let mut node_candidates = Vec::new();
     for (candidate, decision) in admissions.of(candidates) {
-        let not_attached = |reason| NotAttached {
+        let mut not_attached = |reason| NotAttached {
             request: candidate.request,
             device: candidate.device.syspath.clone(),
-            path: place_of(candidate.entry, candidate.device),
+            path: paths.path_of(&candidate.entry.request, candidate.device),
             reason,
         };
         match decision {
@@ -148,12 +153,13 @@ fn named<'a>(
 ) -> Option<&'a Device> {
     let request = &group.first()?.candidate.entry.request;
     let options = &request.options;
-    if options.path.is_none() && options.links.is_empty() {
+    let path = options.path.as_ref().and_then(NodePath::node);
+    if path.is_none() && options.links.is_empty() {
         return None;
     }
     let has_name = |device: &Device| {
-        attachments.iter().any(|(path, attachment)| {
-            let is_named = options.path.as_ref() == Some(path)
+        attachments.iter().any(|(attached, attachment)| {
+            let is_named = path == Some(attached)
                 || options
                     .links
                     .iter()
@@ -175,22 +181,25 @@ fn named<'a>(
 }
 
 /// The node for a candidate, and its path. `is_named` is true for the node of a root that `path=`
-/// and `link=` name; the other nodes of the root keep the host's paths.
+/// and `link=` name; the other nodes of the root keep the host's paths, unless `path=` is a
+/// directory.
 fn desired_node<'a>(
     candidate: &Candidate<'a>,
     is_named: bool,
     owner: ProcessUser,
     rule_links: &RuleLinks<'_>,
+    paths: &mut NodePaths<'_>,
 ) -> Option<(PathBuf, DesiredNode<'a>)> {
     let device = candidate.device;
     let options = &candidate.entry.request.options;
     let host_node = device.node.as_ref()?;
     let mut links: BTreeSet<&PathBuf> = device.links.iter().collect();
-    let path = if is_named {
+    if is_named {
         links.extend(&options.links);
-        place_of(candidate.entry, device)
-    } else {
-        host_node.path.clone()
+    }
+    let path = match &options.path {
+        Some(NodePath::Node(_)) if !is_named => host_node.path.clone(),
+        _ => paths.path_of(&candidate.entry.request, device),
     };
     let by_rules = rule_links.iter().filter(|(_, named)| **named == device.syspath);
     links.extend(by_rules.map(|(link, _)| *link));

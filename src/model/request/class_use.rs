@@ -148,15 +148,26 @@ impl ClassUse {
 }
 
 impl Options {
-    /// Copies one option from other options.
+    /// Copies one option from other options. A directory as `path=` and `link=` exclude each other:
+    /// the copied one replaces the other.
     fn take(&mut self, name: &str, from: &Self) {
         match name {
             "access" => self.access = from.access,
             "mode" => self.mode = from.mode,
             "uid" => self.uid = from.uid,
             "gid" => self.gid = from.gid,
-            "path" => self.path.clone_from(&from.path),
-            "link" => self.links.clone_from(&from.links),
+            "path" => {
+                self.path.clone_from(&from.path);
+                if self.has_directory() {
+                    self.links.clear();
+                }
+            }
+            "link" => {
+                self.links.clone_from(&from.links);
+                if self.has_directory() {
+                    self.path = None;
+                }
+            }
             "only" => self.only.clone_from(&from.only),
             "required" => self.required = from.required,
             "exclusive" => self.exclusive = from.exclusive,
@@ -166,6 +177,10 @@ impl Options {
             // `Options::parse` accepts no other names: a test compares the two lists.
             _ => {}
         }
+    }
+
+    fn has_directory(&self) -> bool {
+        self.path.as_ref().is_some_and(|path| path.directory().is_some())
     }
 }
 
@@ -248,6 +263,34 @@ mod tests {
             "usb:0403;mode=0600;link=/dev/b;required"
         );
         assert_eq!(the_use("class:x").applied_to(&request), request);
+    }
+
+    #[test]
+    fn a_directory_at_the_use_replaces_links_of_the_class_and_a_link_replaces_its_directory() {
+        for (request, used, expected) in [
+            ("usb:0403;link=/dev/a", "path=/dev/d/", "usb:0403;path=/dev/d/"),
+            ("usb:0403;path=/dev/d/", "link=/dev/a", "usb:0403;link=/dev/a"),
+            (
+                "usb:0403;path=/dev/p",
+                "link=/dev/a",
+                "usb:0403;path=/dev/p;link=/dev/a",
+            ),
+            (
+                "usb:0403;path=/dev/d/",
+                "path=/dev/p;link=/dev/a",
+                "usb:0403;path=/dev/p;link=/dev/a",
+            ),
+            (
+                "usb:0403;path=/dev/d/",
+                "link=/dev/a;path=/dev/p",
+                "usb:0403;path=/dev/p;link=/dev/a",
+            ),
+        ] {
+            let request: Request = request.parse().unwrap();
+            let applied = the_use(&format!("class:x;{used}")).applied_to(&request);
+            assert_eq!(applied.to_string(), expected);
+            assert_eq!(expected.parse(), Ok(applied));
+        }
     }
 
     #[test]

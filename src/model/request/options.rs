@@ -9,10 +9,10 @@ use std::time::Duration;
 
 use serde::{Deserialize, Deserializer};
 
-use super::{OnRemoval, Options, Ready, cost, signals};
+use super::{NodePath, OnRemoval, Options, Ready, cost, signals};
 use crate::model::device::Access;
 use crate::model::quoting::{nearest, shown, unescape};
-use crate::model::request::selector::path::{link_path, node_path};
+use crate::model::request::selector::path::{link_path, node_directory, node_path};
 use crate::model::request::selector::{PathFault, SelectorError, did_you_mean};
 
 /// The most `link=` options of one request.
@@ -103,6 +103,14 @@ pub enum OptionError {
         name: &'static str,
         fault: PathFault,
     },
+    /// `link=` beside a directory for all nodes.
+    #[error(
+        "link= names one node, and path={directory}/ is a directory for all nodes: remove link=, or name one node by path= without the last \"/\""
+    )]
+    LinkAndDirectory {
+        /// Shortened.
+        directory: String,
+    },
     #[error("only= takes one selector: {0}")]
     Only(SelectorError),
     #[error("or= takes a selector, as at the beginning of a request: {0}")]
@@ -169,7 +177,13 @@ impl Options {
             given.push(name);
             options.set(name, value)?;
         }
-        Ok((options, given))
+        let directory = options.path.as_ref().and_then(NodePath::directory);
+        match directory.filter(|_| !options.links.is_empty()) {
+            Some(directory) => Err(OptionError::LinkAndDirectory {
+                directory: shown(&directory.display().to_string(), SHOWN_WORD),
+            }),
+            None => Ok((options, given)),
+        }
     }
 
     /// Sets one option by its value, still escaped.
@@ -197,7 +211,7 @@ impl Options {
             "mode" => self.mode = Some(parse_mode(&value)?),
             "uid" => self.uid = Some(parse_id(&value, "uid")?),
             "gid" => self.gid = Some(parse_id(&value, "gid")?),
-            "path" => self.path = Some(path("path", node_path(&value))?),
+            "path" => self.path = Some(parse_node_path(&value)?),
             "link" if self.links.len() == MAX_LINKS => return Err(OptionError::TooManyLinks),
             "link" => self.links.push(path("link", link_path(&value))?),
             "ready" => self.ready = Some(parse_ready(&value)?),
@@ -249,6 +263,13 @@ fn parse_id(text: &str, name: &'static str) -> Result<u32, OptionError> {
         .ok()
         .filter(|id| is_decimal && *id != u32::MAX)
         .ok_or(OptionError::Id { name })
+}
+
+fn parse_node_path(text: &str) -> Result<NodePath, OptionError> {
+    if text.ends_with('/') {
+        return path("path", node_directory(text)).map(NodePath::Directory);
+    }
+    path("path", node_path(text)).map(NodePath::Node)
 }
 
 fn path(name: &'static str, path: Result<PathBuf, PathFault>) -> Result<PathBuf, OptionError> {

@@ -1,5 +1,7 @@
 //! Requests, in all grammars: ours with options and classes, and container-hotplug's.
 
+use std::path::PathBuf;
+
 use oci_hotplug::model::device::inventory::Inventory;
 use oci_hotplug::model::request::annotations::read_list;
 use oci_hotplug::model::request::class::Classes;
@@ -72,10 +74,12 @@ fn is_sound(request: &Request, length: usize) {
         assert_eq!(written.parse::<Request>().as_ref(), Ok(request), "{written:?}");
     }
     let options = &request.options;
-    for path in options.path.iter().chain(&options.links) {
+    let path = options.path.as_ref();
+    let path = path.and_then(|path| path.node().or(path.directory()));
+    for path in path.into_iter().chain(options.links.iter().map(PathBuf::as_path)) {
         devices::is_plain(path);
     }
-    assert!(options.path.as_ref().is_none_or(|path| path.starts_with("/dev")));
+    assert!(path.is_none_or(|path| path.starts_with("/dev")));
     assert!(options.mode.is_none_or(|mode| (1..=0o777).contains(&mode)));
     assert!(!options.access.is_none());
     FactsNeeded::of([request], &[]);

@@ -226,6 +226,25 @@ const DEVICES: &[Usb] = &[
         Interface(0, VENDOR, "", &[]),
         Interface(1, VENDOR, "ftdi_sio", &[Node("tty", "ttyUSB6/tty/ttyUSB6", "ttyUSB6", &[])]),
     ]),
+    // Two TV tuners in one device, and one of another vendor.
+    Usb("1-33", ("2040", "8265"), "WinTV-dualHD", Some("0011223344"), &[
+        Interface(0, VENDOR, "em28xx", &[
+            Node("dvb", "dvb/dvb1.demux0", "dvb/adapter1/demux0", &[]),
+            Node("dvb", "dvb/dvb1.dvr0", "dvb/adapter1/dvr0", &[]),
+            Node("dvb", "dvb/dvb1.frontend0", "dvb/adapter1/frontend0", &[]),
+            Node("dvb", "dvb/dvb1.net0", "dvb/adapter1/net0", &[]),
+            Node("dvb", "dvb/dvb2.demux0", "dvb/adapter2/demux0", &[]),
+            Node("dvb", "dvb/dvb2.dvr0", "dvb/adapter2/dvr0", &[]),
+            Node("dvb", "dvb/dvb2.frontend0", "dvb/adapter2/frontend0", &[]),
+            Node("dvb", "dvb/dvb2.net0", "dvb/adapter2/net0", &[]),
+            Node("i2c-dev", "i2c-7/i2c-dev/i2c-7", "i2c-7", &[]),
+        ]),
+    ]),
+    Usb("1-34", ("0bda", "2838"), "RTL2838UHIDIR", Some("00000001"), &[
+        Interface(0, VENDOR, "dvb_usb_rtl28xxu", &[
+            Node("dvb", "dvb/dvb0.frontend0", "dvb/adapter0/frontend0", &[]),
+        ]),
+    ]),
 ];
 
 /// The devices of the recipes, with parents before their children.

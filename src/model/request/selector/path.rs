@@ -44,6 +44,17 @@ pub(in crate::model) fn node_path(text: &str) -> Result<PathBuf, PathFault> {
     check_text(text)
 }
 
+/// Parses a directory for nodes, which ends in `/`: `/dev/` or below. The result has no `/` at the
+/// end.
+pub(in crate::model) fn node_directory(text: &str) -> Result<PathBuf, PathFault> {
+    match text.strip_suffix('/') {
+        Some("/dev") => Ok(PathBuf::from("/dev")),
+        Some(directory) if directory.ends_with('/') => Err(PathFault::Components),
+        Some(directory) => node_path(directory),
+        None => Err(PathFault::NotBelowDev),
+    }
+}
+
 /// Parses the path of a link: absolute, anywhere, without `.`, `..`, `//` or a trailing slash.
 pub(in crate::model) fn link_path(text: &str) -> Result<PathBuf, PathFault> {
     let below = text.strip_prefix('/').ok_or(PathFault::Relative)?;
@@ -132,6 +143,25 @@ mod tests {
             assert_eq!(node_path(text), Err(fault), "{text:?}");
         }
         assert!(node_path(&format!("/dev/{}", "x".repeat(MAX_PATH - 5))).is_ok());
+    }
+
+    #[test]
+    fn a_directory_for_nodes_is_dev_or_below() {
+        for (text, expected) in [
+            ("/dev/", Ok("/dev")),
+            ("/dev/dvb/adapter0/", Ok("/dev/dvb/adapter0")),
+            ("/dev//", Err(PathFault::Components)),
+            ("/dev/x//", Err(PathFault::Components)),
+            ("/dev/../", Err(PathFault::Components)),
+            ("/dev/a/../b/", Err(PathFault::Components)),
+            ("/dev/a\n/", Err(PathFault::Control)),
+            ("/", Err(PathFault::NotBelowDev)),
+            ("/run/x/", Err(PathFault::NotBelowDev)),
+            ("x/", Err(PathFault::NotBelowDev)),
+            ("/dev/x", Err(PathFault::NotBelowDev)),
+        ] {
+            assert_eq!(node_directory(text), expected.map(PathBuf::from), "{text:?}");
+        }
     }
 
     #[test]

@@ -20,7 +20,7 @@ fn options_are_parsed_in_any_order_and_written_in_a_fixed_one() {
         mode: Some(0o660),
         uid: Some(1000),
         gid: Some(20),
-        path: Some("/dev/sensor".into()),
+        path: Some(NodePath::Node("/dev/sensor".into())),
         links: vec!["/run/b".into(), "/dev/a".into()],
         only: vec![
             Selector::Subsystem("tty".to_owned()),
@@ -40,6 +40,23 @@ fn options_are_parsed_in_any_order_and_written_in_a_fixed_one() {
          only=subsystem:tty;only=driver:x;or=parent-of:usb:18d1&!tag:x;required;exclusive;ready=udev;\
          on-removal=signal:SIGHUP;grace=10s"
     );
+}
+
+#[test]
+fn a_path_that_ends_in_a_slash_is_a_directory() {
+    let path = |text: &str| request(text).options.path.unwrap();
+    let directory = path("usb:2040:8265;path=/dev/dvb/adapter0/");
+    assert_eq!(directory, NodePath::Directory("/dev/dvb/adapter0".into()));
+    assert_eq!(directory.directory(), Some(Path::new("/dev/dvb/adapter0")));
+    assert_eq!(
+        (directory.node(), directory.to_string().as_str()),
+        (None, "/dev/dvb/adapter0/")
+    );
+    assert_eq!(path("usb:2040;path=/dev/"), NodePath::Directory("/dev".into()));
+    let node = path("usb:2040;path=/dev/x");
+    assert_eq!((node.node(), node.directory()), (Some(Path::new("/dev/x")), None));
+    // Formats of other programs have paths of nodes with a slash at the end.
+    assert_eq!(NodePath::Node("/dev/x/".into()).to_string(), "/dev/x");
 }
 
 #[test]
@@ -154,6 +171,14 @@ fn every_error_in_an_option_has_its_message() {
         ("path=sensor", format!("path {below_dev}")),
         ("path=/run/sensor", format!("path {below_dev}")),
         ("path=/dev/../sensor", format!("path {components}")),
+        ("path=/run/sensors/", format!("path {below_dev}")),
+        ("path=/dev//", format!("path {components}")),
+        (
+            "link=/dev/y;path=/dev/x/",
+            "link= names one node, and path=/dev/x/ is a directory for all nodes: remove link=, or name one node by \
+             path= without the last \"/\""
+                .to_owned(),
+        ),
         (
             "link=sensor",
             "link must be absolute, beginning with \"/\"".to_owned(),

@@ -11,6 +11,14 @@ fn any_path() -> impl Strategy<Value = PathBuf> {
     r"/dev(/[a-z ,;&\\=é]{1,6}){0,2}/[a-z,;&\\ ]{0,4}[a-z ]".prop_map(PathBuf::from)
 }
 
+fn any_node_path() -> impl Strategy<Value = NodePath> {
+    prop_oneof![
+        any_path().prop_map(NodePath::Node),
+        any_path().prop_map(NodePath::Directory),
+        Just(NodePath::Directory("/dev".into())),
+    ]
+}
+
 fn any_options() -> impl Strategy<Value = Options> {
     let id = || prop::option::of(0..u32::MAX);
     let ready = prop_oneof![Just(None), Just(Some(Ready::Kernel)), Just(Some(Ready::Udev))];
@@ -25,7 +33,7 @@ fn any_options() -> impl Strategy<Value = Options> {
         prop::option::of(1..=0o777u32),
         id(),
         id(),
-        prop::option::of(any_path()),
+        prop::option::of(any_node_path()),
     );
     let rest = (
         prop::collection::vec(any_path(), 0..3),
@@ -51,8 +59,12 @@ fn any_options() -> impl Strategy<Value = Options> {
             mode,
             uid,
             gid,
+            // A directory and links exclude each other.
+            links: match &path {
+                Some(NodePath::Directory(_)) => Vec::new(),
+                _ => links,
+            },
             path,
-            links,
             only,
             required,
             exclusive,

@@ -5,6 +5,7 @@ use std::fs::File;
 use std::io::{Read, Write};
 use std::os::fd::AsFd;
 use std::sync::{Arc, Mutex, mpsc};
+use std::thread::JoinHandle;
 use std::time::Duration;
 
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
@@ -19,8 +20,18 @@ const LOOK: Duration = Duration::from_millis(200);
 /// The server's end of one mount.
 pub struct SilentServer {
     device: Arc<Mutex<Option<File>>>,
-    /// Dropped at the end: then nobody needs to be rescued any more.
-    _rescue: mpsc::Sender<()>,
+    /// The thread that rescues, which ends when the sender is dropped.
+    rescuer: Option<(mpsc::Sender<()>, JoinHandle<()>)>,
+}
+
+impl Drop for SilentServer {
+    fn drop(&mut self) {
+        // The thread has the connection, too: it must not close it amid the next test.
+        if let Some((sender, thread)) = self.rescuer.take() {
+            drop(sender);
+            let _ = thread.join();
+        }
+    }
 }
 
 impl SilentServer {
@@ -36,10 +47,10 @@ impl SilentServer {
         let flags = rustix::fs::fcntl_getfl(&device).unwrap();
         rustix::fs::fcntl_setfl(&device, flags | rustix::fs::OFlags::NONBLOCK).unwrap();
         let device = Arc::new(Mutex::new(Some(device)));
-        let (_rescue, needed) = mpsc::channel::<()>();
+        let (sender, needed) = mpsc::channel::<()>();
         let (ready, is_ready) = mpsc::channel();
         let rescued = device.clone();
-        std::thread::spawn(move || {
+        let thread = std::thread::spawn(move || {
             // Threads that share their root directory cannot change namespaces, as the one that
             // makes nodes does.
             nix::sched::unshare(nix::sched::CloneFlags::CLONE_FS).unwrap();
@@ -61,7 +72,10 @@ impl SilentServer {
             }
         });
         is_ready.recv().unwrap();
-        Self { device, _rescue }
+        Self {
+            device,
+            rescuer: Some((sender, thread)),
+        }
     }
 
     /// That nobody has asked anything, up to now.

@@ -15,7 +15,7 @@ use nix::sys::stat::SFlag;
 use nix::sys::statfs::{PROC_SUPER_MAGIC, fstatfs};
 
 use crate::host::file_system::attributes;
-use crate::model::device::{DevKind, Device};
+use crate::model::device::{DevKind, Device, major_minor};
 use crate::model::policy::{HostUse, Use};
 
 /// The size up to which a list is read with one call that returns it and one that finds its end.
@@ -173,7 +173,7 @@ fn mounted(mountinfo: &str, used: &mut Uses) {
         // of a drive chooses them.
         let point = unescaped(left.split(' ').nth(4).unwrap_or_default());
         let its = Use::new(format!("is mounted at {point:?}"), Some("unmount it"));
-        if let Some(number) = left.split(' ').nth(2).and_then(number) {
+        if let Some(number) = left.split(' ').nth(2).and_then(major_minor) {
             if number.0 != 0 {
                 used.push((number, its));
                 continue;
@@ -194,7 +194,7 @@ fn btrfs(used: &mut Uses) {
         for device in devices.into_iter().flatten().flatten() {
             let text = fs::read_to_string(device.path().join("dev")).unwrap_or_default();
             let its = Use::new("is a device of a mounted btrfs", Some("unmount it"));
-            used.extend(number(text.trim()).map(|number| (number, its)));
+            used.extend(major_minor(text.trim()).map(|number| (number, its)));
         }
     }
 }
@@ -227,11 +227,6 @@ fn number_of_node(path: &str) -> Option<(u32, u32)> {
     let found = attributes(openat2(File::open("/dev").ok()?, below, how).ok()?).ok()?;
     let is_block = u32::from(found.stx_mode) & SFlag::S_IFMT.bits() == SFlag::S_IFBLK.bits();
     is_block.then_some((found.stx_rdev_major, found.stx_rdev_minor))
-}
-
-fn number(text: &str) -> Option<(u32, u32)> {
-    let (major, minor) = text.split_once(':')?;
-    Some((major.parse().ok()?, minor.parse().ok()?))
 }
 
 /// Decodes space, tab, newline and backslash, which mountinfo writes as three octal digits after a

@@ -28,7 +28,7 @@ pub enum RootlessError {
     Untrusted(#[from] Untrusted),
     /// The kernel sends uevents only to network namespaces of the initial user namespace.
     #[error(
-        "this engine runs its hooks in a network namespace of its own, which receives no uevents (rootless Docker and nerdctl do so: use rootless podman, or run the engine as root)"
+        "this engine runs its hooks in a separate network namespace, which receives no uevents (rootless Docker and nerdctl do so: use rootless podman, or run the engine as root)"
     )]
     NoUevents,
     #[error("device request {request:?}: {what}")]

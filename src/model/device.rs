@@ -106,6 +106,12 @@ pub struct DevNum {
     pub minor: u32,
 }
 
+/// Reads major and minor number as sysfs writes them: `188:0`.
+pub fn major_minor(text: &str) -> Option<(u32, u32)> {
+    let (major, minor) = text.split_once(':')?;
+    Some((major.parse().ok()?, minor.parse().ok()?))
+}
+
 impl fmt::Display for DevNum {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let kind = match self.kind {

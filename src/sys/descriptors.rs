@@ -1,5 +1,7 @@
 //! Descriptors that a process was born with.
 
+use nix::errno::Errno;
+
 /// Closes all descriptors from `first` on (close_range(2), Linux 5.9). To be called before anything
 /// of the process's own is open: the owner of a descriptor in this range would find it closed.
 ///
@@ -11,9 +13,6 @@ pub fn close_from(first: u32) -> std::io::Result<()> {
     // descriptor in the range exists is what the caller promises; breaking it gives EBADF, not
     // undefined behaviour of this call.
     let result = unsafe { libc::syscall(libc::SYS_close_range, first, u32::MAX, 0u32) };
-    if result == 0 {
-        Ok(())
-    } else {
-        Err(std::io::Error::last_os_error())
-    }
+    Errno::result(result)?;
+    Ok(())
 }

@@ -6,6 +6,8 @@ use std::io;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
 use std::os::unix::fs::OpenOptionsExt;
 
+use nix::errno::Errno;
+
 const LOOP_SET_FD: libc::c_ulong = 0x4C00;
 const LOOP_CLR_FD: libc::c_ulong = 0x4C01;
 const LOOP_CTL_GET_FREE: libc::c_ulong = 0x4C82;
@@ -39,14 +41,6 @@ pub struct LoopDevice {
     device: File,
 }
 
-fn checked(result: libc::c_int) -> io::Result<libc::c_int> {
-    if result < 0 {
-        Err(io::Error::last_os_error())
-    } else {
-        Ok(result)
-    }
-}
-
 impl LoopDevice {
     /// Attaches a file to a free loop device.
     ///
@@ -61,7 +55,7 @@ impl LoopDevice {
             .open("/dev/loop-control")?;
         loop {
             // SAFETY: takes no argument, and the descriptor is open during the call.
-            let number = checked(unsafe { libc::ioctl(control.as_raw_fd(), LOOP_CTL_GET_FREE as _) })?;
+            let number = Errno::result(unsafe { libc::ioctl(control.as_raw_fd(), LOOP_CTL_GET_FREE as _) })?;
             let device = OpenOptions::new()
                 .read(true)
                 .write(true)
@@ -69,7 +63,7 @@ impl LoopDevice {
                 .open(format!("/dev/loop{number}"))?;
             // SAFETY: takes a descriptor by value, and both are open during the call.
             let set = unsafe { libc::ioctl(device.as_raw_fd(), LOOP_SET_FD as _, file.as_raw_fd()) };
-            match checked(set) {
+            match Errno::result(set) {
                 Ok(_) => {
                     return Ok(Self {
                         number: number.unsigned_abs(),
@@ -77,8 +71,8 @@ impl LoopDevice {
                     });
                 }
                 // Another process took the device between the two calls.
-                Err(error) if error.raw_os_error() == Some(libc::EBUSY) => continue,
-                Err(error) => return Err(error),
+                Err(Errno::EBUSY) => continue,
+                Err(error) => return Err(error.into()),
             }
         }
     }
@@ -123,7 +117,7 @@ impl LoopDevice {
         };
         // SAFETY: both structures have the kernel's layout and live until the call returns; the
         // kernel only reads them.
-        checked(unsafe { libc::ioctl(self.device.as_raw_fd(), BLKPG as _, &raw const argument) })?;
+        Errno::result(unsafe { libc::ioctl(self.device.as_raw_fd(), BLKPG as _, &raw const argument) })?;
         Ok(())
     }
 }

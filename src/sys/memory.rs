@@ -2,6 +2,8 @@
 
 use std::io;
 
+use nix::errno::Errno;
+
 /// Unmaps the pages of code that have run so far, and returns free heap to the kernel.
 ///
 /// Code is a private, read-only mapping of a file: when it runs again, it is mapped again from the
@@ -36,11 +38,8 @@ fn drop_pages(start: usize, length: usize) -> io::Result<()> {
     // its pages has ever been changed: what MADV_DONTNEED drops is read again from the same file
     // (madvise(2)), and no reference into it sees another value.
     let result = unsafe { libc::madvise(start as *mut libc::c_void, length, libc::MADV_DONTNEED) };
-    if result == 0 {
-        Ok(())
-    } else {
-        Err(io::Error::last_os_error())
-    }
+    Errno::result(result)?;
+    Ok(())
 }
 
 /// Returns free heap to the kernel.

@@ -5,6 +5,8 @@
 use std::io;
 use std::os::fd::{AsRawFd, BorrowedFd};
 
+use nix::errno::Errno;
+
 /// Makes a mount read-only, without setuid programs, device nodes and executables, and private: no
 /// mount or unmount below it propagates.
 ///
@@ -56,11 +58,8 @@ fn set(mount: BorrowedFd<'_>, attributes: u64, propagation: u64) -> io::Result<(
             size_of::<libc::mount_attr>(),
         )
     };
-    if result == 0 {
-        Ok(())
-    } else {
-        Err(io::Error::last_os_error())
-    }
+    Errno::result(result)?;
+    Ok(())
 }
 
 #[cfg(test)]

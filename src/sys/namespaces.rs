@@ -3,6 +3,8 @@
 use std::io;
 use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
 
+use nix::errno::Errno;
+
 /// linux/nsfs.h: `_IO(0xb7, 0x1)`, `_IO(0xb7, 0x2)` and `_IO(0xb7, 0x4)`.
 const NS_GET_USERNS: libc::c_ulong = 0xb701;
 const NS_GET_PARENT: libc::c_ulong = 0xb702;
@@ -33,19 +35,14 @@ pub fn creator_of(user_namespace: BorrowedFd<'_>) -> io::Result<u32> {
     let mut uid: libc::uid_t = u32::MAX;
     // SAFETY: the kernel writes one uid_t through the pointer, which is valid for the call.
     let result = unsafe { libc::ioctl(user_namespace.as_raw_fd(), NS_GET_OWNER_UID as _, &raw mut uid) };
-    if result < 0 {
-        return Err(io::Error::last_os_error());
-    }
+    Errno::result(result)?;
     Ok(uid)
 }
 
 #[allow(unsafe_code)]
 fn related(namespace: BorrowedFd<'_>, request: libc::c_ulong) -> io::Result<OwnedFd> {
     // SAFETY: both requests take no argument and touch no memory of ours.
-    let fd = unsafe { libc::ioctl(namespace.as_raw_fd(), request as _) };
-    if fd < 0 {
-        return Err(io::Error::last_os_error());
-    }
+    let fd = Errno::result(unsafe { libc::ioctl(namespace.as_raw_fd(), request as _) })?;
     // SAFETY: the kernel has just created this descriptor for us, and nothing else owns it.
     Ok(unsafe { OwnedFd::from_raw_fd(fd) })
 }

@@ -5,6 +5,7 @@ use std::io;
 use std::os::fd::{AsRawFd, BorrowedFd};
 
 pub use libc::sock_filter as Instruction;
+use nix::errno::Errno;
 
 /// Attaches a filter in place of the one before, if there is one.
 ///
@@ -38,11 +39,8 @@ fn set<T>(socket: BorrowedFd<'_>, option: libc::c_int, value: &T) -> io::Result<
             size_of::<T>() as libc::socklen_t,
         )
     };
-    if result == 0 {
-        Ok(())
-    } else {
-        Err(io::Error::last_os_error())
-    }
+    Errno::result(result)?;
+    Ok(())
 }
 
 #[cfg(test)]

@@ -182,7 +182,7 @@ mod tests {
     use super::*;
     use crate::host::state::journal_writer::JournalWriter;
     use crate::host::state::notes::Notes;
-    use crate::host::state::record::STATE_VERSION;
+    use crate::host::state::versioned::STATE_VERSION;
     use crate::model::device::{Access, DevKind, DevNum, Device, SysPath};
     use crate::model::oci::ProcessUser;
     use crate::model::plan::attachment::{Attachment, Attachments, NodeCreator, NodeSpec};

@@ -25,7 +25,7 @@ pub struct EnterError {
 }
 
 /// Makes the calling process root of the outermost user namespace that its user created around the
-/// process `pid`, with a mount namespace of its own, in which the host's mounts can be cloned. The
+/// process `pid`, with a separate mount namespace, in which the host's mounts can be cloned. The
 /// process must have only one thread (setns(2)). Its user has all privileges in that namespace,
 /// because the user created it (user_namespaces(7), "Capabilities").
 ///
@@ -55,7 +55,7 @@ pub fn enter_engine_namespace(pid: i32) -> Result<(), EnterError> {
 fn outermost(mut namespace: OwnedFd) -> io::Result<OwnedFd> {
     let ours = identity(&attributes(File::open("/proc/self/ns/user")?)?);
     if identity(&attributes(&namespace)?) == ours {
-        return Err(io::Error::other("the process has no user namespace of its own"));
+        return Err(io::Error::other("the process has no separate user namespace"));
     }
     loop {
         let parent = namespaces::parent_of(namespace.as_fd())?;
@@ -74,7 +74,7 @@ mod tests {
     fn a_process_in_our_user_namespace_is_refused_before_anything_is_entered() {
         let error = enter_engine_namespace(std::process::id() as i32).unwrap_err();
         let text = error.to_string();
-        assert!(text.contains("no user namespace of its own"), "{text}");
+        assert!(text.contains("no separate user namespace"), "{text}");
         assert!(enter_engine_namespace(i32::MAX).is_err());
     }
 }

@@ -16,7 +16,7 @@ pub enum RegistryError {
     /// A file or directory could not be read or written.
     #[error("cannot {action} {path}: {source} (the state directory must be writable for root; --state-dir names another)", path = path.display())]
     Io {
-        /// What was being done, as a gerund.
+        /// What cannot be done, as a verb.
         action: &'static str,
         path: PathBuf,
         source: io::Error,

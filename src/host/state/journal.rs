@@ -13,15 +13,13 @@
 //!
 //! Does not know what the state means.
 
-use std::fs::File;
-use std::io::{self, Read};
 use std::path::Path;
 
+use serde::Serialize;
 use serde::de::DeserializeOwned;
-use serde::{Deserialize, Serialize};
 
 use crate::host::state::error::RegistryError;
-use crate::host::state::record::STATE_VERSION;
+use crate::host::state::versioned::{self, STATE_VERSION, VersionError};
 
 /// A state that a journal can store. Its JSON has a field `version`, see [`STATE_VERSION`].
 pub trait Journaled: Serialize + DeserializeOwned {
@@ -81,16 +79,10 @@ pub fn parse<T: Journaled>(text: &[u8]) -> Result<T, JournalError> {
 }
 
 fn parse_first<T: DeserializeOwned>(line: &[u8]) -> Result<T, JournalError> {
-    #[derive(Deserialize)]
-    struct Versioned {
-        version: u32,
-    }
-    let malformed = |source| JournalError::Line { line: 1, source };
-    let Versioned { version } = serde_json::from_slice(line).map_err(malformed)?;
-    if version > STATE_VERSION {
-        return Err(JournalError::TooNew { version });
-    }
-    serde_json::from_slice(line).map_err(malformed)
+    versioned::from_json(line).map_err(|error| match error {
+        VersionError::Malformed(source) => JournalError::Line { line: 1, source },
+        VersionError::TooNew { version } => JournalError::TooNew { version },
+    })
 }
 
 /// Reads a journal; `None` if it is absent.
@@ -98,18 +90,9 @@ fn parse_first<T: DeserializeOwned>(line: &[u8]) -> Result<T, JournalError> {
 /// # Errors
 /// When it cannot be read, or is of a newer version.
 pub(super) fn read<T: Journaled>(path: &Path) -> Result<Option<T>, RegistryError> {
-    let mut text = Vec::new();
-    match File::open(path).and_then(|mut file| file.read_to_end(&mut text)) {
-        Ok(_) => {}
-        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
-        Err(source) => {
-            return Err(RegistryError::Io {
-                action: "read",
-                path: path.to_owned(),
-                source,
-            });
-        }
-    }
+    let Some(text) = versioned::content_of(path)? else {
+        return Ok(None);
+    };
     let path = path.to_owned();
     parse(&text).map(Some).map_err(|error| match error {
         JournalError::Line { line, source } => RegistryError::MalformedLine { path, line, source },

@@ -114,8 +114,8 @@ impl<T> Open<T> {
 mod tests {
     use super::*;
     use crate::host::state::notes::Notes;
-    use crate::host::state::record::STATE_VERSION;
     use crate::host::state::registry::Registry;
+    use crate::host::state::versioned::STATE_VERSION;
     use crate::model::counters::Counters;
     use crate::model::oci::ContainerId;
     use std::fs;

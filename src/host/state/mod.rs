@@ -15,3 +15,4 @@ pub mod record_lock;
 pub mod refused_starts;
 pub mod registry;
 pub mod trust;
+pub mod versioned;

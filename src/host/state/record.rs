@@ -2,8 +2,7 @@
 //!
 //! Does not know what requests mean.
 
-use std::fs::{self, File};
-use std::io::{self, Read};
+use std::fs;
 use std::path::{Path, PathBuf};
 use std::time::{SystemTime, UNIX_EPOCH};
 
@@ -13,14 +12,11 @@ use serde::{Deserialize, Serialize};
 use crate::host::container::ContainerFacts;
 use crate::host::process::{Process, boot_id};
 use crate::host::state::error::RegistryError;
+use crate::host::state::versioned::{self, STATE_VERSION, VersionError};
 use crate::model::policy::ContainerTraits;
 use crate::model::request::entry::{RequestEntry, Requests};
 use crate::model::request::symlink::SymlinkRule;
 use crate::model::udev_database::UdevMode;
-
-/// The version of record.json and attached.jsonl that this program writes. It reads all versions up
-/// to this one.
-pub const STATE_VERSION: u32 = 1;
 
 /// A container that has, had, or is about to have a watcher.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -172,33 +168,18 @@ pub(super) fn read_init(path: &Path) -> Option<RecordedInit> {
 /// # Errors
 /// When it cannot be read, or is of a newer version.
 pub(super) fn read_json<T: DeserializeOwned>(path: &Path) -> Result<Option<T>, RegistryError> {
-    let mut text = Vec::new();
-    match File::open(path).and_then(|mut file| file.read_to_end(&mut text)) {
-        Ok(_) => {}
-        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
-        Err(source) => {
-            return Err(RegistryError::Io {
-                action: "read",
-                path: path.to_owned(),
-                source,
-            });
-        }
-    }
-    #[derive(Deserialize)]
-    struct Versioned {
-        version: u32,
-    }
-    let malformed = |source| RegistryError::Malformed {
-        path: path.to_owned(),
-        source,
+    let Some(text) = versioned::content_of(path)? else {
+        return Ok(None);
     };
-    let Versioned { version } = serde_json::from_slice(&text).map_err(malformed)?;
-    if version > STATE_VERSION {
-        return Err(RegistryError::TooNew {
-            path: path.to_owned(),
-            version,
-            known: STATE_VERSION,
-        });
-    }
-    serde_json::from_slice(&text).map(Some).map_err(malformed)
+    let path = path.to_owned();
+    versioned::from_json(&text)
+        .map(Some)
+        .map_err(|error| match error {
+            VersionError::Malformed(source) => RegistryError::Malformed { path, source },
+            VersionError::TooNew { version } => RegistryError::TooNew {
+                path,
+                version,
+                known: STATE_VERSION,
+            },
+        })
 }

@@ -221,7 +221,7 @@ mod tests {
     use crate::host::container::ContainerFacts;
     use crate::host::state::journal_writer::JournalWriter;
     use crate::host::state::notes::Notes;
-    use crate::host::state::record::STATE_VERSION;
+    use crate::host::state::versioned::STATE_VERSION;
     use crate::model::oci::ProcessUser;
     use crate::model::policy::ContainerTraits;
     use crate::model::request::entry::RequestEntry;

@@ -2,7 +2,7 @@
 //! cards, input devices, network interfaces. PulseAudio waits for `card1`, SDL reads the parent of
 //! `event7`.
 //!
-//! Kernel and udevd have an order of their own, and so have the announcements in the form of each:
+//! Kernel and udevd each have an order, and so have the announcements in the form of each:
 //! first an `add`, then each later event once, at the end a `remove`. A device that the host had
 //! before it belonged to the container has its `add` when it begins to belong.
 

@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-use crate::model::device::{DevKind, DevNum, Device};
+use crate::model::device::{DevKind, DevNum, Device, major_minor};
 
 /// The maximum length of a file name in bytes (NAME_MAX, limits.h).
 const MAX_NAME: usize = 255;
@@ -63,12 +63,8 @@ impl fmt::Display for DatabaseId {
 }
 
 fn number(kind: DevKind, text: &str) -> Option<DevNum> {
-    let (major, minor) = text.split_once(':')?;
-    Some(DevNum {
-        kind,
-        major: major.parse().ok()?,
-        minor: minor.parse().ok()?,
-    })
+    let (major, minor) = major_minor(text)?;
+    Some(DevNum { kind, major, minor })
 }
 
 /// Whether the text can be the name of a file that is not hidden.

@@ -8,7 +8,7 @@ use proptest::prelude::*;
 use super::{JournalError, Journaled, line_of, parse};
 use crate::host::filter::FilterMemory;
 use crate::host::state::notes::Notes;
-use crate::host::state::record::STATE_VERSION;
+use crate::host::state::versioned::STATE_VERSION;
 use crate::model::cgroup::grants::GrantSet;
 use crate::model::counters::Counters;
 use crate::model::device::{Access, DevKind, DevNum, Device, SysPath};

@@ -76,7 +76,7 @@ impl fmt::Display for Unsupported {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Access => f.write_str(
-                "a rootless container cannot be given only a part of the access, because it has no separate device cgroup (remove access=, or write access=rw)",
+                "a rootless container cannot be given only a part of the access, because it has no device cgroup (remove access=, or write access=rw)",
             ),
             Self::NodeOption(name) => write!(
                 f,

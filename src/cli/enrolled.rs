@@ -44,13 +44,13 @@ impl Enrolled {
         }
     }
 
+    /// All containers, sorted by what they are called, then by id.
     pub(super) fn all(registry: &Registry) -> Result<Vec<Self>> {
         check_access(registry)?;
-        Ok(registry
-            .ids()?
-            .into_iter()
-            .map(|id| Self::read(registry, id))
-            .collect())
+        let ids = registry.ids()?.into_iter();
+        let mut all: Vec<Self> = ids.map(|id| Self::read(registry, id)).collect();
+        all.sort_by_cached_key(Self::called);
+        Ok(all)
     }
 
     /// The one container whose id is, or begins with, `id`, or whose name it is.

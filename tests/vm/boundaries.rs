@@ -1,6 +1,7 @@
 //! Containers of each engine with the host's /dev, with the host's network, privileged, and with a
 //! read-only root file system; and user namespaces.
 
+use crate::background::Background;
 use crate::container::Container;
 use crate::engine::Runtime::Runc;
 use crate::engine::{Engine, podman};
@@ -83,8 +84,8 @@ fn the_hosts_own_dev_is_never_touched_whatever_the_engine() {
 #[ignore = "needs the virtual machine: tests/run.sh --vm"]
 fn on_the_hosts_network_no_engines_container_has_anything_announced() {
     let vm = machine();
-    vm.run("setsid udevadm monitor --subsystem-match=tty > /run/test/monitor 2>&1 < /dev/null & echo $! > /run/test/pid");
-    vm.wait_until("grep 'KERNEL - ' /run/test/monitor && grep 'UDEV - ' /run/test/monitor");
+    let monitor = Background::udevadm_monitor(&vm, "--subsystem-match=tty");
+    let heard = &monitor.output;
     for engine in Engine::ALL {
         eprintln!("vm: {engine:?}");
         let container = engine.start(&vm, &any_adapter(Around::HostNetwork));
@@ -96,11 +97,11 @@ fn on_the_hosts_network_no_engines_container_has_anything_announced() {
     }
     let said = |who: &str, what: &str| {
         let pattern = format!("^{who} *[[].* {what} .*/tty/ttyUSB0 ");
-        vm.run(&format!("grep -c '{pattern}' /run/test/monitor || true"))
+        vm.run(&format!("grep -c '{pattern}' {heard} || true"))
     };
     let times = Engine::ALL.len().to_string();
     vm.wait_until(&format!(
-        "test $(grep -c '^UDEV.* remove .*/tty/ttyUSB0 ' /run/test/monitor) -ge {times}"
+        "test $(grep -c '^UDEV.* remove .*/tty/ttyUSB0 ' {heard}) -ge {times}"
     ));
     // The kernel's event and udevd's, once each.
     for what in ["add", "remove"] {
@@ -110,7 +111,6 @@ fn on_the_hosts_network_no_engines_container_has_anything_announced() {
             "{what}"
         );
     }
-    vm.run("kill $(cat /run/test/pid)");
 }
 
 #[test]

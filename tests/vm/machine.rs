@@ -269,10 +269,11 @@ impl Machine {
         })
     }
 
-    /// Begins a test: from now on the journal belongs to it. Returns whether the machine answers.
+    /// Begins a test: from now on the journal and /run/test belong to it. Returns whether the
+    /// machine answers.
     fn begin_story(&self) -> bool {
         let begun = self.output(
-            "mkdir -p /run/test && rm -f /run/test/cursor && \
+            "rm -rf /run/test && mkdir /run/test && \
              journalctl --lines=1 --quiet --cursor-file=/run/test/cursor",
         );
         begun.status.success()

@@ -4,6 +4,7 @@
 //! `tests/vm/prepare.sh` installs what is needed; tests/vm/README.md explains the rest.
 
 mod attach;
+mod background;
 mod boundaries;
 #[cfg(feature = "kubernetes")]
 mod cluster;

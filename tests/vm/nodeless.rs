@@ -1,6 +1,7 @@
 //! A container hears of devices without a node exactly what the host hears: interfaces, input
 //! devices, sound cards.
 
+use crate::background::Background;
 use crate::container::Container;
 use crate::engine::Runtime::Crun;
 use crate::engine::podman;
@@ -13,10 +14,6 @@ const LISTEN: &str = "setsid udevadm monitor --kernel --udev > /run/monitor 2>&1
     setsid python3 -u -c 'import pyudev; m = pyudev.Monitor.from_netlink(pyudev.Context()); m.start(); print(\"listening\"); \
     [print(d.action, d.sys_name, d.subsystem, d.get(\"SOUND_INITIALIZED\")) for d in iter(m.poll, None)]' \
     > /run/pyudev 2>&1 < /dev/null &";
-
-/// The same program on the host.
-const LISTEN_OUTSIDE: &str = "mkdir -p /run/test && \
-    setsid udevadm monitor --kernel --udev > /run/test/monitor 2>&1 < /dev/null & echo $! > /run/test/pid";
 
 const REQUESTS: &str = "usb:0403:6001,usb:0627:0001,usb:46f4:0002";
 
@@ -54,6 +51,7 @@ fn events(monitor: &str, port: &str) -> Vec<String> {
 /// heard as much as the host.
 fn heard(
     vm: &Machine,
+    outside: &Background<'_>,
     container: &Container<'_>,
     device: &impl Device,
     port: &str,
@@ -63,11 +61,11 @@ fn heard(
     container.wait_until(&format!("grep 'UDEV .*/1-{port}/.*{last}' /run/monitor"));
     vm.run("udevadm settle");
     plugged.unplug();
-    vm.wait_until(&format!("grep 'UDEV .* remove .*/1-{port} ' /run/test/monitor"));
+    vm.wait_until(&format!("grep 'UDEV .* remove .*/1-{port} ' {}", outside.output));
     vm.run("udevadm settle");
     container.wait_until(&format!("grep 'UDEV .* remove .*/1-{port} ' /run/monitor"));
     let inside = events(&container.run("cat /run/monitor"), port);
-    let outside = events(&vm.run("cat /run/test/monitor"), port);
+    let outside = events(&vm.run(&format!("cat {}", outside.output)), port);
     assert_eq!(inside, outside, "port {port}");
     assert!(
         inside.iter().any(|event| event.starts_with("UDEV add")),
@@ -83,25 +81,30 @@ fn events_of_devices_without_a_node_are_heard_inside_once_as_on_the_host() {
     let setup = Setup::default().lab();
     let setup = setup.annotation("io.oci-hotplug.devices", REQUESTS);
     let container = podman(&vm, Crun, &setup.options());
-    vm.run(LISTEN_OUTSIDE);
+    let outside = Background::udevadm_monitor(&vm, "--kernel --udev");
     container.run(LISTEN);
     container.wait_until("grep listening /run/pyudev && grep 'KERNEL - ' /run/monitor");
-    vm.wait_until("grep 'KERNEL - ' /run/test/monitor");
 
     let serial = UsbSerial {
         serial: "FT001",
         port: "2",
     };
-    let of_serial = heard(&vm, &container, &serial, "2", "/tty/ttyUSB0 ");
+    let of_serial = heard(&vm, &outside, &container, &serial, "2", "/tty/ttyUSB0 ");
     for event in ["UDEV bind ", "UDEV unbind ", "UDEV remove "] {
         assert!(
             of_serial.iter().any(|heard| heard.starts_with(event)),
             "{of_serial:?}"
         );
     }
-    heard(&vm, &container, &Tablet("3"), "3", "/input/input[0-9]* ");
-    heard(&vm, &container, &Audio("4"), "4", "/sound/card[0-9]* ");
+    heard(
+        &vm,
+        &outside,
+        &container,
+        &Tablet("3"),
+        "3",
+        "/input/input[0-9]* ",
+    );
+    heard(&vm, &outside, &container, &Audio("4"), "4", "/sound/card[0-9]* ");
     container
         .run("grep '^change card[0-9]* sound 1' /run/pyudev && grep '^remove card[0-9]* sound' /run/pyudev");
-    vm.run("kill $(cat /run/test/pid)");
 }

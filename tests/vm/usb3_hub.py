@@ -1,9 +1,9 @@
-"""The two halves of a USB 3 hub, attached to peered ports of vhci_hcd, until standard input ends.
+"""The two halves of a USB 3 hub, attached to peered ports of vhci_hcd, until this program is ended.
 
 The machine's kernel drives them as the hubs that they say they are. Prints their names in sysfs.
 """
 
-import os
+import signal
 import socket
 import struct
 import sys
@@ -94,5 +94,4 @@ def attach(hub, half, device):
 
 LINES = [attach(hub, half, 0x10002 + at) for at, (hub, half) in enumerate(HALVES.items())]
 print("attached", flush=True)
-sys.stdin.read()
-os._exit(0)
+signal.pause()

@@ -1,5 +1,6 @@
 //! A USB 3 hub, whose two halves a program in the machine emulates: QEMU has none.
 
+use crate::background::Background;
 use crate::engine::Runtime::Crun;
 use crate::engine::podman;
 use crate::machine::machine;
@@ -15,13 +16,10 @@ const HALVES: &str = "for hub in $(grep -l '^TYPE=9/0/1' /sys/bus/usb/devices/*-
 #[ignore = "needs the virtual machine: tests/run.sh --vm"]
 fn a_request_for_one_half_gives_both_and_tree_and_explain_show_them() {
     let vm = machine();
-    vm.run("modprobe vhci-hcd && mkdir -p /run/test && mkfifo /run/test/hub");
+    vm.run("modprobe vhci-hcd");
     vm.run(&format!("cat > /run/test/hub.py << 'END'\n{PROGRAM}END"));
-    vm.run(
-        "setsid sh -c 'python3 /run/test/hub.py < /run/test/hub' > /run/test/halves 2>&1 & \
-         setsid sleep 600 > /run/test/hub 2> /dev/null < /dev/null & echo $! > /run/test/holder",
-    );
-    vm.wait_until("grep attached /run/test/halves");
+    let emulation = Background::start(&vm, "python3 /run/test/hub.py");
+    vm.wait_until(&format!("grep attached {}", emulation.output));
     vm.wait_until(&format!("test $({HALVES} | wc -l) = 2"));
     let halves = vm.run(HALVES);
     let [usb2, usb3] = halves.split_whitespace().collect::<Vec<_>>()[..] else {
@@ -59,8 +57,8 @@ fn a_request_for_one_half_gives_both_and_tree_and_explain_show_them() {
 
     vm.run(&format!("oci-hotplug attach {name} port:{usb2}"));
     container.gains(&usb3_node);
-    vm.run("kill $(cat /run/test/holder)");
+    drop(emulation);
     container.loses(&usb2_node);
     container.loses(&usb3_node);
-    vm.run("rm -f /run/test/hub; rmmod vhci-hcd");
+    vm.run("rmmod vhci-hcd");
 }

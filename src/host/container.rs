@@ -10,21 +10,20 @@ mod facts;
 mod membership;
 pub mod namespaces;
 
-use std::fs::File;
+use std::fs::{self, File};
 use std::io::{self, Read};
 use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
 
 use nix::errno::Errno;
 use nix::fcntl::{OFlag, OpenHow, ResolveFlag, openat2};
-use nix::sys::stat::{fstat, stat};
 use procfs::ProcError;
 use rustix::fs::OFlags;
 
 pub use error::ContainerError;
 pub use facts::{CgroupPaths, ContainerFacts};
 
-use crate::host::file_system::{Mounts, attributes, identity};
+use crate::host::file_system::{Mounts, attributes, file_id, identity};
 use crate::host::process::{Process, ProcessError};
 use crate::host::rootless::rootless;
 use crate::model::id_maps::IdMaps;
@@ -212,13 +211,12 @@ impl Container {
     fn foreign_namespace(&self, name: &str) -> Result<Option<OwnedFd>, ContainerError> {
         let theirs = self.namespace(name)?;
         let path = format!("/proc/thread-self/ns/{name}");
-        let failed = |source: Errno| proc_error(&self.facts, &path, source.into());
+        let failed = |source: io::Error| proc_error(&self.facts, &path, source);
         // Two namespaces are the same if their inodes on nsfs are (namespaces(7)).
-        let (one, other) = (
-            fstat(&theirs).map_err(failed)?,
-            stat(path.as_str()).map_err(failed)?,
-        );
-        Ok(((one.st_dev, one.st_ino) != (other.st_dev, other.st_ino)).then_some(theirs))
+        let theirs = File::from(theirs);
+        let their_id = file_id(&theirs.metadata().map_err(failed)?);
+        let own_id = file_id(&fs::metadata(&path).map_err(failed)?);
+        Ok((their_id != own_id).then(|| theirs.into()))
     }
 
     fn directory(
@@ -374,7 +372,7 @@ mod tests {
         let container = Container::open(&sleeper.facts()).unwrap();
         assert_eq!(container.id_maps().unwrap(), None);
         assert!(container.network_namespace().unwrap().is_none());
-        let (one, other) = (fstat(container.root().unwrap()).unwrap(), stat("/").unwrap());
-        assert_eq!((one.st_dev, one.st_ino), (other.st_dev, other.st_ino));
+        let root = File::from(container.root().unwrap()).metadata().unwrap();
+        assert_eq!(file_id(&root), file_id(&fs::metadata("/").unwrap()));
     }
 }

@@ -6,9 +6,10 @@
 //! mountinfo come from memory; `AT_STATX_DONT_SYNC` returns the attributes that the kernel has
 //! cached.
 
-use std::fs::File;
+use std::fs::{File, Metadata};
 use std::io::{self, BufRead, BufReader, Read};
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
+use std::os::unix::fs::MetadataExt;
 
 use rustix::fs::{AtFlags, Mode, OFlags, Statx, StatxFlags, openat, statx};
 
@@ -44,6 +45,12 @@ pub fn file_system_number(attributes: &Statx) -> (u32, u32) {
 /// Identifies a file: the device number of its file system, and its inode number.
 pub fn identity(attributes: &Statx) -> ((u32, u32), u64) {
     (file_system_number(attributes), attributes.stx_ino)
+}
+
+/// The same for attributes that the standard library has read: two files are the same if these are
+/// equal.
+pub fn file_id(metadata: &Metadata) -> (u64, u64) {
+    (metadata.dev(), metadata.ino())
 }
 
 /// Where a file system has its data, which tells whether it can block.

@@ -8,19 +8,20 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs::File;
-use std::io::{self, Read, Write};
+use std::io::{self, Read};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::Path;
 
 use nix::dir::Dir;
 use nix::errno::Errno;
-use nix::fcntl::{OFlag, openat, renameat};
+use nix::fcntl::{OFlag, openat};
 use nix::sys::stat::{Mode, mkdirat};
 use nix::time::{ClockId, clock_gettime};
 use nix::unistd::{UnlinkatFlags, unlinkat};
 
 use crate::host::container_dev::DirectoryIdentity;
 use crate::host::file_system::{attributes, identity};
+use crate::host::state::atomic_file;
 use crate::model::udev_database::{
     DatabaseId, Entries, Entry, EntryFacts, MAX_HOST_ENTRY, entry_for_container,
 };
@@ -139,12 +140,9 @@ impl UdevDatabase {
 
     /// The data comes before the tags, so that every device of a tag has data.
     fn write_files(&mut self, id: &DatabaseId, name: &str, entry: Entry) -> Result<(), UdevDatabaseError> {
-        let flags = OFlag::O_WRONLY | OFlag::O_CREAT | OFlag::O_TRUNC | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC;
-        let file = openat(&self.container, TEMPORARY, flags, FILE_MODE).map_err(failed("write", name))?;
-        File::from(file)
-            .write_all(&entry.text)
+        let (writer, target) = ((self.container.as_fd(), TEMPORARY), (self.data.as_fd(), name));
+        atomic_file::replace_in(writer, target, &entry.text, FILE_MODE.bits())
             .map_err(failed_io("write", name))?;
-        renameat(&self.container, TEMPORARY, &self.data, name).map_err(failed("write", name))?;
         let before = self.tagged.remove(id).unwrap_or_default();
         for tag in before.difference(&entry.tags) {
             self.remove_tag(tag, name)?;

@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result};
 
 use super::setup::TIMEOUT;
+use crate::model::device::major_minor;
 use crate::sys::loop_device::LoopDevice;
 
 /// What is on the partition.
@@ -50,11 +51,7 @@ impl Disk {
         let loop_name = format!("loop{}", self.device.number());
         let path = format!("/sys/block/{loop_name}/{loop_name}p1/dev");
         let number = fs::read_to_string(&path).with_context(|| format!("cannot read {path}"))?;
-        let (major, minor) = number
-            .trim()
-            .split_once(':')
-            .with_context(|| format!("{path} holds {number:?}"))?;
-        Ok((major.parse()?, minor.parse()?))
+        major_minor(number.trim()).with_context(|| format!("{path} holds {number:?}"))
     }
 
     pub(super) fn unplug(&self) -> Result<()> {

@@ -3,7 +3,6 @@
 
 use std::fs::File;
 use std::io::{ErrorKind, Read};
-use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -11,6 +10,7 @@ use anyhow::{Context, Result};
 
 use super::logged_event::{LoggedEvent, Show};
 use super::timestamp::Timestamp;
+use crate::host::file_system::file_id;
 use crate::host::log::{LOG_FILE, PRESTART, WATCHER, event};
 
 /// How often a followed file is read.
@@ -87,7 +87,7 @@ impl Reader {
         let (Ok(own), Ok(there)) = (self.file.metadata(), std::fs::metadata(path)) else {
             return false;
         };
-        (own.dev(), own.ino()) != (there.dev(), there.ino())
+        file_id(&own) != file_id(&there)
     }
 }
 

@@ -3,10 +3,11 @@
 
 use std::fs::{self, DirBuilder, File, OpenOptions};
 use std::io::{self, Write};
-use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt};
+use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 
+use crate::host::file_system::file_id;
 use crate::host::state::trust;
 
 /// The name of the log file.
@@ -24,8 +25,7 @@ pub(super) struct LogFile {
 
 struct Open {
     file: File,
-    /// The numbers of file system and inode.
-    identity: (u64, u64),
+    file_id: (u64, u64),
 }
 
 /// Writes one record.
@@ -45,18 +45,18 @@ impl LogFile {
     fn append(&self, record: &[u8]) -> io::Result<()> {
         let mut open = self.open.lock().unwrap_or_else(PoisonError::into_inner);
         let current = open.take().filter(|open| self.is_current(open));
-        let Open { mut file, identity } = match current {
+        let Open { mut file, file_id } = match current {
             Some(open) => open,
             None => self.reopen()?,
         };
         file.write_all(record)?;
-        *open = Some(Open { file, identity });
+        *open = Some(Open { file, file_id });
         Ok(())
     }
 
     fn is_current(&self, open: &Open) -> bool {
         let named = fs::symlink_metadata(&self.path);
-        named.is_ok_and(|named| (named.dev(), named.ino()) == open.identity && named.len() <= MAX)
+        named.is_ok_and(|named| file_id(&named) == open.file_id && named.len() <= MAX)
     }
 
     fn reopen(&self) -> io::Result<Open> {
@@ -74,11 +74,8 @@ impl LogFile {
             }
             opened => opened?,
         };
-        let metadata = file.metadata()?;
-        Ok(Open {
-            file,
-            identity: (metadata.dev(), metadata.ino()),
-        })
+        let file_id = file_id(&file.metadata()?);
+        Ok(Open { file, file_id })
     }
 
     fn open_file(&self) -> io::Result<File> {

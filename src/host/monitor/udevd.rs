@@ -6,8 +6,9 @@
 
 use std::cell::Cell;
 use std::fs;
-use std::os::unix::fs::MetadataExt;
 use std::path::Path;
+
+use crate::host::file_system::file_id;
 
 /// systemd-udevd-control.socket, systemd-udevd(8).
 const CONTROL: &str = "/run/udev/control";
@@ -22,7 +23,7 @@ const LISTENING: u32 = 1 << 16;
 /// What was found, for as long as the control socket's file stays the same one.
 #[derive(Debug, Default)]
 pub(super) struct Udevd {
-    known: Cell<Option<(u64, u64, bool)>>,
+    known: Cell<Option<((u64, u64), bool)>>,
 }
 
 impl Udevd {
@@ -33,10 +34,10 @@ impl Udevd {
             return false;
         };
         match self.known.get() {
-            Some((device, inode, runs)) if (device, inode) == (file.dev(), file.ino()) => runs,
+            Some((known, runs)) if known == file_id(&file) => runs,
             _ => {
                 let runs = is_listened_on(Path::new(SOCKETS));
-                self.known.set(Some((file.dev(), file.ino(), runs)));
+                self.known.set(Some((file_id(&file), runs)));
                 runs
             }
         }

@@ -11,6 +11,8 @@ use std::time::{Duration, Instant};
 
 use fs2::FileExt;
 
+use crate::host::file_system::file_id;
+
 /// The time between two attempts to get a lock: flock(2) itself has no timeout.
 const INTERVAL: Duration = Duration::from_millis(1);
 
@@ -64,7 +66,7 @@ pub fn create_dir(path: &Path) -> io::Result<()> {
 /// Whether the path still leads to this open file: another process may have removed or replaced it.
 pub fn is_same_file(file: &File, path: &Path) -> bool {
     match (file.metadata(), fs::symlink_metadata(path)) {
-        (Ok(open), Ok(named)) => (open.dev(), open.ino()) == (named.dev(), named.ino()),
+        (Ok(open), Ok(named)) => file_id(&open) == file_id(&named),
         _ => false,
     }
 }

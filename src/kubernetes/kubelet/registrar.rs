@@ -22,6 +22,7 @@ use super::api;
 use super::grpc::{self, CallError, Client};
 use super::plugin::Plugin;
 use crate::host::backoff::Backoff;
+use crate::host::file_system::file_id;
 use crate::kubernetes::metrics::Metrics;
 use crate::kubernetes::resources::names::{ResourceName, fingerprint};
 
@@ -38,7 +39,7 @@ const MAX_BACKOFF: Duration = Duration::from_secs(30);
 
 /// Identifies a file: device, inode and change time. A socket that is created again has another
 /// identity.
-type Identity = (u64, u64, i64, i64);
+type Identity = ((u64, u64), i64, i64);
 
 /// The registration of one resource.
 pub struct Registrar {
@@ -276,5 +277,5 @@ fn socket_name(resource: &ResourceName) -> String {
 fn identity(path: &Path) -> Option<Identity> {
     let found = std::fs::symlink_metadata(path).ok()?;
     // A new file may get the inode number of the old one: the change time distinguishes them.
-    Some((found.dev(), found.ino(), found.ctime(), found.ctime_nsec()))
+    Some((file_id(&found), found.ctime(), found.ctime_nsec()))
 }

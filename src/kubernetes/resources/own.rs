@@ -60,12 +60,7 @@ fn slots(requested: &Requested, asked: &[RequestEntry], inventory: &Inventory) -
     let cdi_device = NewDevice {
         name: cdi_name(name, None),
         devices: requests(requested).map(Request::to_string).collect(),
-        symlinks: requested
-            .requests
-            .symlinks
-            .iter()
-            .map(ToString::to_string)
-            .collect(),
+        symlinks: symlinks(requested),
     };
     let nodes = asked
         .iter()
@@ -138,12 +133,7 @@ fn units_of_places(requested: &Requested, asked: &[RequestEntry], snapshot: &Sna
             let cdi_device = NewDevice {
                 name: cdi_name(name, Some(place)),
                 devices: requests_of_place(requested, place, &roots, snapshot),
-                symlinks: requested
-                    .requests
-                    .symlinks
-                    .iter()
-                    .map(ToString::to_string)
-                    .collect(),
+                symlinks: symlinks(requested),
             };
             offer.cdi = Some(cdi_device.name.clone());
             resource.cdi_devices.push(cdi_device);
@@ -163,6 +153,12 @@ fn units_of_places(requested: &Requested, asked: &[RequestEntry], snapshot: &Sna
 
 /// The roots at a place, each with a request that selects it.
 type Roots<'a> = Vec<(&'a RequestEntry, &'a SysPath)>;
+
+/// The rules for links, as text for a CDI device.
+fn symlinks(requested: &Requested) -> Vec<String> {
+    let rules = requested.requests.symlinks.iter();
+    rules.map(ToString::to_string).collect()
+}
 
 /// All requests of the resource, limited to one place. Each has alternatives for the socket's port
 /// on either bus, so that a device that comes back on the other bus does not count as removed.

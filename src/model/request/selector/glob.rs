@@ -3,24 +3,21 @@
 //! Matching takes time and memory linear in pattern and text. Must not know which facts of a device
 //! a pattern is matched with (`matching`).
 
-use std::fmt;
 use std::path::Path;
 
 use super::SelectorError;
-use super::memo::Memo;
-use super::pattern::check_length;
+use super::pattern::Pattern;
 
 /// The size of one token of a glob, in bytes: a quarter of a state in regex-lite, which matches its
 /// time.
 const TOKEN_SIZE: usize = 8;
 
 /// A shell pattern: `*`, `?`, `[a-z]`, `[!a]`, and `**` for any number of directories.
+pub type Glob = Pattern<Tokens>;
+
+/// The compiled form of a glob.
 #[derive(Debug, Clone)]
-pub struct Glob {
-    text: String,
-    tokens: Vec<Token>,
-    memo: Memo,
-}
+pub struct Tokens(Vec<Token>);
 
 /// One element of a glob.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -45,25 +42,7 @@ impl Glob {
     /// # Errors
     /// [`SelectorError::PatternTooLong`], or [`SelectorError::Glob`] with position and reason.
     pub fn new(pattern: &str) -> Result<Self, SelectorError> {
-        check_length("glob", pattern)?;
-        glob::Pattern::new(pattern).map_err(|error| SelectorError::Glob {
-            position: error.pos + 1,
-            reason: error.msg,
-        })?;
-        Ok(Self {
-            text: pattern.to_owned(),
-            tokens: tokens(&pattern.chars().collect::<Vec<_>>()),
-            memo: Memo::default(),
-        })
-    }
-
-    pub fn as_str(&self) -> &str {
-        &self.text
-    }
-
-    /// The length in characters.
-    pub fn length(&self) -> usize {
-        self.text.chars().count()
+        Self::compiled_by(compile, "glob", pattern)
     }
 
     /// The cost of evaluating it: the size in bytes of a compiled expression with the same cost.
@@ -72,10 +51,8 @@ impl Glob {
             Token::Class { ranges, .. } => ranges.len(),
             _ => 0,
         };
-        self.tokens
-            .iter()
-            .map(|token| TOKEN_SIZE * (1 + ranges(token)))
-            .sum()
+        let Tokens(tokens) = &self.compiled;
+        tokens.iter().map(|token| TOKEN_SIZE * (1 + ranges(token))).sum()
     }
 
     /// Whether the path of a node or link in `/dev` matches. `*` and `?` do not match `/`.
@@ -88,32 +65,22 @@ impl Glob {
             path.strip_prefix("/dev").ok()
         };
         path.and_then(Path::to_str)
-            .is_some_and(|path| self.memo.verdict(path, || matches(&self.tokens, path, true)))
+            .is_some_and(|path| self.verdict(path, |Tokens(tokens)| matches(tokens, path, true)))
     }
 
     /// Whether the value of a property or attribute matches. Here, `/` is an ordinary character.
     pub fn matches_value(&self, value: &str) -> bool {
-        self.memo.verdict(value, || matches(&self.tokens, value, false))
-    }
-
-    #[cfg(test)]
-    pub(super) fn evaluations(&self) -> u64 {
-        self.memo.evaluations()
+        self.verdict(value, |Tokens(tokens)| matches(tokens, value, false))
     }
 }
 
-impl PartialEq for Glob {
-    fn eq(&self, other: &Self) -> bool {
-        self.text == other.text
-    }
-}
-
-impl Eq for Glob {}
-
-impl fmt::Display for Glob {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(self.as_str())
-    }
+/// The crate glob decides about validity.
+fn compile(pattern: &str) -> Result<Tokens, SelectorError> {
+    glob::Pattern::new(pattern).map_err(|error| SelectorError::Glob {
+        position: error.pos + 1,
+        reason: error.msg,
+    })?;
+    Ok(Tokens(tokens(&pattern.chars().collect::<Vec<_>>())))
 }
 
 /// The tokens of a pattern that the crate glob accepts; each character has the same meaning as
@@ -303,8 +270,8 @@ mod tests {
                 require_literal_separator: true,
                 ..glob::MatchOptions::default()
             };
-            prop_assert_eq!(matches(&glob.tokens, &text, false), reference.matches(&text));
-            prop_assert_eq!(matches(&glob.tokens, &text, true), reference.matches_with(&text, options));
+            prop_assert_eq!(matches(&glob.compiled.0, &text, false), reference.matches(&text));
+            prop_assert_eq!(matches(&glob.compiled.0, &text, true), reference.matches_with(&text, options));
         }
     }
 }

@@ -3,12 +3,10 @@
 //! Time and memory of matching are linear in the size of the compiled expression and in the text.
 //! Must not know which facts of a device an expression is matched with (`matching`).
 
-use std::fmt;
 use std::path::Path;
 
 use super::SelectorError;
-use super::memo::Memo;
-use super::pattern::check_length;
+use super::pattern::Pattern;
 
 /// The most memory that a compiled regular expression may take, in bytes: refuses expressions such
 /// as `(((a{100}){100}){100}`.
@@ -18,14 +16,14 @@ const MAX_COMPILED: usize = 256 * 1024;
 /// expression fits, which shows the size; regex-lite does not report it.
 const FIRST_LIMIT: usize = 256;
 
-/// A regular expression for paths below `/dev`, not anchored. Two are equal if their texts are
-/// equal.
+/// A regular expression for paths below `/dev`, not anchored.
+pub type PathRegex = Pattern<Compiled>;
+
+/// The compiled form of a regular expression.
 #[derive(Debug, Clone)]
-pub struct PathRegex {
-    text: String,
-    compiled: regex_lite::Regex,
+pub struct Compiled {
+    regex: regex_lite::Regex,
     size: usize,
-    memo: Memo,
 }
 
 impl PathRegex {
@@ -35,50 +33,13 @@ impl PathRegex {
     /// # Errors
     /// [`SelectorError::PatternTooLong`], or [`SelectorError::Regex`] with the engine's message.
     pub fn new(expression: &str) -> Result<Self, SelectorError> {
-        check_length("regex", expression)?;
-        let failed = |error: regex_lite::Error| SelectorError::Regex {
-            reason: error.to_string(),
-        };
-        // Compile the expression as written first: it decides about validity.
-        let mut size = MAX_COMPILED;
-        let mut builder = regex_lite::RegexBuilder::new(expression);
-        builder.size_limit(size).build().map_err(failed)?;
-        let plain = without_captures(expression);
-        let mut compiled = None;
-        let mut limit = FIRST_LIMIT;
-        while compiled.is_none() && limit <= MAX_COMPILED {
-            size = limit;
-            compiled = regex_lite::RegexBuilder::new(&plain)
-                .size_limit(limit)
-                .build()
-                .ok();
-            limit *= 2;
-        }
-        let compiled = match compiled {
-            Some(compiled) => compiled,
-            None => regex_lite::Regex::new(&plain).map_err(failed)?,
-        };
-        Ok(Self {
-            text: expression.to_owned(),
-            compiled,
-            size,
-            memo: Memo::default(),
-        })
-    }
-
-    pub fn as_str(&self) -> &str {
-        &self.text
-    }
-
-    /// The length in characters.
-    pub fn length(&self) -> usize {
-        self.text.chars().count()
+        Self::compiled_by(compile, "regex", expression)
     }
 
     /// The size in memory after compilation, in bytes, up to a factor of two. Matching visits all
     /// of it for each character of a text.
     pub fn size(&self) -> usize {
-        self.size
+        self.compiled.size
     }
 
     /// Whether the expression matches anywhere in the part of the path below `/dev`.
@@ -86,13 +47,33 @@ impl PathRegex {
         path.strip_prefix("/dev")
             .ok()
             .and_then(Path::to_str)
-            .is_some_and(|below| self.memo.verdict(below, || self.compiled.is_match(below)))
+            .is_some_and(|below| self.verdict(below, |compiled| compiled.regex.is_match(below)))
     }
+}
 
-    #[cfg(test)]
-    pub(super) fn evaluations(&self) -> u64 {
-        self.memo.evaluations()
+/// Compiles the expression as written first: that decides about validity.
+fn compile(expression: &str) -> Result<Compiled, SelectorError> {
+    let failed = |error: regex_lite::Error| SelectorError::Regex {
+        reason: error.to_string(),
+    };
+    let build = |text: &str, limit| {
+        let mut builder = regex_lite::RegexBuilder::new(text);
+        builder.size_limit(limit).build()
+    };
+    build(expression, MAX_COMPILED).map_err(failed)?;
+    let plain = without_captures(expression);
+    let mut size = FIRST_LIMIT;
+    while size <= MAX_COMPILED {
+        if let Ok(regex) = build(&plain, size) {
+            return Ok(Compiled { regex, size });
+        }
+        size *= 2;
     }
+    let regex = regex_lite::Regex::new(&plain).map_err(failed)?;
+    Ok(Compiled {
+        regex,
+        size: MAX_COMPILED,
+    })
 }
 
 /// The same expression with groups that do not capture: `(`, `(?P<name>` and `(?<name>` become
@@ -128,20 +109,6 @@ fn without_captures(expression: &str) -> String {
         rest = &rest[taken..];
     }
     plain
-}
-
-impl PartialEq for PathRegex {
-    fn eq(&self, other: &Self) -> bool {
-        self.as_str() == other.as_str()
-    }
-}
-
-impl Eq for PathRegex {}
-
-impl fmt::Display for PathRegex {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(self.as_str())
-    }
 }
 
 #[cfg(test)]

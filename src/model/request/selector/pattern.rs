@@ -6,16 +6,75 @@
 //!
 //! [`Memo`]: super::memo::Memo
 
+use std::fmt;
+
 use super::SelectorError;
+use super::memo::Memo;
 
 /// The longest pattern, in characters.
 const MAX_PATTERN: usize = 1000;
 
-/// Checks the length of a pattern.
-///
-/// # Errors
-/// [`SelectorError::PatternTooLong`]; `kind` is the kind of the selector.
-pub(super) fn check_length(kind: &'static str, pattern: &str) -> Result<(), SelectorError> {
+/// A pattern with its compiled form. Two are equal if their texts are equal.
+#[derive(Debug, Clone)]
+pub struct Pattern<C> {
+    text: String,
+    pub(super) compiled: C,
+    memo: Memo,
+}
+
+impl<C> Pattern<C> {
+    /// Compiles a pattern of at most 1000 characters; `kind` is the kind of the selector.
+    ///
+    /// # Errors
+    /// [`SelectorError::PatternTooLong`], or those of `compile`.
+    pub(super) fn compiled_by(
+        compile: impl FnOnce(&str) -> Result<C, SelectorError>,
+        kind: &'static str,
+        text: &str,
+    ) -> Result<Self, SelectorError> {
+        check_length(kind, text)?;
+        Ok(Self {
+            text: text.to_owned(),
+            compiled: compile(text)?,
+            memo: Memo::default(),
+        })
+    }
+
+    pub fn as_str(&self) -> &str {
+        &self.text
+    }
+
+    /// The length in characters.
+    pub fn length(&self) -> usize {
+        self.text.chars().count()
+    }
+
+    /// Whether a text matches, evaluated by `matches` if it is not known.
+    pub(super) fn verdict(&self, text: &str, matches: impl FnOnce(&C) -> bool) -> bool {
+        self.memo.verdict(text, || matches(&self.compiled))
+    }
+
+    #[cfg(test)]
+    pub(super) fn evaluations(&self) -> u64 {
+        self.memo.evaluations()
+    }
+}
+
+impl<C> PartialEq for Pattern<C> {
+    fn eq(&self, other: &Self) -> bool {
+        self.text == other.text
+    }
+}
+
+impl<C> Eq for Pattern<C> {}
+
+impl<C> fmt::Display for Pattern<C> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.text)
+    }
+}
+
+fn check_length(kind: &'static str, pattern: &str) -> Result<(), SelectorError> {
     let length = pattern.chars().count();
     if length > MAX_PATTERN {
         return Err(SelectorError::PatternTooLong {

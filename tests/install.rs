@@ -123,6 +123,7 @@ fn everything_is_where_the_field_looks_for_it() {
         ANNOTATED,
         "usr/lib/systemd/system/oci-hotplug-watcher@.service",
         "usr/lib/systemd/system/oci-hotplug.slice",
+        "usr/lib/systemd/user/oci-hotplug-watcher@.service",
         "usr/lib/systemd/system/oci-hotplug-recover.service",
         "usr/lib/systemd/system/oci-hotplug-metrics.service",
         "usr/lib/systemd/system/oci-hotplug-metrics.timer",
@@ -433,6 +434,10 @@ fn systemd_has_nothing_against_the_units() {
         here(
             "oci-hotplug-watcher@.service",
             "oci-hotplug-watcher@web\\x2d1.service",
+        ),
+        here(
+            "../user/oci-hotplug-watcher@.service",
+            "oci-hotplug-watcher@user\\x2d1.service",
         ),
         here("oci-hotplug-recover.service", "oci-hotplug-recover.service"),
         here("oci-hotplug-metrics.service", "oci-hotplug-metrics.service"),

@@ -17,6 +17,7 @@ use crate::exit;
 use crate::host::config::{Config, ConfigError, DEFAULT_CONFIG};
 use crate::host::host_check::{self, Tree};
 use crate::host::state::registry::{DEFAULT_STATE_DIR, Registry};
+use crate::host::systemd::Manager;
 use crate::model::host_check::facts::{Cdi, Configuration, Containers, Facts, Systemd};
 use crate::model::host_check::{Finding, Verdict, judge};
 use crate::model::policy::Fallback;
@@ -124,14 +125,26 @@ fn facts(tree: &Tree, config: Result<Config, ConfigError>) -> Facts {
         state: host_check::state_dir(tree, &state_dir),
         configuration: configuration(tree, config),
         programs: host_check::hook_programs(tree),
-        systemd: Systemd {
-            runs: system.has_systemd,
-            has_units: host_check::has_units(tree),
-        },
+        systemd: systemd(tree, system.has_systemd),
         cdi: cdi(tree),
         engines: host_check::engines(tree),
         runtimes: host_check::runtimes(tree),
         containers: containers(tree, &state_dir),
+    }
+}
+
+/// The systemd manager of the user who runs the check; that of the host for root and for another
+/// tree.
+fn systemd(tree: &Tree, runs: bool) -> Systemd {
+    match Manager::own() {
+        manager @ Manager::User(_) if tree.is_host() => Systemd {
+            runs: manager.is_running(),
+            has_units: manager.has_unit(),
+        },
+        _ => Systemd {
+            runs,
+            has_units: host_check::has_units(tree),
+        },
     }
 }
 

@@ -1,8 +1,9 @@
 //! Whether this process has the privileges of the host's root.
 
 use std::fs;
+use std::path::PathBuf;
 
-use nix::unistd::geteuid;
+use nix::unistd::{Uid, User, geteuid};
 
 use crate::model::rootless::{self, Rootless};
 
@@ -23,6 +24,13 @@ pub fn host_root() -> u32 {
     let overflow = fs::read_to_string(OVERFLOW_UID.0).ok();
     let overflow = overflow.and_then(|text| text.trim().parse().ok());
     rootless::host_root(&uid_map(), overflow.unwrap_or(OVERFLOW_UID.1))
+}
+
+/// The user's home directory, by the user database (passwd(5)): hooks of stage poststop have no
+/// environment, and that of other hooks is the caller's. `None` if the user has no entry there.
+pub fn home(user: Rootless) -> Option<PathBuf> {
+    let entry = User::from_uid(Uid::from_raw(user.uid)).ok()??;
+    Some(entry.dir).filter(|home| home.is_absolute())
 }
 
 fn uid_map() -> String {

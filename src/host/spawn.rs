@@ -1,10 +1,10 @@
 //! Starts a program as a child process: one of ours, or systemctl.
 //!
-//! The child gets an empty environment, no blocked signals, and /dev/null for every standard stream
-//! that the caller does not pass. `std::process` can do the same, but makes a watcher 40 KiB
+//! The child gets an empty environment unless the caller passes one, no blocked signals, and
+//! /dev/null for every standard stream that the caller does not pass. `std::process` can do the same, but makes a watcher 40 KiB
 //! larger.
 
-use std::ffi::{CStr, CString, OsStr};
+use std::ffi::{CString, OsStr};
 use std::io;
 use std::os::fd::{AsRawFd, BorrowedFd};
 use std::os::unix::ffi::OsStrExt;
@@ -34,10 +34,24 @@ pub struct Streams<'a> {
 /// # Errors
 /// When the program cannot be started, or an argument contains a NUL byte.
 pub fn spawn(path: &Path, arguments: &[&OsStr], streams: Streams<'_>) -> io::Result<Child> {
-    let mut words = vec![CString::new(path.as_os_str().as_bytes())?];
-    for argument in arguments {
-        words.push(CString::new(argument.as_bytes())?);
-    }
+    spawn_with(&[], path, arguments, streams)
+}
+
+/// [`spawn`] with an environment; each element is `NAME=VALUE`.
+///
+/// # Errors
+/// As [`spawn`].
+pub fn spawn_with(
+    environment: &[&OsStr],
+    path: &Path,
+    arguments: &[&OsStr],
+    streams: Streams<'_>,
+) -> io::Result<Child> {
+    let words: Vec<&OsStr> = [path.as_os_str()]
+        .into_iter()
+        .chain(arguments.iter().copied())
+        .collect();
+    let (words, environment) = (c_strings(&words)?, c_strings(environment)?);
     let null = open("/dev/null", OFlag::O_RDWR | OFlag::O_CLOEXEC, Mode::empty())?;
     let mut actions = PosixSpawnFileActions::init()?;
     for (number, stream) in [(0, streams.stdin), (1, streams.stdout), (2, None)] {
@@ -52,12 +66,16 @@ pub fn spawn(path: &Path, arguments: &[&OsStr], streams: Streams<'_>) -> io::Res
     let mut defaults = SigSet::empty();
     defaults.add(Signal::SIGPIPE);
     attributes.set_sigdefault(&defaults)?;
-    let environment: [&CStr; 0] = [];
     let pid = posix_spawn(path, &actions, &attributes, &words, &environment)?;
     Ok(Child {
         pid,
         state: ChildState::Running,
     })
+}
+
+fn c_strings(texts: &[&OsStr]) -> io::Result<Vec<CString>> {
+    let text = |text: &&OsStr| Ok(CString::new(text.as_bytes())?);
+    texts.iter().map(text).collect()
 }
 
 /// Whether a child process has ended, and how.
@@ -134,23 +152,30 @@ mod tests {
         spawn(Path::new("/bin/sh"), &["-c", script].map(OsStr::new), streams).unwrap()
     }
 
-    #[test]
-    fn a_child_has_an_empty_environment_and_only_the_given_streams() {
+    /// What a child prints of its standard streams and its environment.
+    fn printed(environment: &[&str]) -> String {
         let (read, write) = nix::unistd::pipe2(OFlag::O_CLOEXEC).unwrap();
         let streams = Streams {
             stdin: None,
             stdout: Some(write.as_fd()),
         };
-        let mut child = shell(
-            "readlink /proc/self/fd/0 /proc/self/fd/2; tr '\\0' '\\n' < /proc/$$/environ",
-            streams,
-        );
+        let script = "readlink /proc/self/fd/0 /proc/self/fd/2; tr '\\0' '\\n' < /proc/$$/environ";
+        let environment: Vec<&OsStr> = environment.iter().map(OsStr::new).collect();
+        let shell = Path::new("/bin/sh");
+        let mut child = spawn_with(&environment, shell, &["-c", script].map(OsStr::new), streams).unwrap();
         drop(write);
         let mut text = String::new();
         std::fs::File::from(read).read_to_string(&mut text).unwrap();
-        assert_eq!(text, "/dev/null\n/dev/null\n");
         assert!(child.ends_within(Duration::from_secs(10)));
         assert_eq!(child.state(), ChildState::Succeeded);
+        text
+    }
+
+    #[test]
+    fn a_child_has_only_the_given_environment_and_streams() {
+        assert_eq!(printed(&[]), "/dev/null\n/dev/null\n");
+        let with_variable = "/dev/null\n/dev/null\nXDG_RUNTIME_DIR=/run/user/1000\n";
+        assert_eq!(printed(&["XDG_RUNTIME_DIR=/run/user/1000"]), with_variable);
     }
 
     #[test]

@@ -1,18 +1,21 @@
 //! The systemd unit of a container's watcher, both as seen from outside (start it) and from inside
-//! (notify systemd).
+//! (notify systemd). Watchers of root have units of the host's systemd; those of a user's rootless
+//! containers have units of that user's manager (`systemctl --user`).
 //!
 //! Does not know what a watcher does. Nothing here waits for systemd.
 
-use std::ffi::OsStr;
+use std::ffi::{OsStr, OsString};
 use std::io;
 use std::os::linux::net::SocketAddrExt;
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::net::{SocketAddr, UnixDatagram};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use super::spawn::{Child, Streams, spawn};
+use super::rootless::{home, rootless};
+use super::spawn::{Child, Streams, spawn_with};
 use crate::model::oci::ContainerId;
+use crate::model::rootless::Rootless;
 
 /// The unit's name, before and after the container's id.
 const UNIT: (&str, &str) = ("oci-hotplug-watcher@", ".service");
@@ -28,6 +31,20 @@ const UNIT_DIRS: [&str; 5] = [
     "/usr/lib/systemd/system",
     "/lib/systemd/system",
 ];
+
+/// The same for the managers of all users (systemd.unit(5), "User Unit Search Path").
+const USER_UNIT_DIRS: [&str; 4] = [
+    "/etc/systemd/user",
+    "/run/systemd/user",
+    "/usr/local/lib/systemd/user",
+    "/usr/lib/systemd/user",
+];
+
+/// The directories with unit files below a user's home directory.
+const HOME_UNIT_DIRS: [&str; 2] = [".config/systemd/user", ".local/share/systemd/user"];
+
+/// The socket on which a user's manager serves systemctl, below the user's runtime directory.
+const USER_MANAGER_SOCKET: &str = "systemd/private";
 
 /// The paths of systemctl. `PATH` is not searched: its value comes from the process that started
 /// this one.
@@ -66,24 +83,86 @@ pub fn unit_in(cgroups: &str) -> Option<&str> {
         .rfind(|part| part.starts_with(UNIT.0) && part.ends_with(UNIT.1))
 }
 
-/// Whether systemd runs on this host (sd_booted(3)) and has the unit.
-pub fn has_unit() -> bool {
-    let file = format!("{}{}", UNIT.0, UNIT.1);
-    Path::new("/run/systemd/system").is_dir()
-        && UNIT_DIRS.iter().any(|dir| Path::new(dir).join(&file).exists())
+/// A systemd manager: what starts units, and restarts them.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Manager {
+    /// The one that runs the host.
+    System,
+    /// The one of a user, which runs as long as the user has a session or lingers
+    /// (user@.service(5)).
+    User(Rootless),
 }
 
-/// Starts `systemctl start` for a unit. Does not wait until systemd has started it.
-///
-/// # Errors
-/// When systemctl is not installed or cannot be started.
-pub fn start(unit: &str) -> io::Result<Child> {
-    let program = SYSTEMCTL
-        .iter()
-        .find(|path| Path::new(path).exists())
-        .ok_or(io::ErrorKind::NotFound)?;
-    let arguments = ["start", "--no-block", "--quiet", unit].map(OsStr::new);
-    spawn(Path::new(program), &arguments, Streams::default())
+impl Manager {
+    /// The manager for units of this process's user.
+    pub fn own() -> Self {
+        rootless().map_or(Self::System, Self::User)
+    }
+
+    /// Whether the manager runs and has the unit.
+    pub fn has_unit(self) -> bool {
+        let file = format!("{}{}", UNIT.0, UNIT.1);
+        self.is_running() && self.unit_dirs().iter().any(|dir| dir.join(&file).exists())
+    }
+
+    /// sd_booted(3); of a user's manager, whether its socket exists.
+    pub fn is_running(self) -> bool {
+        match self {
+            Self::System => Path::new("/run/systemd/system").is_dir(),
+            Self::User(user) => user.runtime_dir().join(USER_MANAGER_SOCKET).exists(),
+        }
+    }
+
+    fn unit_dirs(self) -> Vec<PathBuf> {
+        match self {
+            Self::System => UNIT_DIRS.map(PathBuf::from).into(),
+            Self::User(user) => user_unit_dirs(&user.runtime_dir(), home(user).as_deref()),
+        }
+    }
+
+    /// The command that an operator uses with this manager.
+    pub fn command(self) -> &'static str {
+        match self {
+            Self::System => "systemctl",
+            Self::User(_) => "systemctl --user",
+        }
+    }
+
+    /// Starts `systemctl start` for a unit. Does not wait until systemd has started it.
+    ///
+    /// # Errors
+    /// When systemctl is not installed or cannot be started.
+    pub fn start(self, unit: &str) -> io::Result<Child> {
+        let program = SYSTEMCTL
+            .iter()
+            .find(|path| Path::new(path).exists())
+            .ok_or(io::ErrorKind::NotFound)?;
+        let start = ["start", "--no-block", "--quiet", unit].map(OsStr::new);
+        match self {
+            Self::System => spawn_with(&[], Path::new(program), &start, Streams::default()),
+            Self::User(user) => {
+                let mut runtime_dir = OsString::from("XDG_RUNTIME_DIR=");
+                runtime_dir.push(user.runtime_dir());
+                let arguments: Vec<&OsStr> = [OsStr::new("--user")].into_iter().chain(start).collect();
+                spawn_with(
+                    &[&runtime_dir],
+                    Path::new(program),
+                    &arguments,
+                    Streams::default(),
+                )
+            }
+        }
+    }
+}
+
+/// The directories in which the manager of a user looks for units. The user's own come first.
+fn user_unit_dirs(runtime_dir: &Path, home: Option<&Path>) -> Vec<PathBuf> {
+    let in_home = HOME_UNIT_DIRS.iter().filter_map(|dir| Some(home?.join(dir)));
+    let of_all = USER_UNIT_DIRS.map(PathBuf::from);
+    let mut dirs: Vec<PathBuf> = in_home.collect();
+    dirs.push(runtime_dir.join("systemd/user"));
+    dirs.extend(of_all);
+    dirs
 }
 
 /// Whether systemd started this process as a unit of type `notify`.
@@ -162,6 +241,36 @@ mod tests {
             unit_of(&"web-1".parse().unwrap()).unwrap(),
             "oci-hotplug-watcher@web\\x2d1.service"
         );
+    }
+
+    #[test]
+    fn a_user_s_manager_also_has_the_units_of_the_user() {
+        let runtime_dir = Path::new("/run/user/1000");
+        let dirs = user_unit_dirs(runtime_dir, Some(Path::new("/home/alice")));
+        let own = [
+            "/home/alice/.config/systemd/user",
+            "/home/alice/.local/share/systemd/user",
+        ];
+        assert_eq!(dirs[..2], own.map(PathBuf::from));
+        for dir in [
+            "/run/user/1000/systemd/user",
+            "/etc/systemd/user",
+            "/usr/lib/systemd/user",
+        ] {
+            assert!(dirs.contains(&dir.into()), "{dir}");
+        }
+        // A user without an entry in the user database has those of the host.
+        assert_eq!(user_unit_dirs(runtime_dir, None), dirs[2..]);
+    }
+
+    #[test]
+    fn a_user_without_a_runtime_directory_has_no_manager() {
+        let nobody = Manager::User(Rootless {
+            uid: u32::MAX - 1,
+            is_namespace_root: true,
+        });
+        assert!(!nobody.is_running() && !nobody.has_unit());
+        assert_eq!(nobody.command(), "systemctl --user");
     }
 
     #[test]

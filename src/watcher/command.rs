@@ -12,10 +12,9 @@ use crate::command_line::{self, CommonOptions, OwnArgument, Program};
 use crate::exit;
 use crate::host::config::{Config, ConfigError, SystemdUnitSetting};
 use crate::host::log::{self, WATCHER};
-use crate::host::rootless::rootless;
 use crate::host::state::error::RegistryError;
 use crate::host::state::registry::Registry;
-use crate::host::systemd;
+use crate::host::systemd::{self, Manager};
 use crate::model::oci::ContainerId;
 use crate::model::policy::{Denial, Policy};
 
@@ -41,7 +40,8 @@ It stays in the foreground, and ends with the container, or on SIGTERM (then dev
 next watcher). On SIGHUP it reads the configuration again: a stricter policy detaches devices.
 
 Where systemd runs the host, and has the unit oci-hotplug-watcher@.service, the unit's watcher takes over from the one
-that the hook started, and systemd restarts it. Elsewhere `oci-hotplug recover` starts missing watchers.
+that the hook started, and systemd restarts it; of a rootless engine, systemd's manager of the user. Elsewhere
+`oci-hotplug recover` starts missing watchers.
 
 Exit codes: 0 the container has ended, or the watcher was asked to end; 1 failed; 2 usage, or a record or configuration
 that cannot be read: a restart would not help.
@@ -114,8 +114,7 @@ pub fn watcher() -> ExitCode {
         config: config.named.clone(),
         // The response must arrive before the hook stops waiting for it.
         ready_timeout: config.prestart_timeout.mul_f32(0.8),
-        // The unit is one of the host's systemd, which a rootless engine cannot start.
-        use_systemd_unit: config.systemd_unit == SystemdUnitSetting::Auto && rootless().is_none(),
+        manager: (config.systemd_unit == SystemdUnitSetting::Auto).then(Manager::own),
     };
     let beginning = match handed_over {
         Some(given) => Beginning::HandedOver(given),

@@ -66,6 +66,7 @@ use crate::host::state::notes::Notes;
 use crate::host::state::record::Record;
 use crate::host::state::record_lock::RecordLock;
 use crate::host::state::registry::Registry;
+use crate::host::systemd::Manager;
 use crate::model::counters::Counters;
 use crate::model::device::SysPath;
 use crate::model::plan::{Plan, Planner, plan};
@@ -92,8 +93,8 @@ pub struct Settings {
     pub config: Option<PathBuf>,
     /// How long a client waits for its devices before it gets a response anyway.
     pub ready_timeout: Duration,
-    /// Whether systemd should restart the watcher.
-    pub use_systemd_unit: bool,
+    /// The systemd manager that is to restart the watcher, if it runs and has the unit.
+    pub manager: Option<Manager>,
 }
 
 struct Watcher {
@@ -127,7 +128,7 @@ impl Watcher {
         leases: Leases,
         settings: Settings,
     ) -> Result<Self, WatcherError> {
-        let unit = SystemdUnit::new(&record.container.id, settings.use_systemd_unit);
+        let unit = SystemdUnit::new(&record.container.id, settings.manager);
         let planner = planner_of(&record, &notes);
         let remotes = Remotes::open(&record.container.id, lock.state_dir(), &planner);
         let world = World::open(&planner, &settings.policy)?;

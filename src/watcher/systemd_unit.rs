@@ -10,7 +10,7 @@ use super::inside::Inside;
 use crate::host::backoff::Backoff;
 use crate::host::config::Config;
 use crate::host::spawn::{Child, ChildState};
-use crate::host::systemd;
+use crate::host::systemd::{self, Manager};
 use crate::model::oci::ContainerId;
 
 /// How long the unit's watcher may take to take over before the unit is started again; twice as
@@ -35,6 +35,7 @@ pub(super) enum SystemdUnit {
 
 /// The start of the unit, which may take several attempts.
 pub(super) struct Startup {
+    manager: Manager,
     unit: String,
     backoff: Backoff,
     next: Instant,
@@ -65,7 +66,8 @@ impl Watchdog {
 }
 
 impl SystemdUnit {
-    pub fn new(id: &str, is_wanted: bool) -> Self {
+    /// `manager` is the one that is to restart the watcher; `None`: the watcher has no unit.
+    pub fn new(id: &str, manager: Option<Manager>) -> Self {
         if systemd::is_systemd_unit() {
             return Self::Ours {
                 shown: String::new(),
@@ -73,14 +75,15 @@ impl SystemdUnit {
             };
         }
         let unit = || systemd::unit_of(&id.parse::<ContainerId>().ok()?);
-        if !is_wanted || !systemd::has_unit() {
+        let Some(manager) = manager.filter(|manager| manager.has_unit()) else {
             return Self::None;
-        }
+        };
         let Some(unit) = unit() else {
             tracing::info!(container = %id, "the container id is too long for the name of a systemd unit: systemd does not restart its watcher");
             return Self::None;
         };
         Self::Starting(Startup {
+            manager,
             unit,
             backoff: Backoff::new(TIMEOUT),
             next: Instant::now(),
@@ -137,7 +140,7 @@ impl Startup {
             return true;
         }
         if self.backoff.failures() == ATTEMPTS {
-            tracing::warn!(container = %inside.id(), "systemd does not restart the watcher: {} did not start (systemctl status shows why)", self.unit);
+            tracing::warn!(container = %inside.id(), "systemd does not restart the watcher: {} did not start ({} status shows why)", self.unit, self.manager.command());
             return false;
         }
         // Checked only now, and not while clients waited, because it reads a file.
@@ -145,7 +148,7 @@ impl Startup {
             return false;
         }
         // A failure shows at the next attempts, and is logged after the last one.
-        self.systemctl = systemd::start(&self.unit).ok();
+        self.systemctl = self.manager.start(&self.unit).ok();
         self.next = Instant::now() + self.backoff.failed(Duration::MAX);
         true
     }

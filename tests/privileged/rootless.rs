@@ -11,6 +11,7 @@ use crate::framework::container::text;
 use crate::framework::identity::{GROUPS, Identity, in_the_kernels_form, in_udevds_form, uevent_ports};
 use crate::framework::ordinary_user::OrdinaryUser;
 use crate::framework::udevd::host_settles;
+use crate::framework::user_manager::UserManager;
 use crate::framework::{Announcements, Disk, Machine, eventually};
 
 const ALONE: &str = "--network=none";
@@ -272,6 +273,33 @@ fn what_only_root_can_give_is_refused_at_the_start(machine: &Machine) {
         "{}",
         text(&output)
     );
+    container.remove();
+}
+
+#[apply(on_cgroup_v2)]
+fn the_manager_of_the_user_restarts_a_watcher_that_is_killed(machine: &Machine) {
+    let user = OrdinaryUser::new(machine);
+    let manager = UserManager::of(&user, machine);
+    let disk = Disk::new(machine);
+    let container = user.start("c1", &[ALONE], &format!("devnode:{}", disk.partition(1)));
+    let of_unit = || {
+        let watcher = container.watcher();
+        watcher.filter(|pid| manager.has_started(*pid))
+    };
+    eventually("the unit's watcher has taken over", || of_unit().is_some());
+    let call = format!(
+        "{} --user start --no-block --quiet oci-hotplug-watcher@",
+        user.runtime_dir().display()
+    );
+    assert!(manager.calls().starts_with(&call), "{}", manager.calls());
+    let first = of_unit().expect("it has taken over");
+    kill(Pid::from_raw(first), Signal::SIGKILL).expect("kill a watcher");
+    eventually("the unit has another watcher", || {
+        of_unit().is_some_and(|pid| pid != first)
+    });
+    let node = plug_for_all(&disk, 1);
+    container.eventually_reads(&node, &disk.content(1));
+    assert_eq!(manager.calls().lines().count(), 1, "{}", manager.calls());
     container.remove();
 }
 

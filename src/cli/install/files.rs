@@ -47,6 +47,12 @@ const UNITS: [(&str, &str); 3] = [
     ),
 ];
 
+/// For the managers of users.
+const USER_UNIT: (&str, &str) = (
+    "oci-hotplug-watcher@.service",
+    include_str!("../../../packaging/systemd/user/oci-hotplug-watcher@.service"),
+);
+
 /// The unit that an administrator may enable.
 pub const METRICS_TIMER: &str = "oci-hotplug-metrics.timer";
 const METRICS_UNITS: [&str; 2] = ["oci-hotplug-metrics.service", METRICS_TIMER];
@@ -76,12 +82,17 @@ pub struct Layout {
     pub hooks_json: PathBuf,
     share: PathBuf,
     units: PathBuf,
+    user_units: PathBuf,
 }
 
 impl Layout {
     pub fn new(prefix: &Path, sysconfdir: &Path) -> Self {
         // systemd.unit(5), "System Unit Search Path".
         let is_read = ["/usr", "/usr/local"].iter().any(|dir| prefix == Path::new(dir));
+        let units_of = |manager: &str| match is_read {
+            true => prefix.join("lib/systemd").join(manager),
+            false => Path::new("/etc/systemd").join(manager),
+        };
         Self {
             bin: prefix.join("bin"),
             hooks: prefix.join("libexec/oci/hooks.d"),
@@ -90,10 +101,8 @@ impl Layout {
             cdi: sysconfdir.join("cdi"),
             hooks_json: PathBuf::from(HOOKS_JSON),
             share: prefix.join("share"),
-            units: match is_read {
-                true => prefix.join("lib/systemd/system"),
-                false => PathBuf::from("/etc/systemd/system"),
-            },
+            units: units_of("system"),
+            user_units: units_of("user"),
         }
     }
 
@@ -158,6 +167,8 @@ impl Files {
                 .into(),
             ..Self::default()
         };
+        let user_unit = layout.user_units.join(USER_UNIT.0);
+        files.units.push(layout.text_file(user_unit, USER_UNIT.1));
         let commands = [TOOL].into_iter().chain(plugin);
         let commands = commands.map(|name| (name, &layout.bin));
         for (name, dir) in commands.chain(LIBEXEC.map(|name| (name, &layout.hooks))) {

@@ -21,6 +21,7 @@ pub mod shell;
 pub mod terminal;
 pub mod tool;
 pub mod udevd;
+pub mod user_manager;
 pub mod watcher;
 
 pub use alone::alone;

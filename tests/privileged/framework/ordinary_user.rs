@@ -129,8 +129,13 @@ impl<'m> OrdinaryUser<'m> {
         self.machine.scratch("hooks.d")
     }
 
-    fn programs(&self) -> PathBuf {
+    /// The directory of the product's programs, as the user sees it.
+    pub fn programs(&self) -> PathBuf {
         self.machine.scratch("programs")
+    }
+
+    pub fn home(&self) -> &Path {
+        &self.home
     }
 
     /// `XDG_RUNTIME_DIR` of the user.

@@ -112,7 +112,7 @@ fn load(common: &Common) -> Result<Config, ConfigError> {
 /// What verbs use that need the policy or the classes.
 fn configured(common: &Common) -> Result<(Config, Registry)> {
     let config = load(common)?;
-    config.broken().for_each(warn);
+    config.broken().for_each(|fault| warn(&fault));
     let registry = Registry::new(&config.state_dir);
     Ok((config, registry))
 }
@@ -132,7 +132,7 @@ fn registry(common: &Common) -> Result<Registry> {
             config
         }
     };
-    config.broken().for_each(warn);
+    config.broken().for_each(|fault| warn(&fault));
     Ok(Registry::new(&config.state_dir))
 }
 

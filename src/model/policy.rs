@@ -26,6 +26,7 @@ mod denial;
 mod fallback;
 mod hints;
 mod host_use;
+mod of_user;
 pub mod protected;
 mod rule;
 mod subject;

@@ -304,6 +304,45 @@ fn the_manager_of_the_user_restarts_a_watcher_that_is_killed(machine: &Machine) 
 }
 
 #[apply(on_cgroup_v2)]
+fn the_file_of_the_user_denies_more_and_allows_nothing(machine: &Machine) {
+    const FILE: &str = ".config/oci-hotplug/config.toml";
+    let user = OrdinaryUser::new(machine);
+    let disk = Disk::new(machine);
+    let (denied, allowed) = (plug_for_all(&disk, 1), plug_for_all(&disk, 2));
+    user.write(
+        FILE,
+        &format!(
+            "[[policy.deny]]\ndevices = [\"devnode:{denied}\"]\nreason = \"it is mine\"\n\
+             [class.own]\ndevices = [\"devnode:{allowed}\"]\n"
+        ),
+    );
+    let container = user.start("c1", &[ALONE], "class:own");
+    container.eventually_reads(&allowed, &disk.content(2));
+    let without = user.start("c2", &[ALONE], &format!("devnode:{denied}"));
+    eventually("the user's rule is in the log", || {
+        user.log().contains("it is mine")
+    });
+    without.eventually_lacks(&denied);
+    machine.configure("[policy]\ndefault = \"nothing\"\n");
+    let output = user.try_start("runc", "c3", &[ALONE], "class:own");
+    assert!(!output.status.success(), "{}", text(&output));
+    user.write(FILE, "[policy]\ndefault = \"anything\"\n");
+    let output = user.try_start("runc", "c4", &[ALONE], &format!("devnode:{allowed}"));
+    assert!(!output.status.success(), "{}", text(&output));
+    assert!(
+        user.log().contains("only classes and policy.deny"),
+        "{}",
+        user.log()
+    );
+    for name in ["c3", "c4"] {
+        user.try_podman(&["rm", "--force", name]);
+    }
+    for container in [container, without] {
+        user.podman(&["stop", "--time", "0", &container.name]);
+    }
+}
+
+#[apply(on_cgroup_v2)]
 fn a_container_that_requests_nothing_starts_whatever_the_host_lacks(machine: &Machine) {
     let user = OrdinaryUser::new(machine);
     machine.configure("no configuration");

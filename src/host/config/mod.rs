@@ -7,6 +7,7 @@ mod error;
 mod sections;
 mod settings;
 mod toml_file;
+mod user_file;
 
 use std::io;
 use std::path::{Path, PathBuf};
@@ -18,6 +19,7 @@ use self::sections::{add_policy, classes_of, may_deny_trusted};
 pub use self::settings::{LogLevel, SystemdUnitSetting};
 use self::settings::{SettingsText, StateDirOfFile};
 use self::toml_file::from_toml;
+use self::user_file::UserFile;
 use crate::host::rootless::rootless;
 use crate::model::policy::{Policy, UnknownRules};
 use crate::model::quoting::shell_quoted;
@@ -58,6 +60,8 @@ pub struct Config {
     files: Vec<(PathBuf, String)>,
     /// The files of `config.d` with an error.
     broken: Vec<Broken>,
+    /// The file of a user of rootless containers. It only adds rules that deny, and classes.
+    user_file: Option<UserFile>,
 }
 
 /// A file of `config.d` that cannot be used. Its settings and rules are unknown.
@@ -75,7 +79,8 @@ impl Config {
     /// beside it, sorted by name. Settings of later files override earlier ones. Rules and classes
     /// accumulate; if a class is defined twice, the later definition counts. `state_dir`, else
     /// `OCI_HOTPLUG_STATE_DIR`, overrides all files. For a rootless engine, the state directory of
-    /// the default configuration, which is root's, is replaced by the user's own.
+    /// the default configuration, which is root's, is replaced by the user's own, and the user's
+    /// file (`user_file`) adds rules that deny, and classes, whatever else is read.
     ///
     /// A file of `config.d` with an error is set aside, and its content is unknown.
     /// [`Config::policy`] and [`Config::classes`] then fail; [`Config::usable_policy`] and
@@ -132,6 +137,7 @@ impl Config {
             config.tool_options = option("--config", named) + &config.tool_options;
         }
         config.named = named;
+        config.user_file = UserFile::own();
         Ok(config)
     }
 
@@ -148,6 +154,7 @@ impl Config {
         let mut config = Self {
             named: self.named.clone(),
             tool_options: self.tool_options.clone(),
+            user_file: self.user_file.clone(),
             ..Self::of_file(&self.path)
         };
         let mut files = self.files.clone();
@@ -201,7 +208,12 @@ impl Config {
         &self.path
     }
 
-    /// The files that were read.
+    /// The file of a user of rootless containers, if it exists.
+    pub fn user_file(&self) -> Option<&Path> {
+        self.user_file.as_ref().map(|file| file.path.as_path())
+    }
+
+    /// The files that were read, without that of a user.
     pub fn files(&self) -> impl ExactSizeIterator<Item = &Path> {
         self.files.iter().map(|(path, _)| path.as_path())
     }
@@ -246,9 +258,14 @@ impl Config {
         Ok(())
     }
 
-    /// The errors of the files of `config.d` that were set aside.
-    pub fn broken(&self) -> impl Iterator<Item = &str> {
-        self.broken.iter().map(|broken| broken.fault.as_str())
+    /// The errors of the files of `config.d` that were set aside, and of a user's file.
+    pub fn broken(&self) -> impl Iterator<Item = String> {
+        let of_user = self.user_file.as_ref().and_then(|file| file.rules().err());
+        let of_user = of_user.map(|(_, error)| error.to_string());
+        self.broken
+            .iter()
+            .map(|broken| broken.fault.clone())
+            .chain(of_user)
     }
 
     fn check_broken(&self) -> Result<(), ConfigError> {
@@ -269,6 +286,9 @@ impl Config {
         for (path, text) in &self.files {
             classes.extend(classes_of(path, text)?);
         }
+        if let Some(file) = &self.user_file {
+            classes.add_of_user(file.rules().map_err(|(_, error)| error)?.classes);
+        }
         Ok(classes)
     }
 
@@ -285,6 +305,11 @@ impl Config {
                 Err(error) => classes.set_aside(Some(text.clone()), error.to_string()),
             }
         }
+        match self.user_file.as_ref().map(UserFile::rules) {
+            Some(Ok(rules)) => classes.add_of_user(rules.classes),
+            Some(Err((_, error))) => classes.set_aside_of_user(error.to_string()),
+            None => {}
+        }
         classes
     }
 
@@ -297,6 +322,9 @@ impl Config {
         let mut policy = self.empty_policy();
         for (path, text) in &self.files {
             add_policy(&mut policy, path, text)?;
+        }
+        if let Some(file) = &self.user_file {
+            policy.deny_also(file.rules().map_err(|(_, error)| error)?.deny);
         }
         Ok(policy)
     }
@@ -318,6 +346,11 @@ impl Config {
             if let Err(error) = add_policy(&mut policy, path, text) {
                 policy.unknown.push(unknown(Some(text), error.to_string()));
             }
+        }
+        match self.user_file.as_ref().map(UserFile::rules) {
+            Some(Ok(rules)) => policy.deny_also(rules.deny),
+            Some(Err((text, error))) => policy.unknown.push(unknown(text, error.to_string())),
+            None => {}
         }
         policy
     }
@@ -386,6 +419,7 @@ impl Default for Config {
             tool_options: String::new(),
             files: Vec::new(),
             broken: Vec::new(),
+            user_file: None,
         }
     }
 }

@@ -45,7 +45,18 @@ pub(super) fn may_deny_trusted(text: &str) -> bool {
 /// When a class is defined wrongly.
 pub(super) fn classes_of(path: &Path, text: &str) -> Result<Classes, ConfigError> {
     let file: ClassesOfFile = from_toml(path, text)?;
-    Classes::parse(path, &file.class).map_err(|source| ConfigError::Class {
+    parse_classes(path, &file.class)
+}
+
+/// The classes of a file's definitions.
+///
+/// # Errors
+/// When a class is defined wrongly.
+pub(super) fn parse_classes(
+    path: &Path,
+    definitions: &BTreeMap<String, Definition>,
+) -> Result<Classes, ConfigError> {
+    Classes::parse(path, definitions).map_err(|source| ConfigError::Class {
         path: path.to_owned(),
         source: Box::new(source),
     })
@@ -66,7 +77,11 @@ pub(super) fn add_policy(policy: &mut Policy, path: &Path, text: &str) -> Result
     Ok(())
 }
 
-fn rules(
+/// The rules of a list.
+///
+/// # Errors
+/// When a rule is wrong.
+pub(super) fn rules(
     path: &Path,
     text: &str,
     list: List,

@@ -323,6 +323,68 @@ fn a_broken_drop_in_denies_only_what_it_may_be_about() {
     }
 }
 
+/// The administrator's configuration with the file of a user.
+fn with_user_file(administrators: &str, users: &str) -> Config {
+    let home = tempfile::tempdir().unwrap();
+    let directory = home.path().join(".config/oci-hotplug");
+    std::fs::create_dir_all(&directory).unwrap();
+    std::fs::write(directory.join("config.toml"), users).unwrap();
+    Config {
+        user_file: UserFile::in_home(home.path()),
+        ..parse(administrators).unwrap()
+    }
+}
+
+#[test]
+fn the_file_of_a_user_denies_more_and_defines_untrusted_classes() {
+    let administrators = "[policy]\ndefault = \"nothing\"\n[[policy.deny]]\ndevices = [\"usb:0001\"]\n[class.lab]\ndevices = [\"usb:0002\"]\n";
+    let users = "[[policy.deny]]\ndevices = [\"usb:0003\"]\n[class.lab]\ndevices = [\"usb:0004\"]\n[class.own]\ndevices = [\"usb:0005\"]\n";
+    let config = with_user_file(administrators, users);
+    let policy = config.policy().unwrap();
+    assert_eq!(policy, config.usable_policy());
+    assert_eq!((policy.fallback, policy.deny.len()), (Fallback::Nothing, 2));
+    let classes = config.classes().unwrap();
+    assert_eq!(classes, config.usable_classes());
+    let entries = read_list(Origin::Annotation, "class:lab,class:own", &classes);
+    let entries = entries.unwrap().entries;
+    let told: Vec<_> = entries
+        .iter()
+        .map(|entry| (entry.request.to_string(), entry.is_trusted()))
+        .collect();
+    assert_eq!(
+        told,
+        [("usb:0002".to_owned(), true), ("usb:0005".to_owned(), false)]
+    );
+    assert_eq!(config.broken().count(), 0);
+}
+
+#[test]
+fn a_broken_file_of_a_user_denies_what_it_may_be_about() {
+    let of = ContainerTraits::default();
+    for (users, is_root_served) in [
+        ("log-level = \"debug\"", true),
+        ("[[policy.deny]]\ndevices = []", false),
+    ] {
+        let config = with_user_file("[class.lab]\ndevices = [\"usb:0002\"]\n", users);
+        assert!(config.policy().is_err() && config.classes().is_err());
+        assert_eq!(config.broken().count(), 1);
+        let (policy, classes) = (config.usable_policy(), config.usable_classes());
+        assert!(read_list(Origin::Annotation, "class:own", &classes).is_err());
+        for (origin, text, is_served) in [
+            (Origin::Annotation, "usb:0403", false),
+            (Origin::Annotation, "class:lab", is_root_served),
+            (Origin::Root, "usb:0403", is_root_served),
+        ] {
+            let entries = read_list(origin, text, &classes).unwrap().entries;
+            assert_eq!(
+                policy.authorise(&of, &entries[0]).is_ok(),
+                is_served,
+                "{users:?} {text}"
+            );
+        }
+    }
+}
+
 #[test]
 fn the_state_directory_is_found_unless_a_broken_file_may_set_it() {
     let dir = tempfile::tempdir().unwrap();

@@ -31,6 +31,9 @@ pub struct Definition {
 pub struct Class {
     pub requests: Vec<Request>,
     pub symlinks: Vec<SymlinkRule>,
+    /// Whether the user of rootless containers has defined it, and not root: then annotations that
+    /// use it are judged as if they had its requests.
+    pub is_of_user: bool,
 }
 
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -151,6 +154,23 @@ impl Classes {
         self.by_name.extend(later.by_name);
     }
 
+    /// Adds the classes that a user of rootless containers has defined. A class of root with the
+    /// same name stays.
+    pub fn add_of_user(&mut self, users: Self) {
+        for (name, class) in users.by_name {
+            self.by_name.entry(name).or_insert(Class {
+                is_of_user: true,
+                ..class
+            });
+        }
+    }
+
+    /// Records that the user's file is invalid: it may define any class that root does not define.
+    pub fn set_aside_of_user(&mut self, fault: String) {
+        // Its text is left out, because it changes no class of root.
+        self.set_aside(Some(String::new()), fault);
+    }
+
     /// Records an invalid file: classes that it may define or change cannot be used. `text` is the
     /// file's text, as far as it is readable.
     pub fn set_aside(&mut self, text: Option<String>, fault: String) {
@@ -214,7 +234,9 @@ impl Classes {
                     option,
                 })?,
             };
-            let entry = RequestEntry::new(origin, request).of_class(name);
+            let entry = RequestEntry::new(origin, request);
+            let is_trusted = origin == Origin::Root || !class.is_of_user;
+            let entry = if is_trusted { entry.of_class(name) } else { entry };
             push_new(&mut into.entries, entry);
         }
         for rule in &class.symlinks {
@@ -253,7 +275,11 @@ impl Class {
         if requests.is_empty() {
             return Err(DefinitionFault::Empty);
         }
-        Ok(Self { requests, symlinks })
+        Ok(Self {
+            requests,
+            symlinks,
+            is_of_user: false,
+        })
     }
 }
 

@@ -138,6 +138,18 @@ impl<'m> OrdinaryUser<'m> {
         &self.home
     }
 
+    /// Writes a file of the user, with the directories above it in the home directory.
+    pub fn write(&self, path: &str, text: &str) {
+        let file = self.home.join(path);
+        let directory = file.parent().expect("a file is in a directory");
+        fs::create_dir_all(directory).expect("make a directory of the user");
+        fs::write(&file, text).expect("write a file of the user");
+        let made = file.ancestors().take_while(|path| *path != self.home);
+        for path in made {
+            chown(path, Some(self.uid), Some(self.uid)).expect("give the user a file");
+        }
+    }
+
     /// `XDG_RUNTIME_DIR` of the user.
     pub fn runtime_dir(&self) -> PathBuf {
         format!("/run/user/{}", self.uid).into()

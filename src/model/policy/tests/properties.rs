@@ -2,6 +2,8 @@
 
 use super::*;
 use crate::model::oci::Annotations;
+use crate::model::request::class::{Classes, Definition};
+use crate::model::request::parse_request_list;
 
 fn any_devices() -> impl Strategy<Value = Vec<&'static str>> {
     let selectors = [
@@ -248,6 +250,20 @@ fn fewer_cases() -> ProptestConfig {
     }
 }
 
+/// The same request, by a class in the file of a user.
+fn class_of_a_user(entry: &RequestEntry) -> RequestEntry {
+    let definition = Definition {
+        devices: vec![entry.request.to_string()],
+        symlinks: Vec::new(),
+    };
+    let file = Path::new("/home/alice/.config/oci-hotplug/config.toml");
+    let of_user = Classes::parse(file, &[("own".to_owned(), definition)].into()).unwrap();
+    let mut classes = Classes::none(Path::new("/etc/c.toml"));
+    classes.add_of_user(of_user);
+    let expanded = classes.expand(Origin::Annotation, parse_request_list("class:own").unwrap());
+    expanded.unwrap().entries.remove(0)
+}
+
 proptest! {
     #![proptest_config(fewer_cases())]
 
@@ -265,6 +281,23 @@ proptest! {
         stricter.deny.push(more);
         let less = verdicts(&stricter, &entry, &of, before);
         prop_assert!(less.iter().zip(verdicts(&policy, &entry, &of, before)).all(|(less, all)| *less <= all));
+    }
+
+    /// Whether a container may start, and each of its devices.
+    #[test]
+    fn the_file_of_a_user_never_allows_what_was_denied(
+        policy in any_policy(), rules in prop::collection::vec(any_rule(List::Deny), 0..3), of in any_traits(),
+        classes_only in any::<bool>(), in_class in any::<bool>(), before in any::<bool>(),
+    ) {
+        let administrators = Policy { classes_only, ..policy };
+        let mut merged = administrators.clone();
+        merged.deny_also(rules);
+        let request = untrusted("subsystem:tty");
+        let entry = if in_class { class_of_a_user(&request) } else { request };
+        prop_assert!(administrators.authorise(&of, &entry).is_ok() || merged.authorise(&of, &entry).is_err());
+        let with_file = verdicts(&merged, &entry, &of, before);
+        let without = verdicts(&administrators, &untrusted("subsystem:tty"), &of, before);
+        prop_assert!(with_file.iter().zip(without).all(|(with_file, without)| *with_file <= without));
     }
 
     #[test]

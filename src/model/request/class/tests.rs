@@ -211,6 +211,34 @@ fn a_class_that_an_invalid_file_may_define_cannot_be_used() {
 }
 
 #[test]
+fn a_class_of_a_user_is_no_more_than_its_requests_and_replaces_none_of_root() {
+    let mut all = lab();
+    let of_user = classes(&[
+        ("camera", &["usb:046d"], &[]),
+        ("own", &["usb:1050;access=r"], &[]),
+    ]);
+    all.add_of_user(of_user.unwrap());
+    let expanded = expand(&all, "class:own,class:camera").unwrap();
+    assert_eq!(
+        told(&expanded),
+        ["usb:1050;access=r", "subsystem:video4linux of camera"]
+    );
+    assert!(!expanded.entries[0].is_trusted() && expanded.entries[1].is_trusted());
+    // With the user's own tool, as every request of root.
+    let attached = expand_trusted(&all, "class:own;access=rw");
+    assert_eq!(told(&attached), ["usb:1050;access=rw of own"]);
+}
+
+#[test]
+fn an_invalid_file_of_a_user_concerns_no_class_of_root() {
+    let mut all = lab();
+    all.set_aside_of_user("line 1: unknown field `camera`".to_owned());
+    assert!(expand(&all, "class:camera").is_ok());
+    let error = expand(&all, "class:own").unwrap_err();
+    assert!(matches!(error, ClassUseError::Unreadable { .. }), "{error}");
+}
+
+#[test]
 fn the_maximal_number_of_requests_is_accepted() {
     let many: Vec<String> = (0..MAX_REQUESTS)
         .map(|number| format!("usb:{number:04x}"))

@@ -170,7 +170,10 @@ pub(super) enum Verb {
     /// packaging/install.sh runs this command with --packaging, which also installs the
     /// configuration, man pages and completions, and records all files for --uninstall.
     ///
-    /// Example, in an init container: oci-hotplug install --to /host.
+    /// With --user, no root is needed: it installs the programs, the units and the completions for
+    /// the rootless podman of the user who runs it.
+    ///
+    /// Examples: oci-hotplug install --user; in an init container: oci-hotplug install --to /host.
     Install(install::Options),
     /// Write the man pages and completions of this program into a directory.
     #[command(hide = true)]

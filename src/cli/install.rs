@@ -8,13 +8,15 @@
 //! The image of the device plugin runs it for the host that is mounted into the container (`--to`);
 //! packaging/install.sh and the packages run it with the packaging directory of the source tree
 //! (`--packaging`), which adds the configuration, the man pages, the completions, and the manifest
-//! that `--uninstall` reads.
+//! that `--uninstall` reads. With `--user`, it installs for the rootless podman of one user (`user`).
 
+mod containers_conf;
 mod files;
 mod manifest;
 mod place;
 mod report;
 mod uninstall;
+mod user;
 
 use std::fs::{self, DirBuilder, Permissions};
 use std::io;
@@ -29,6 +31,7 @@ use self::manifest::Manifest;
 use self::place::{Root, ignore_absent, may_be_read_only};
 use self::report::{Report, print_report};
 use self::uninstall::running_watchers;
+use self::user::UserInstallation;
 use crate::cdi::directories::{DEFAULT_DIRECTORIES, Specs};
 use crate::cdi::generate::{self, ANNOTATED, DEFAULT_KIND, FileChange, NewDevice};
 use crate::cdi::names::Kind;
@@ -61,7 +64,12 @@ pub struct Options {
     /// Install the Kubernetes device plugin as well, for nodes where it is not a DaemonSet.
     #[arg(long, requires = "packaging")]
     device_plugin: bool,
-    /// Remove what was installed with --packaging, except a configuration that was changed.
+    /// Install for rootless podman of the user who runs this, without root: below ~/.local, and
+    /// with one line in ~/.config/containers/containers.conf, whose other content stays.
+    #[arg(long, conflicts_with_all = ["to", "prefix", "staging", "sysconfdir", "packaging"])]
+    user: bool,
+    /// Remove what was installed with --packaging or --user, except a configuration that was
+    /// changed.
     #[arg(long)]
     uninstall: bool,
     /// Uninstall also while watchers run: their containers keep their devices.
@@ -71,6 +79,14 @@ pub struct Options {
 
 /// Installs or uninstalls.
 pub fn run(options: &Options, write_docs: WriteDocs, as_json: bool) -> Result<()> {
+    if options.user {
+        let installation = UserInstallation::own()?;
+        let report = match options.uninstall {
+            true => installation.uninstall(options.force)?,
+            false => installation.install(options.from.as_deref(), write_docs)?,
+        };
+        return print_report(&report, as_json);
+    }
     if !options.prefix.is_absolute() {
         bail!(
             "--prefix {}: it must be an absolute path",
@@ -106,7 +122,7 @@ pub fn run(options: &Options, write_docs: WriteDocs, as_json: bool) -> Result<()
         report: Vec::new(),
     };
     installation.install(&files)?;
-    installation.finish(as_json)
+    print_report(&installation.finish()?, as_json)
 }
 
 /// From here on this process's root is the host's: links on the host lead where they lead there.
@@ -288,8 +304,8 @@ impl Installation {
         Ok(())
     }
 
-    /// Removes what an earlier version had and this one has not, and prints what was done.
-    fn finish(mut self, as_json: bool) -> Result<()> {
+    /// Removes what an earlier version had and this one has not. Returns what was done.
+    fn finish(mut self) -> Result<Report> {
         if let Some(manifest) = self.manifest.take() {
             for path in manifest.finish()? {
                 std::fs::remove_file(self.root.at(&path)).or_else(ignore_absent)?;
@@ -304,7 +320,7 @@ impl Installation {
                 );
             }
         }
-        print_report(&self.report, as_json)
+        Ok(self.report)
     }
 }
 

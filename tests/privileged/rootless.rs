@@ -343,6 +343,30 @@ fn the_file_of_the_user_denies_more_and_allows_nothing(machine: &Machine) {
 }
 
 #[apply(on_cgroup_v2)]
+fn a_user_installs_without_root_and_podman_starts_the_hooks(machine: &Machine) {
+    const CONF: &str = ".config/containers/containers.conf";
+    let user = OrdinaryUser::new(machine);
+    let written = "# mine\n[containers]\npids_limit = 100\n";
+    user.write(CONF, written);
+    let programs = user.programs().display().to_string();
+    let report = user.output_of(&["install", "--user", "--from", &programs]);
+    assert!(report.contains("/.local/bin/oci-hotplug"), "{report}");
+    let node = machine.scratch("absent").display().to_string();
+    let annotation = format!("io.oci-hotplug.devices=devnode:{node}");
+    // Without --hooks-dir.
+    let mut words = vec!["run", "-d", "--name", "c1", ALONE, "--volume", "/usr:/usr:ro"];
+    words.extend(["--annotation", &annotation, "host", "sleep", "1000"]);
+    user.podman(&words);
+    assert_eq!(user.traces().len(), 1);
+    user.podman(&["rm", "--force", "--time", "0", "c1"]);
+    eventually("no record of the container is left", || user.traces().is_empty());
+    user.output_of(&["install", "--user", "--uninstall"]);
+    let conf = fs::read_to_string(user.home().join(CONF)).expect("the user's file is there");
+    assert_eq!(conf, written);
+    assert!(!user.home().join(".local/bin").exists());
+}
+
+#[apply(on_cgroup_v2)]
 fn a_container_that_requests_nothing_starts_whatever_the_host_lacks(machine: &Machine) {
     let user = OrdinaryUser::new(machine);
     machine.configure("no configuration");

@@ -9,7 +9,7 @@ use anyhow::{Context, Result, bail};
 use crate::host::programs;
 
 /// Where podman and CRI-O look for hooks that annotations request, whatever the prefix is.
-const HOOKS_JSON: &str = "/usr/share/containers/oci/hooks.d";
+pub const HOOKS_JSON: &str = "/usr/share/containers/oci/hooks.d";
 
 /// Where the files below name our programs.
 const PACKAGED_HOOKS: &str = "/usr/libexec/oci/hooks.d/";
@@ -106,6 +106,27 @@ impl Layout {
         }
     }
 
+    /// The directories below a user's home directory: those of the XDG Base Directory Specification
+    /// with their default values, and ~/.local/bin and ~/.local/libexec of systemd's
+    /// file-hierarchy(7).
+    pub fn of_user(home: &Path) -> Self {
+        let local = home.join(".local");
+        let share = local.join("share");
+        let data = share.join("oci-hotplug");
+        let user_units = share.join("systemd/user");
+        Self {
+            bin: local.join("bin"),
+            hooks: local.join("libexec/oci/hooks.d"),
+            config: home.join(".config/oci-hotplug/config.toml"),
+            cdi: home.join(".config/cdi"),
+            hooks_json: data.join("hooks.d"),
+            data,
+            share,
+            units: user_units.clone(),
+            user_units,
+        }
+    }
+
     pub fn watcher(&self) -> PathBuf {
         self.hooks.join("oci-hotplug-watcher")
     }
@@ -158,25 +179,9 @@ impl Files {
         device_plugin: bool,
     ) -> Result<Self> {
         let plugin = device_plugin.then_some(DEVICE_PLUGIN);
-        let mut files = Self {
-            hooks_json: JSON
-                .map(|(name, text)| layout.text_file(layout.hooks_json.join(name), text))
-                .into(),
-            units: UNITS
-                .map(|(name, text)| layout.text_file(layout.units.join(name), text))
-                .into(),
-            ..Self::default()
-        };
-        let user_unit = layout.user_units.join(USER_UNIT.0);
-        files.units.push(layout.text_file(user_unit, USER_UNIT.1));
-        let commands = [TOOL].into_iter().chain(plugin);
-        let commands = commands.map(|name| (name, &layout.bin));
-        for (name, dir) in commands.chain(LIBEXEC.map(|name| (name, &layout.hooks))) {
-            files.programs.push(InstalledFile {
-                mode: 0o755,
-                ..read(&source(name, from)?, dir.join(name))?
-            });
-        }
+        let mut files = Self::common(layout, from, plugin)?;
+        let of_host = UNITS.map(|(name, text)| layout.text_file(layout.units.join(name), text));
+        files.units.extend(of_host);
         if let Some(packaging) = packaging {
             files.add_packaged(layout, packaging)?;
             files.add_generated(
@@ -184,6 +189,35 @@ impl Files {
                 write_docs,
                 plugin.map(|name| source(name, from)).transpose()?,
             )?;
+        }
+        Ok(files)
+    }
+
+    /// Reads the files for the rootless podman of one user: no configuration, no CDI device and no
+    /// units of the host.
+    pub fn for_user(layout: &Layout, from: Option<&Path>, write_docs: WriteDocs) -> Result<Self> {
+        let mut files = Self::common(layout, from, None)?;
+        files.add_generated(layout, write_docs, None)?;
+        Ok(files)
+    }
+
+    /// The programs, the hooks' JSON, and the unit for managers of users.
+    fn common(layout: &Layout, from: Option<&Path>, plugin: Option<&str>) -> Result<Self> {
+        let (name, text) = USER_UNIT;
+        let mut files = Self {
+            hooks_json: JSON
+                .map(|(name, text)| layout.text_file(layout.hooks_json.join(name), text))
+                .into(),
+            units: vec![layout.text_file(layout.user_units.join(name), text)],
+            ..Self::default()
+        };
+        let commands = [TOOL].into_iter().chain(plugin);
+        let commands = commands.map(|name| (name, &layout.bin));
+        for (name, dir) in commands.chain(LIBEXEC.map(|name| (name, &layout.hooks))) {
+            files.programs.push(InstalledFile {
+                mode: 0o755,
+                ..read(&source(name, from)?, dir.join(name))?
+            });
         }
         Ok(files)
     }

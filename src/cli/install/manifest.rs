@@ -84,7 +84,8 @@ impl Manifest {
             let mut options = OpenOptions::new();
             options.append(true).create(true).mode(0o644).open(&path)
         };
-        let file = write().with_context(|| format!("cannot write {} (run this as root)", path.display()))?;
+        let file = write()
+            .with_context(|| format!("cannot write {} ({})", path.display(), root.permission_hint()))?;
         let mut manifest = Self {
             path,
             file,
@@ -111,8 +112,9 @@ impl Manifest {
         let missing = missing_directories(root, path);
         make_directories(root, &missing).with_context(|| {
             format!(
-                "cannot create the directory of {} (run this as root)",
-                path.display()
+                "cannot create the directory of {} ({})",
+                path.display(),
+                root.permission_hint()
             )
         })?;
         self.note_directories(missing)

@@ -12,24 +12,40 @@ use super::files::InstalledFile;
 use crate::cdi::generate::FileChange;
 use crate::exit;
 use crate::host::state::atomic_file::{Durability, replace};
+use crate::host::systemd::Manager;
 
 /// The root directory of an installation: that of this host, or one that stands for it.
 #[derive(Debug)]
-pub struct Root(Option<PathBuf>);
+pub struct Root {
+    staging: Option<PathBuf>,
+    /// The systemd manager that has the installed units.
+    manager: Manager,
+}
 
 impl Root {
     pub fn new(staging: Option<PathBuf>) -> Self {
-        Self(staging)
+        Self {
+            staging,
+            manager: Manager::System,
+        }
+    }
+
+    /// This host's, for units of a manager.
+    pub fn of(manager: Manager) -> Self {
+        Self {
+            staging: None,
+            manager,
+        }
     }
 
     /// Whether the files are for another system, which a package installs them on.
     pub fn is_staging(&self) -> bool {
-        self.0.is_some()
+        self.staging.is_some()
     }
 
     /// Where a path of the host is.
     pub fn at(&self, path: &Path) -> PathBuf {
-        match &self.0 {
+        match &self.staging {
             Some(root) => root.join(path.strip_prefix("/").unwrap_or(path)),
             None => path.to_owned(),
         }
@@ -50,9 +66,14 @@ impl Root {
                 .with_context(|| format!("cannot set the mode of {}", path.display()))?;
         } else {
             self.write(&path, file).with_context(|| {
+                let prefix = match self.is_of_user() {
+                    true => "",
+                    false => "; a host whose /usr can't be written wants another --prefix",
+                };
                 format!(
-                    "cannot write {} (run this as root; a host whose /usr can't be written wants another --prefix)",
-                    path.display()
+                    "cannot write {} ({}{prefix})",
+                    path.display(),
+                    self.permission_hint()
                 )
             })?;
         }
@@ -69,20 +90,35 @@ impl Root {
         replace(path, &file.content, file.mode, durability)
     }
 
-    /// Whether systemd runs the system that is installed on (sd_booted(3)).
+    /// Whether systemd runs the system that is installed on, and the manager runs.
     pub fn is_run_by_systemd(&self) -> bool {
-        !self.is_staging() && Path::new("/run/systemd/system").is_dir()
+        !self.is_staging() && self.manager.is_running()
+    }
+
+    /// How to get permission to write a file, for messages.
+    pub fn permission_hint(&self) -> &'static str {
+        match self.is_of_user() {
+            true => "the directories below ~/.local and ~/.config must belong to you",
+            false => "run this as root",
+        }
+    }
+
+    /// Whether the installation is that of one user.
+    pub fn is_of_user(&self) -> bool {
+        self.manager != Manager::System
     }
 
     /// Runs systemctl; a failure does not matter to the files.
     pub fn systemctl(&self, arguments: &[&str]) {
-        let status = Command::new("systemctl")
-            .args(arguments)
-            .stdin(Stdio::null())
-            .status();
+        let mut command = Command::new("systemctl");
+        if let Manager::User(user) = self.manager {
+            command.arg("--user").env("XDG_RUNTIME_DIR", user.runtime_dir());
+        }
+        let status = command.args(arguments).stdin(Stdio::null()).status();
         if !status.is_ok_and(|status| status.success()) {
             eprintln!(
-                "oci-hotplug: this failed, run it later: systemctl {}",
+                "oci-hotplug: this failed, run it later: {} {}",
+                self.manager.command(),
                 arguments.join(" ")
             );
         }

@@ -13,13 +13,16 @@ use super::report::Report;
 /// The result for a file that stays.
 const LEFT: &str = "left";
 
-/// Removes the files of an installation, and the directories that it has made and that are empty
-/// then. A configuration that was changed stays.
-pub fn run(layout: &Layout, root: &Root, force: bool) -> Result<Report> {
+/// Checks that there is an installation, which no watcher uses.
+pub fn check(layout: &Layout, root: &Root, force: bool) -> Result<Notes> {
     let manifest = root.at(&path_of(layout));
     let Some(notes) = Notes::read(&manifest)? else {
+        let command = match root.is_of_user() {
+            true => "`oci-hotplug install --user`",
+            false => "packaging/install.sh (was it with another PREFIX or DESTDIR?)",
+        };
         bail!(
-            "{} is not there: nothing was installed by packaging/install.sh (was it with another PREFIX or DESTDIR?)",
+            "{} is not there: nothing was installed by {command}",
             manifest.display()
         );
     };
@@ -31,7 +34,15 @@ pub fn run(layout: &Layout, root: &Root, force: bool) -> Result<Report> {
             watchers.join(" ")
         );
     }
-    if root.is_run_by_systemd() {
+    Ok(notes)
+}
+
+/// Removes the files of an installation, and the directories that it has made and that are empty
+/// then. A configuration that was changed stays.
+pub fn run(layout: &Layout, root: &Root, force: bool) -> Result<Report> {
+    let manifest = root.at(&path_of(layout));
+    let notes = check(layout, root, force)?;
+    if root.is_run_by_systemd() && !root.is_of_user() {
         root.systemctl(&["--quiet", "disable", "--now", RECOVER_UNIT, METRICS_TIMER]);
         fs::remove_file(Path::new(WANTED_AT_BOOT).join(RECOVER_UNIT)).or_else(ignore_absent)?;
     }

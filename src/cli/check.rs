@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 use anyhow::Result;
 use serde_json::json;
 
+use super::enrolled::Enrolled;
 use super::not_enrolled::{self, NotEnrolled};
 use super::render::color::{BAD, CAUTION, GOOD};
 use super::render::json::write_json;
@@ -16,9 +17,11 @@ use crate::cdi::generate::{ANNOTATED, DEFAULT_KIND, is_our_device};
 use crate::exit;
 use crate::host::config::{Config, ConfigError, DEFAULT_CONFIG};
 use crate::host::host_check::{self, Tree};
+use crate::host::rootless::rootless;
 use crate::host::state::registry::{DEFAULT_STATE_DIR, Registry};
 use crate::host::systemd::Manager;
-use crate::model::host_check::facts::{Cdi, Configuration, Containers, Facts, Systemd};
+use crate::host::users::Users;
+use crate::model::host_check::facts::{Cdi, ClosedNode, Configuration, Containers, Facts, Systemd};
 use crate::model::host_check::{Finding, Verdict, judge};
 use crate::model::policy::Fallback;
 use crate::model::quoting::visible;
@@ -165,8 +168,29 @@ fn containers(tree: &Tree, state_dir: &Path) -> Containers {
         let all = not_enrolled::all(&registry);
         let listed = |container: &NotEnrolled| (container.called().to_owned(), container.how_to_start());
         containers.unhooked = all.iter().map(listed).take(MAX_LISTED).collect();
+        if rootless().is_some() {
+            containers.closed = closed_nodes(&registry);
+        }
     }
     containers
+}
+
+/// The nodes of the user's containers that someone inside cannot open.
+fn closed_nodes(registry: &Registry) -> Vec<ClosedNode> {
+    let mut closed = Vec::new();
+    for container in Enrolled::all(registry).unwrap_or_default() {
+        let Some(status) = &container.status else { continue };
+        let users = Users::of(status.container.pid);
+        for (path, attachment) in status.attached.iter() {
+            closed.extend(users.fault(attachment).map(|fault| ClosedNode {
+                container: container.called(),
+                path: path.clone(),
+                fault,
+            }));
+        }
+    }
+    closed.truncate(MAX_LISTED);
+    closed
 }
 
 /// The configuration of another tree: its own file, or the defaults.
@@ -188,6 +212,7 @@ fn configuration(tree: &Tree, config: Result<Config, ConfigError>) -> Result<Con
     Ok(Configuration {
         path: tree.name(config.path()),
         files: config.files().filter(|path| exists(path)).count(),
+        user_file: config.user_file().map(Path::to_owned),
         open_files: config
             .files()
             .filter(|path| exists(path) && host_check::may_be_written_by_others(tree, path))

@@ -37,6 +37,8 @@ pub mod event {
     pub const WAITING: &str = "waiting";
     /// A disk that was attached is in another container as well.
     pub const SHARED: &str = "shared";
+    /// A device was attached to a rootless container, and nobody there may open the host's node.
+    pub const INACCESSIBLE: &str = "inaccessible";
     /// A step failed and will be tried again.
     pub const FAILED: &str = "failed";
     /// The engine had replaced the device filter, and access was granted again.
@@ -46,8 +48,16 @@ pub mod event {
     /// A hook refused to start a container. The record has neither `device` nor `node`.
     pub const REFUSED_START: &str = "refused-start";
     /// All events of watchers.
-    pub const ALL: [&str; 8] = [
-        ATTACHED, DETACHED, DENIED, WAITING, SHARED, FAILED, RESTORED, OVERRUN,
+    pub const ALL: [&str; 9] = [
+        ATTACHED,
+        DETACHED,
+        DENIED,
+        WAITING,
+        SHARED,
+        INACCESSIBLE,
+        FAILED,
+        RESTORED,
+        OVERRUN,
     ];
 }
 

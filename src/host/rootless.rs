@@ -21,9 +21,15 @@ pub fn rootless() -> Option<Rootless> {
 
 /// The user id by which this process sees the host's root.
 pub fn host_root() -> u32 {
+    rootless::host_root(&uid_map(), unmapped_user())
+}
+
+/// The id by which this process sees all users that are not mapped, and, unless an administrator
+/// has changed one of them, all groups.
+pub fn unmapped_user() -> u32 {
     let overflow = fs::read_to_string(OVERFLOW_UID.0).ok();
     let overflow = overflow.and_then(|text| text.trim().parse().ok());
-    rootless::host_root(&uid_map(), overflow.unwrap_or(OVERFLOW_UID.1))
+    overflow.unwrap_or(OVERFLOW_UID.1)
 }
 
 /// The user's home directory, by the user database (passwd(5)): hooks of stage poststop have no

@@ -7,7 +7,9 @@ use std::fs;
 use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 
-use crate::host::rootless::rootless;
+use nix::unistd::{AccessFlags, access};
+
+use crate::host::rootless::{rootless, unmapped_user};
 use crate::model::access_list::{Permissions, parse_list};
 use crate::model::device::{Access, Device};
 use crate::model::id_maps::IdMaps;
@@ -160,6 +162,51 @@ impl Users {
     }
 }
 
+/// Why nobody in a rootless container can open the host's node of a device, for the log; `None` if
+/// someone may. For a process in the engine's user namespace, by whose ids files belong to the
+/// user, to subordinate ids, or to nobody.
+pub fn closed_to_all(device: &Device, init: i32) -> Option<String> {
+    let node = &device.node.as_ref()?.path;
+    let permissions = permissions_of(node)?;
+    let unmapped = unmapped_user();
+    let maps = nested_maps(init);
+    let has_user = |uid| {
+        let maps = maps.as_ref();
+        uid != unmapped && maps.is_none_or(|maps| maps.container_uid(uid).is_some())
+    };
+    let has_group = |gid| {
+        let maps = maps.as_ref();
+        gid != unmapped && maps.is_none_or(|maps| maps.container_gid(gid).is_some())
+    };
+    if permissions.admits(has_user, has_group) || opens_by_groups(node, init, unmapped) {
+        return None;
+    }
+    Some(format!(
+        "no user of the container can open {}: the host's node has mode {:04o}, and neither its owner nor its group is in the container (`oci-hotplug explain` shows a udev rule that changes that)",
+        node.display(),
+        permissions.mode
+    ))
+}
+
+/// The id maps of a container with a user namespace below this process's own.
+fn nested_maps(init: i32) -> Option<IdMaps> {
+    let namespace = |pid: &str| fs::read_link(format!("/proc/{pid}/ns/user")).ok();
+    namespace(&init.to_string()).filter(|its| Some(its) != namespace("self").as_ref())?;
+    let map = |name: &str| fs::read_to_string(format!("/proc/{init}/{name}")).ok();
+    IdMaps::parse(&map("uid_map")?, &map("gid_map")?).ok()
+}
+
+/// Whether the container keeps the user's groups (`--group-add keep-groups`), and one of them, which
+/// this process has as well, opens the node. The kernel decides (access(2)).
+fn opens_by_groups(node: &Path, init: i32, unmapped: u32) -> bool {
+    let status = fs::read_to_string(format!("/proc/{init}/status")).unwrap_or_default();
+    let keeps = Credentials::read(&status).is_some_and(|init| init.groups.contains(&unmapped));
+    keeps
+        && [AccessFlags::R_OK, AccessFlags::W_OK]
+            .iter()
+            .any(|flag| access(node, *flag).is_ok())
+}
+
 /// The permissions of a node in the host's /dev.
 fn permissions_of(node: &Path) -> Option<Permissions> {
     let found = fs::symlink_metadata(node).ok()?;
@@ -261,6 +308,34 @@ mod tests {
             .node_fault(&node(0o660, 0, 0), Access::ALL)
             .unwrap();
         assert!(fault.contains("(add `;mode=0666` to"), "{fault}");
+    }
+
+    /// This process is in the initial user namespace, where every id but one is mapped.
+    #[test]
+    fn a_node_that_nobody_can_open_is_reported_and_one_of_a_user_is_not() {
+        let node = tempfile::NamedTempFile::new().unwrap();
+        let mut device =
+            crate::model::device::recorded::virtual_device("tty", "ttyUSB0", "/dev/ttyUSB0", 188, 0);
+        if let Some(its) = &mut device.node {
+            its.path = node.path().to_owned();
+        }
+        let init = std::process::id() as i32;
+        let set_mode = |mode| {
+            use std::os::unix::fs::PermissionsExt;
+            fs::set_permissions(node.path(), fs::Permissions::from_mode(mode)).unwrap();
+        };
+        for mode in [0o600, 0o060, 0o002] {
+            set_mode(mode);
+            assert_eq!(closed_to_all(&device, init), None, "{mode:o}");
+        }
+        set_mode(0o000);
+        let text = closed_to_all(&device, init).unwrap();
+        assert!(
+            text.contains("mode 0000") && text.contains("oci-hotplug explain"),
+            "{text}"
+        );
+        device.node = None;
+        assert_eq!(closed_to_all(&device, init), None);
     }
 
     #[test]

@@ -26,6 +26,9 @@ const OWNING_GROUP: u16 = 0x04;
 const GROUP: u16 = 0x08;
 const MASK: u16 = 0x10;
 
+/// The permission bits without which an open is of no use.
+const READ_OR_WRITE: u32 = 0o6;
+
 /// Parses the extended attribute `system.posix_acl_access`. Returns no entries if it is malformed.
 pub fn parse_list(attribute: &[u8]) -> Vec<ListEntry> {
     let (version, entries) = attribute.split_at(attribute.len().min(4));
@@ -68,6 +71,23 @@ impl Permissions {
             None => self.mode & 7,
         }
     }
+
+    /// Whether a user or group among these may read or write the file.
+    pub fn admits(&self, has_user: impl Fn(u32) -> bool, has_group: impl Fn(u32) -> bool) -> bool {
+        let entry_of = |tag: u16| self.list.iter().find(|entry| entry.tag == tag);
+        let mask = entry_of(MASK).map_or(7, |entry| entry.bits);
+        let owning = entry_of(OWNING_GROUP).map_or(self.mode >> 3 & 7, |entry| entry.bits);
+        let is_named = |entry: &ListEntry| match entry.tag {
+            USER => has_user(entry.id),
+            GROUP => has_group(entry.id),
+            _ => false,
+        };
+        let mut named = self.list.iter().filter(|entry| is_named(entry));
+        self.mode & READ_OR_WRITE != 0
+            || has_user(self.uid) && self.mode >> 6 & READ_OR_WRITE != 0
+            || has_group(self.gid) && owning & mask & READ_OR_WRITE != 0
+            || named.any(|entry| entry.bits & mask & READ_OR_WRITE != 0)
+    }
 }
 
 #[cfg(test)]
@@ -98,6 +118,29 @@ mod tests {
                 list => parse_list(&attribute(list)),
             },
         }
+    }
+
+    #[test]
+    fn a_file_admits_owners_groups_and_named_users_that_its_bits_allow() {
+        let (all, none) = (|_| true, |_| false);
+        assert!(permissions(0o604, &[]).admits(none, none));
+        assert!(!permissions(0o661, &[]).admits(none, none));
+        assert!(permissions(0o600, &[]).admits(|uid| uid == 0, none));
+        assert!(!permissions(0o600, &[]).admits(|uid| uid == 1, all));
+        assert!(permissions(0o060, &[]).admits(none, |gid| gid == 20));
+        assert!(!permissions(0o060, &[]).admits(all, |gid| gid == 21));
+        let list = [
+            (USER, 6, 1000),
+            (OWNING_GROUP, 0, 0),
+            (GROUP, 6, 30),
+            (MASK, 6, 0),
+        ];
+        let listed = permissions(0o660, &list);
+        assert!(listed.admits(|uid| uid == 1000, none) && listed.admits(none, |gid| gid == 30));
+        // The group bits of the mode are the mask.
+        assert!(!listed.admits(none, |gid| gid == 20));
+        let masked = permissions(0o610, &[(USER, 6, 1000), (OWNING_GROUP, 6, 0), (MASK, 1, 0)]);
+        assert!(!masked.admits(|uid| uid == 1000, all));
     }
 
     #[test]

@@ -17,6 +17,8 @@ pub struct Counters {
     pub waiting: u64,
     /// Disks that were attached while another container held them, too.
     pub shared: u64,
+    /// Devices that nobody in the rootless container may open.
+    pub inaccessible: u64,
     /// Steps that failed at the first attempt.
     pub failed: u64,
     /// How often the device filter was restored after an engine had replaced it.
@@ -47,6 +49,7 @@ impl Counters {
             "denied" => &mut self.denied,
             "waiting" => &mut self.waiting,
             "shared" => &mut self.shared,
+            "inaccessible" => &mut self.inaccessible,
             "failed" => &mut self.failed,
             "restored" => &mut self.restored,
             "overrun" => &mut self.overrun,
@@ -95,7 +98,15 @@ mod tests {
     fn each_event_of_the_log_has_its_own_counter() {
         let mut counters = Counters::default();
         let events = [
-            "attached", "detached", "denied", "waiting", "shared", "failed", "restored", "overrun",
+            "attached",
+            "detached",
+            "denied",
+            "waiting",
+            "shared",
+            "failed",
+            "restored",
+            "overrun",
+            "inaccessible",
         ];
         for (event, times) in events.into_iter().zip(1..) {
             for _ in 0..times {
@@ -112,6 +123,7 @@ mod tests {
             failed: 6,
             restored: 7,
             overrun: 8,
+            inaccessible: 9,
             ..Counters::default()
         };
         assert_eq!(counters, counted);

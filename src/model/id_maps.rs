@@ -35,12 +35,13 @@ impl IdMaps {
     /// The container's user id for a user of the host; `None` if no user of the container maps to
     /// it.
     pub fn container_uid(&self, uid: u32) -> Option<u32> {
-        self.uids.iter().find_map(|range| {
-            let offset = uid
-                .checked_sub(range.outside)
-                .filter(|offset| *offset < range.length)?;
-            range.inside.checked_add(offset)
-        })
+        to_container(&self.uids, uid)
+    }
+
+    /// The container's group id for a group of the host; `None` if no group of the container maps
+    /// to it.
+    pub fn container_gid(&self, gid: u32) -> Option<u32> {
+        to_container(&self.gids, gid)
     }
 
     /// Whether each user keeps its id, as in the initial user namespace (user_namespaces(7)).
@@ -73,6 +74,15 @@ fn parse_range(line: &str) -> Option<IdRange> {
         length: numbers.next()??,
     };
     numbers.next().is_none().then_some(range)
+}
+
+fn to_container(map: &[IdRange], id: u32) -> Option<u32> {
+    map.iter().find_map(|range| {
+        let offset = id
+            .checked_sub(range.outside)
+            .filter(|offset| *offset < range.length)?;
+        range.inside.checked_add(offset)
+    })
 }
 
 fn to_host(map: &[IdRange], id: u32) -> Option<u32> {

@@ -18,10 +18,11 @@ use crate::host::process::Process;
 use crate::host::state::notes::Notes;
 use crate::host::state::record::Record;
 use crate::host::state::record_lock::RecordLock;
+use crate::host::users::closed_to_all;
 use crate::model::cgroup::grants::{Change, GrantSet};
 use crate::model::counters::Counters;
 use crate::model::device::inventory::Inventory;
-use crate::model::device::{Device, SysPath};
+use crate::model::device::{Device, SysPath, UdevState};
 use crate::model::plan::announcements::Announcement;
 use crate::model::plan::attachment::{Attachment, Attachments, NodeCreator, PathState};
 use crate::model::plan::{Current, Plan, Planner, RootRemoved, Step, moved, remove_all, still_due};
@@ -225,6 +226,7 @@ impl Inside {
             });
         }
         report.attached = self.log_changes(&before);
+        self.log_inaccessible(&before);
         report
     }
 
@@ -272,6 +274,29 @@ impl Inside {
             attached.push(path.clone());
         }
         attached
+    }
+
+    /// Logs the devices that nobody in a rootless container may open, once udevd has given their
+    /// nodes owner and mode.
+    fn log_inaccessible(&self, before: &Attachments) {
+        if !self.container.is_rootless() {
+            return;
+        }
+        let is_final = |attachment: &Attachment| attachment.device.udev_state != UdevState::Pending;
+        for (path, attachment) in self
+            .attachments
+            .iter()
+            .filter(|(_, attachment)| is_final(attachment))
+        {
+            let old = before.get(path).filter(|old| is_same(old, attachment));
+            if old.is_some_and(is_final) {
+                continue;
+            }
+            if let Some(fault) = closed_to_all(&attachment.device, self.record.container.pid) {
+                let device = attachment.device.syspath.as_str();
+                self.log_event(event::INACCESSIBLE, device, path, &fault);
+            }
+        }
     }
 
     /// Counts and logs an event of a device, in the form that `oci-hotplug events` reads: all

@@ -367,6 +367,31 @@ fn a_user_installs_without_root_and_podman_starts_the_hooks(machine: &Machine) {
 }
 
 #[apply(on_cgroup_v2)]
+fn a_node_that_nobody_inside_can_open_is_reported(machine: &Machine) {
+    let user = OrdinaryUser::new(machine);
+    let disk = Disk::new(machine);
+    let container = user.start("c1", &[ALONE], &format!("devnode:{}", disk.partition(1)));
+    // Of root, and closed to others, as udevd and devtmpfs make it.
+    let node = disk.plug(1);
+    eventually("the event is in the log", || {
+        user.log()
+            .contains(&format!("no user of the container can open {node}"))
+    });
+    let events = user.output_of(&["events", "--container", "c1"]);
+    assert!(events.contains("no user of the container can open"), "{events}");
+    // Other checks may fail on this machine.
+    let check = text(&user.tool(&["check"]));
+    let line = format!("container c1, {node}: ");
+    assert!(check.replace('\n', " ").contains(&line), "{check}");
+    host_settles();
+    fs::set_permissions(&node, fs::Permissions::from_mode(0o666)).expect("let everyone open a node");
+    let check = text(&user.tool(&["check"]));
+    assert!(!check.contains(&line), "{check}");
+    assert_eq!(user.log().matches("inaccessible").count(), 1, "{}", user.log());
+    container.remove();
+}
+
+#[apply(on_cgroup_v2)]
 fn a_container_that_requests_nothing_starts_whatever_the_host_lacks(machine: &Machine) {
     let user = OrdinaryUser::new(machine);
     machine.configure("no configuration");

@@ -65,7 +65,7 @@ pub(super) fn families(all: &[Counted]) -> Vec<Family> {
         family(
             "events_total",
             "counter",
-            "What happened to a container's devices: attached, detached, denied, waiting, shared (a disk that another container also has), failed, restored (an engine had replaced the device filter), overrun (events were lost at the socket).",
+            "What happened to a container's devices: attached, detached, denied, waiting, shared (a disk that another container also has), inaccessible (nobody in a rootless container may open the node), failed, restored (an engine had replaced the device filter), overrun (events were lost at the socket).",
             all.iter().flat_map(events).collect(),
         ),
         family(
@@ -135,6 +135,7 @@ fn events(counted: &Counted) -> Vec<Sample> {
         ("failed", counters.failed),
         ("overrun", counters.overrun),
         ("denied", counters.denied),
+        ("inaccessible", counters.inaccessible),
         ("restored", counters.restored),
         ("shared", counters.shared),
         ("waiting", counters.waiting),

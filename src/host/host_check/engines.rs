@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 use super::inotify::unwatched;
 use super::programs::{find, version};
 use super::tree::Tree;
+use crate::host::rootless::{home, rootless};
 use crate::model::host_check::engine_config::{
     ContainerdConfig, CriOConfig, DEFAULT_HOOK_DIR, DockerConfig, hook_definition, take_podman_hooks_dirs,
 };
@@ -68,13 +69,16 @@ fn of_file(path: &Path) -> impl Fn(String) -> String {
     }
 }
 
-/// The hook directories of all podmans that root starts (containers.conf(5)).
+/// The hook directories of all podmans that root starts, or those of the user who runs the check
+/// (containers.conf(5)).
 fn podman_hooks_dirs(tree: &Tree) -> Result<Vec<PathBuf>, String> {
     let mut files: Vec<PathBuf> = vec![
         "/usr/share/containers/containers.conf".into(),
         "/etc/containers/containers.conf".into(),
     ];
     files.extend(tree.files("/etc/containers/containers.conf.d", "conf"));
+    let home = rootless().and_then(home).filter(|_| tree.is_host());
+    files.extend(home.map(|home| home.join(".config/containers/containers.conf")));
     let mut dirs = vec![PathBuf::from(DEFAULT_HOOK_DIR)];
     for path in files {
         if let Some(text) = tree.config(&path)? {

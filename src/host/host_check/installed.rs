@@ -4,11 +4,12 @@ use std::fs;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
-use nix::unistd::{AccessFlags, access};
+use nix::unistd::{AccessFlags, access, getegid, geteuid};
 
 use super::programs::output_start;
 use super::system::filesystem_of;
 use super::tree::Tree;
+use crate::host::programs;
 use crate::host::state::registry::Registry;
 use crate::model::host_check::facts::{Access, Containers, Programs, StateDir};
 use crate::model::oci::engine::short_id;
@@ -30,13 +31,13 @@ const UNIT_DIRS: [&str; 3] = [
     "/etc/systemd/system",
 ];
 
-/// The hooks and the watcher: in their installation directory, or beside this program.
+/// The hooks and the watcher: in their installation directory, or in that of this program.
 pub fn hook_programs(tree: &Tree) -> Programs {
-    let beside = std::env::current_exe()
-        .ok()
-        .and_then(|program| program.parent().map(Path::to_owned))
-        .filter(|_| tree.is_host());
-    let dirs = std::iter::once(PathBuf::from(HOOK_DIR)).chain(beside);
+    let of_this_program = match tree.is_host() {
+        true => programs::directories().unwrap_or_default(),
+        false => Vec::new(),
+    };
+    let dirs = std::iter::once(PathBuf::from(HOOK_DIR)).chain(of_this_program);
     let mut looked_at: Vec<Programs> = dirs.map(|dir| programs_in(tree, &dir)).collect();
     let complete = looked_at.iter().position(|programs| programs.missing.is_empty());
     looked_at.swap_remove(complete.unwrap_or(0))
@@ -66,11 +67,16 @@ fn programs_in(tree: &Tree, dir: &Path) -> Programs {
 
 const VERSION: &str = env!("CARGO_PKG_VERSION");
 
-/// Whether users other than root, who owns the tree, can write a file.
+/// Whether users other than root, who owns the tree, and the user who runs the check can write a
+/// file.
 pub fn may_be_written_by_others(tree: &Tree, path: &Path) -> bool {
     let (uid, gid) = tree.owner();
+    let is_owner = |owner| owner == uid || (tree.is_host() && owner == geteuid().as_raw());
+    let is_group = |group| group == gid || (tree.is_host() && group == getegid().as_raw());
     fs::metadata(path).is_ok_and(|file| {
-        file.uid() != uid || file.mode() & 0o002 != 0 || (file.mode() & 0o020 != 0 && file.gid() != gid)
+        !is_owner(file.uid())
+            || file.mode() & 0o002 != 0
+            || (file.mode() & 0o020 != 0 && !is_group(file.gid()))
     })
 }
 
@@ -83,8 +89,12 @@ pub fn has_units(tree: &Tree) -> bool {
 
 /// The state directory `path` of the tree.
 pub fn state_dir(tree: &Tree, path: &Path) -> StateDir {
+    let owner = match tree.is_host() {
+        true => geteuid().as_raw(),
+        false => tree.owner().0,
+    };
     let found = fs::metadata(tree.at(path)).ok().map(|dir| Access {
-        of_root: dir.uid() == tree.owner().0,
+        is_own: dir.uid() == owner,
         mode: dir.mode() & 0o7777,
     });
     let mut nearest = path.ancestors().map(|dir| tree.at(dir));

@@ -33,6 +33,17 @@ pub struct Facts {
     pub containers: Containers,
 }
 
+/// A device of a rootless container whose node a user of the container cannot open.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ClosedNode {
+    /// The container's name, or its id.
+    pub container: String,
+    /// The path in the container.
+    pub path: PathBuf,
+    /// Why, and what changes that.
+    pub fault: String,
+}
+
 /// What the running kernel reports to a process.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Live {
@@ -77,8 +88,8 @@ pub struct StateDir {
 /// Owner and mode of a file.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Access {
-    /// Whether root owns it.
-    pub of_root: bool,
+    /// Whether root owns it, or the user who runs the check.
+    pub is_own: bool,
     /// The permission bits.
     pub mode: u32,
 }
@@ -87,8 +98,10 @@ pub struct Access {
 pub struct Configuration {
     /// The file, even if it does not exist.
     pub path: PathBuf,
-    /// How many files were read.
+    /// How many files were read, without that of a user.
     pub files: usize,
+    /// The file of the user who runs the check, if it exists.
+    pub user_file: Option<PathBuf>,
     /// The files that users other than root can write.
     pub open_files: Vec<PathBuf>,
     /// How many classes are defined.
@@ -217,6 +230,9 @@ pub struct Containers {
     /// Containers whose start was refused and that have not been started since, the latest first:
     /// when and why.
     pub refused: Vec<String>,
+    /// Devices of rootless containers whose nodes someone inside cannot open: the container and the
+    /// path, and why.
+    pub closed: Vec<ClosedNode>,
     /// Containers that no longer exist.
     pub gone: Vec<String>,
     /// Unreadable records, each with the reason.

@@ -40,17 +40,18 @@ pub(super) fn judge(facts: &Facts) -> Vec<Finding> {
     findings
 }
 
-fn is_root(facts: &Facts) -> bool {
-    facts.live.as_ref().is_none_or(|live| live.uid == 0)
+/// The user who runs the check, unless that is root.
+fn ordinary_user(facts: &Facts) -> Option<u32> {
+    facts.live.as_ref().map(|live| live.uid).filter(|uid| *uid != 0)
 }
 
 fn user(facts: &Facts) -> Option<Finding> {
-    Some(match facts.live.as_ref()?.uid {
-        0 => Finding::ok("user", "root"),
-        uid => Finding::fail(
+    facts.live.as_ref()?;
+    Some(match ordinary_user(facts) {
+        None => Finding::ok("user", "root"),
+        Some(uid) => Finding::ok(
             "user",
-            format!("user {uid}, who cannot read everything"),
-            "run this as root",
+            format!("user {uid}: this is about the user's own rootless containers; root checks the others"),
         ),
     })
 }
@@ -181,25 +182,28 @@ fn state(facts: &Facts) -> Finding {
     let state = &facts.state;
     let path = state.path.display();
     let filesystem = state.filesystem.as_deref();
-    if is_root(facts) && !state.writable {
-        return Finding::fail(
-            "state",
-            format!("{path} is not writable"),
-            "make its file system writable, or name another state-dir in config.toml",
-        );
+    let user = ordinary_user(facts);
+    if !state.writable {
+        let hint = match user {
+            None => "make its file system writable, or name another state-dir in config.toml".to_owned(),
+            Some(uid) => format!("log in as the user, or let root run `loginctl enable-linger {uid}`"),
+        };
+        return Finding::fail("state", format!("{path} is not writable"), hint);
     }
+    let owner = user.map_or_else(|| "root".to_owned(), |uid| format!("user {uid}"));
     if let Some(access) = state
         .access
-        .filter(|access| !access.of_root || access.mode & 0o077 != 0)
+        .filter(|access| !access.is_own || access.mode & 0o077 != 0)
     {
-        let owner = if access.of_root { "root" } else { "another user" };
+        let found = if access.is_own { &*owner } else { "another user" };
+        let chown = user.map_or_else(|| "root".to_owned(), |uid| uid.to_string());
         return Finding::fail(
             "state",
             format!(
-                "{path} belongs to {owner} and has mode {:04o}: only root may read it",
+                "{path} belongs to {found} and has mode {:04o}: only {owner} may read it",
                 access.mode
             ),
-            format!("chown root {path} && chmod 0700 {path}"),
+            format!("chown {chown} {path} && chmod 0700 {path}"),
         );
     }
     match filesystem {
@@ -211,7 +215,7 @@ fn state(facts: &Facts) -> Finding {
         _ if state.access.is_none() => {
             Finding::ok("state", format!("{path}, created with the first container"))
         }
-        _ => Finding::ok("state", format!("{path}, for root only")),
+        _ => Finding::ok("state", format!("{path}, for {owner} only")),
     }
 }
 
@@ -245,13 +249,17 @@ fn config(facts: &Facts) -> Finding {
             "set it to \"removable\", and add policy.allow rules",
         );
     }
-    if config.files == 0 {
+    if config.files == 0 && config.user_file.is_none() {
         return Finding::ok("config", format!("the defaults, because there is no {path}"));
     }
     Finding::ok(
         "config",
         format!(
-            "{path}: {}, {}",
+            "{path}{}: {}, {}",
+            config
+                .user_file
+                .as_ref()
+                .map_or_else(String::new, |file| format!(" and {}", file.display())),
             counted(config.classes, "class", "classes"),
             counted(config.allow + config.deny, "rule", "rules")
         ),
@@ -373,6 +381,14 @@ fn containers(facts: &Facts) -> Vec<Finding> {
             .iter()
             .map(|refused| Finding::warn(CHECK, refused.as_str(), "`oci-hotplug events` shows all of them")),
     );
+    findings.extend(containers.closed.iter().map(|closed| {
+        let (container, path) = (&closed.container, closed.path.display());
+        Finding::warn(
+            CHECK,
+            format!("container {container}, {path}: {}", closed.fault),
+            format!("`oci-hotplug explain {container} {path}` shows it for one device"),
+        )
+    }));
     if !containers.unreadable.is_empty() {
         findings.push(Finding::warn(
             CHECK,

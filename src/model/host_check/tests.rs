@@ -49,7 +49,7 @@ fn ready() -> Facts {
         state: StateDir {
             path: "/run/oci-hotplug".into(),
             access: Some(Access {
-                of_root: true,
+                is_own: true,
                 mode: 0o700,
             }),
             writable: true,
@@ -58,6 +58,7 @@ fn ready() -> Facts {
         configuration: Ok(Configuration {
             path: "/etc/oci-hotplug/config.toml".into(),
             files: 1,
+            user_file: None,
             open_files: Vec::new(),
             classes: 1,
             allow: 1,

@@ -66,20 +66,77 @@ fn cgroup_v2_needs_bpf() {
     );
 }
 
-#[test]
-fn a_user_other_than_root_gets_one_warning() {
-    let mut host = ready();
+/// A host as an ordinary user checks it.
+fn as_user(host: &mut Facts) {
     host.live = Some(Live {
         uid: 1000,
         bpf_error: Some("Operation not permitted".into()),
     });
-    host.state.writable = false;
-    let bad: Vec<Finding> = judge(&host)
-        .into_iter()
-        .filter(|finding| finding.verdict != Good)
-        .collect();
-    assert_eq!(bad.len(), 1, "{bad:#?}");
-    assert_eq!((bad[0].check, bad[0].verdict), ("user", Fail));
+    host.state.path = "/run/user/1000/oci-hotplug".into();
+}
+
+/// The finding of one check of a host that an ordinary user checks.
+fn finding_as_user(check: &str, change: impl FnOnce(&mut Facts)) -> Finding {
+    let mut host = ready();
+    as_user(&mut host);
+    change(&mut host);
+    let mut findings = judge(&host).into_iter();
+    findings.find(|finding| finding.check == check).unwrap()
+}
+
+#[test]
+fn an_ordinary_user_checks_its_own_containers() {
+    let mut host = ready();
+    as_user(&mut host);
+    let findings = judge(&host);
+    assert!(
+        findings.iter().all(|finding| finding.verdict == Good),
+        "{findings:#?}"
+    );
+    let user = finding_as_user("user", |_| {});
+    assert!(
+        user.seen
+            .contains("user 1000: this is about the user's own rootless containers")
+    );
+    assert!(
+        finding_as_user("state", |_| {})
+            .seen
+            .ends_with("for user 1000 only")
+    );
+    let state = finding_as_user("state", |host| host.state.writable = false);
+    let hint = state.hint.unwrap();
+    assert!(
+        state.verdict == Fail && hint.contains("loginctl enable-linger 1000"),
+        "{hint}"
+    );
+    let state = finding_as_user("state", |host| host.state.access.as_mut().unwrap().mode = 0o755);
+    let hint = state.hint.unwrap();
+    assert!(state.verdict == Fail && hint.starts_with("chown 1000 "), "{hint}");
+}
+
+#[test]
+fn the_file_of_a_user_is_named() {
+    let file = "/home/alice/.config/oci-hotplug/config.toml";
+    assert_told(Good, &[&format!("and {file}: ")], "config", |host| {
+        host.configuration.as_mut().unwrap().user_file = Some(file.into());
+    });
+}
+
+#[test]
+fn a_node_that_a_user_of_the_container_cannot_open_is_a_warning() {
+    let expected = [
+        "container board, /dev/ttyUSB0: mode 0660",
+        "`oci-hotplug explain board /dev/ttyUSB0` shows it for one device",
+    ];
+    let finding = finding_as_user("containers", |host| {
+        host.containers.closed = vec![ClosedNode {
+            container: "board".into(),
+            path: "/dev/ttyUSB0".into(),
+            fault: "mode 0660".into(),
+        }];
+    });
+    assert_eq!(finding.verdict, Warn);
+    assert_eq!([finding.seen, finding.hint.unwrap()], expected);
 }
 
 #[test]
@@ -154,7 +211,7 @@ fn the_state_directory_must_be_roots_and_on_a_volatile_file_system() {
         },
     );
     assert_told(Fail, &["another user", "chown root"], "state", |host| {
-        host.state.access.as_mut().unwrap().of_root = false;
+        host.state.access.as_mut().unwrap().is_own = false;
     });
     assert_told(Warn, &["is on ext4", "below /run"], "state", |host| {
         host.state.filesystem = Some("ext4".into());

@@ -128,10 +128,10 @@ pub(super) enum Verb {
     ///
     /// Read from the journal if there is one, where journalctl finds the same events by the fields
     /// OCI_HOTPLUG_CONTAINER=, OCI_HOTPLUG_EVENT= (attached, detached, denied, waiting, shared,
-    /// inaccessible, failed, restored, overrun, refused-start), OCI_HOTPLUG_DEVICE= and OCI_HOTPLUG_NODE=;
-    /// otherwise from oci-hotplug.log in the state directory, where lines end in container="…"
-    /// event="…" device="…" node="…". With --json one object per line: time (UTC), container,
-    /// event, device, node, message.
+    /// inaccessible, failed, restored, overrun, refused-start), OCI_HOTPLUG_DEVICE= and
+    /// OCI_HOTPLUG_NODE=; otherwise from oci-hotplug.log in the state directory, where lines end in
+    /// container="…" event="…" device="…" node="…". With --json one object per line: time (UTC),
+    /// container, event, device, node, message.
     ///
     /// Examples: oci-hotplug events --since 15m; oci-hotplug events --follow --container lab.
     Events(events::Options),

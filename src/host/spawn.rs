@@ -1,8 +1,8 @@
 //! Starts a program as a child process: one of ours, or systemctl.
 //!
 //! The child gets an empty environment unless the caller passes one, no blocked signals, and
-//! /dev/null for every standard stream that the caller does not pass. `std::process` can do the same, but makes a watcher 40 KiB
-//! larger.
+//! /dev/null for every standard stream that the caller does not pass. `std::process` can do the
+//! same, but makes a watcher 40 KiB larger.
 
 use std::ffi::{CString, OsStr};
 use std::io;

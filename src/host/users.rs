@@ -196,8 +196,8 @@ fn nested_maps(init: i32) -> Option<IdMaps> {
     IdMaps::parse(&map("uid_map")?, &map("gid_map")?).ok()
 }
 
-/// Whether the container keeps the user's groups (`--group-add keep-groups`), and one of them, which
-/// this process has as well, opens the node. The kernel decides (access(2)).
+/// Whether the container keeps the user's groups (`--group-add keep-groups`), and one of them,
+/// which this process has as well, opens the node. The kernel decides (access(2)).
 fn opens_by_groups(node: &Path, init: i32, unmapped: u32) -> bool {
     let status = fs::read_to_string(format!("/proc/{init}/status")).unwrap_or_default();
     let keeps = Credentials::read(&status).is_some_and(|init| init.groups.contains(&unmapped));

@@ -31,6 +31,7 @@ mod pods;
 mod qmp;
 #[path = "../support/release.rs"]
 mod release;
+mod rootless;
 mod running_shell;
 mod runtimes;
 mod setup;

@@ -1,8 +1,9 @@
 //! The user's containers.conf of podman: adds our hooks directory to `hooks_dir`, and takes it out
 //! again. All other content stays byte by byte.
 //!
-//! The text is edited, not written anew, because comments and order are the user's. Each edit is
-//! checked by parsing its result: it must mean what was there before and the one directory.
+//! The text is edited, not written again from its values, because comments and order are the
+//! user's. Each edit is checked by parsing its result: it must mean what was there before and the
+//! one directory.
 
 use std::ops::Range;
 
@@ -40,7 +41,7 @@ struct EngineText {
     hooks_dir: Option<HooksDir>,
 }
 
-/// The list; an element that is no string is an attribute, such as `{append=true}`.
+/// The list; an element of another type is an attribute, such as `{append=true}`.
 type HooksDir = Spanned<Vec<Spanned<Value>>>;
 
 /// The text with `directory` in the list of hooks directories, the last of them: its files win over
@@ -88,7 +89,10 @@ pub fn without_directory(text: &str, directory: &str, defaults: &[&str]) -> Resu
         .iter()
         .filter_map(|element| element.get_ref().as_str())
         .all(|element| element == directory || defaults.contains(&element));
-    let lines = is_ours.then(|| without_lines(text, &list)).unwrap_or_default();
+    let lines = match is_ours {
+        true => without_lines(text, &list),
+        false => Vec::new(),
+    };
     lines
         .into_iter()
         .find_map(|edited| checked(edited, &without_list))

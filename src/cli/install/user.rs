@@ -10,10 +10,11 @@ use anyhow::{Context, Result, bail};
 
 use super::containers_conf::{with_directory, without_directory};
 use super::files::{Files, HOOKS_JSON, Layout, WriteDocs};
+use super::installation::{Installation, try_out};
 use super::manifest::Manifest;
 use super::place::{Root, ignore_absent};
 use super::report::Report;
-use super::{Installation, try_out, uninstall};
+use super::uninstall;
 use crate::cdi::generate::FileChange;
 use crate::host::rootless::{home, rootless};
 use crate::host::state::atomic_file::{Durability, replace};

@@ -101,7 +101,8 @@ impl Config {
             .map(|path| std::path::absolute(&path).unwrap_or(path));
         let path = named.clone().unwrap_or_else(|| DEFAULT_CONFIG.into());
         let mut config = Self::of_file(&path);
-        let rootless_dir = rootless().map(Rootless::state_dir);
+        let user = rootless();
+        let rootless_dir = user.map(Rootless::state_dir);
         set(&mut config.state_dir, rootless_dir.clone());
         match std::fs::read_to_string(&path) {
             Ok(text) => config.take(&path, &text)?,
@@ -137,7 +138,7 @@ impl Config {
             config.tool_options = option("--config", named) + &config.tool_options;
         }
         config.named = named;
-        config.user_file = UserFile::own();
+        config.user_file = user.and_then(UserFile::of);
         Ok(config)
     }
 

@@ -20,9 +20,10 @@ use super::error::ConfigError;
 use super::sections::{parse_classes, rules};
 use super::toml_file::from_toml;
 use crate::host::file_system::attributes;
-use crate::host::rootless::{home, rootless};
+use crate::host::rootless::home;
 use crate::model::policy::{List, Rule, RuleDefinition};
 use crate::model::request::class::{Classes, Definition};
+use crate::model::rootless::Rootless;
 
 /// The directory of the file, below the user's home directory, and its name there.
 const DIRECTORY: &str = ".config/oci-hotplug";
@@ -65,10 +66,9 @@ pub(super) struct UserFile {
 }
 
 impl UserFile {
-    /// The file of this process's user. `None` if it does not exist, and for the host's root, whose
-    /// configuration is in /etc.
-    pub fn own() -> Option<Self> {
-        Self::in_home(&home(rootless()?)?)
+    /// The file of a user. `None` if it does not exist.
+    pub fn of(user: Rootless) -> Option<Self> {
+        Self::in_home(&home(user)?)
     }
 
     /// The file of the user with this home directory.

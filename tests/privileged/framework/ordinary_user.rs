@@ -257,7 +257,13 @@ impl<'m> OrdinaryUser<'m> {
         options: &[&str],
         requests: &str,
     ) -> RootlessContainer<'_> {
-        let output = self.try_start(runtime, name, options, requests);
+        let mut output = self.try_start(runtime, name, options, requests);
+        // With --privileged, podman lists the host's devices, and a disk of another test can be
+        // unplugged before crun mounts it.
+        while text(&output).contains("error stat'ing file `/dev/loop") {
+            self.podman(&["rm", "--force", name]);
+            output = self.try_start(runtime, name, options, requests);
+        }
         assert!(
             output.status.success(),
             "start {name} {options:?} {requests:?}: {}\nthe product's log:\n{}",
@@ -292,6 +298,18 @@ impl<'m> OrdinaryUser<'m> {
         );
         text(&output)
     }
+
+    /// Ends podman's namespaces, which a process of its own keeps. Its next call makes new ones,
+    /// with the mounts that this mount namespace has then.
+    pub fn end_namespaces(&self) {
+        let pause = self.runtime_dir().join("libpod/tmp/pause.pid");
+        let pid = fs::read_to_string(pause)
+            .ok()
+            .and_then(|text| text.trim().parse().ok());
+        if let Some(pid) = pid {
+            let _ = kill(Pid::from_raw(pid), Signal::SIGKILL);
+        }
+    }
 }
 
 impl Drop for OrdinaryUser<'_> {
@@ -301,14 +319,7 @@ impl Drop for OrdinaryUser<'_> {
         }
         let hooks = self.hooks().display().to_string();
         let _ = self.try_podman(&["--hooks-dir", &hooks, "rm", "--all", "--force", "--time", "0"]);
-        // podman keeps its namespaces in a process that never ends.
-        let pause = self.runtime_dir().join("libpod/tmp/pause.pid");
-        let pid = fs::read_to_string(pause)
-            .ok()
-            .and_then(|text| text.trim().parse().ok());
-        if let Some(pid) = pid {
-            let _ = kill(Pid::from_raw(pid), Signal::SIGKILL);
-        }
+        self.end_namespaces();
     }
 }
 

@@ -54,6 +54,7 @@ impl UserManager {
             None::<&str>,
         )
         .expect("mount on /usr/bin/systemctl (install the package systemd)");
+        user.end_namespaces();
         Self { log }
     }
 

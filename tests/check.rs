@@ -186,14 +186,14 @@ fn json_says_the_same() {
     assert_eq!(findings.len(), READY.lines().count() - 2);
     assert_eq!(
         findings[0],
-        serde_json::json!({ "check": "kernel", "verdict": "ok", "seen": "Linux 6.12.48+deb13-amd64", "hint": null, "caused_by": null })
+        serde_json::json!({ "check": "kernel", "verdict": "ok", "found": "Linux 6.12.48+deb13-amd64", "hint": null, "caused_by": null })
     );
     let docker = findings
         .iter()
         .find(|finding| finding["check"] == "docker")
         .expect("docker");
     assert_eq!(
-        (&docker["verdict"], &docker["seen"]),
+        (&docker["verdict"], &docker["found"]),
         (&"warn".into(), &"26.1.5, CDI is off".into())
     );
     assert!(

@@ -148,7 +148,7 @@ fn a_container_that_asks_for_nothing_is_none_of_our_business_whatever_the_runtim
     }
 }
 
-/// crun 1.21 says so for a container with users of its own and an engine's device
+/// crun 1.21 says so for a container with a user namespace and an engine's device
 /// (tests/vm/podman.rs).
 /// Case README 19.
 #[test]

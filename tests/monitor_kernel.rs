@@ -1,7 +1,7 @@
 //! The monitor against the real kernel: partitions of a loop device come and go, with and without a
 //! real udevd.
 //!
-//! Each test lives in mount and network namespaces of its own: a private /run (so /run/udev is the
+//! Each test lives in separate mount and network namespaces: a private /run (so /run/udev is the
 //! test's own), and a udev group that only the test's own udevd speaks in. The kernel's events
 //! reach every network namespace.
 #![allow(unsafe_code, reason = "loop and partition ioctls have no safe wrapper")]
@@ -462,7 +462,7 @@ fn a_device_that_udevd_has_not_spoken_of_stays_with_the_kernel() {
         .find(|other| other.syspath == disk.syspath())
         .unwrap();
     assert_eq!(listed.udev_state, UdevState::Pending);
-    // A bus or a port above some device, with no node of its own.
+    // A bus or a port above some device, without a node.
     let mut above = devices.iter().filter(|device| device.node.is_none()).peekable();
     assert!(above.peek().is_some(), "every device has a node");
     for device in above {

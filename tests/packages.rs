@@ -103,7 +103,7 @@ impl System {
         self.root.path().join(path.trim_start_matches('/'))
     }
 
-    /// A shell command in the system, with a /proc and processes of its own that end with it.
+    /// A shell command in the system, with a private /proc, and with processes that end with it.
     fn command(&self, script: &str) -> Command {
         let mut command = Command::new("unshare");
         command

@@ -16,6 +16,7 @@ const PHRASES: &[(&str, &str)] = &[
     ("at work", "running"),
     ("of another's", "of another container"),
     ("of old", "earlier"),
+    ("of its own|of their own", "separate, or name what is special"),
     (
         "is told|are told|was told|were told|be told|been told",
         "name who logs, prints or reports it",

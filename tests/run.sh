@@ -114,7 +114,7 @@ privileged() {
     install_missing
     [ -e /dev/tty0 ] || fail "no virtual terminals (/dev/tty0): they are the character devices that the tests plug in"
     begin_release
-    # Every ignored test of every test binary, but those of the virtual machine, which are a level of their own. Those of
+    # Every ignored test of every test binary, but those of the virtual machine, which are a separate level. Those of
     # `privileged` have a network and a mount namespace each, so that two of them run side by side.
     local kernel=()
     for test in tests/*.rs tests/*/main.rs; do

@@ -22,7 +22,7 @@ const DEFAULT_MODE: u32 = 0o666;
 pub struct NodeRequests {
     pub requests: Vec<Request>,
     /// The other nodes, each with the reason.
-    pub left_out: Vec<String>,
+    pub not_applied: Vec<String>,
 }
 
 /// Requests for the nodes of these edits. The host's devices may be absent; a request then waits
@@ -32,7 +32,7 @@ pub fn node_requests(edits: &Edits) -> NodeRequests {
     for node in &edits.device_nodes {
         match request(node) {
             Ok(request) => all.requests.push(request),
-            Err(reason) => all.left_out.push(format!("node {}: {reason}", node.path)),
+            Err(reason) => all.not_applied.push(format!("node {}: {reason}", node.path)),
         }
     }
     all
@@ -176,7 +176,7 @@ mod tests {
         let all = node_requests(&node(json));
         (
             all.requests.iter().map(ToString::to_string).collect(),
-            all.left_out,
+            all.not_applied,
         )
     }
 
@@ -209,9 +209,12 @@ mod tests {
             let host = root.join(name);
             format!(r#"{{"path":"/dev/nothing","hostPath":{host:?}}}"#)
         };
-        let (requests, left_out) = requests_of(&json("absent"));
+        let (requests, not_applied) = requests_of(&json("absent"));
         assert_eq!(requests, [""; 0]);
-        assert!(left_out[0].contains("there is no device node at"), "{left_out:?}");
+        assert!(
+            not_applied[0].contains("there is no device node at"),
+            "{not_applied:?}"
+        );
         if nix::unistd::geteuid().is_root() {
             use nix::sys::stat::{Mode, SFlag, makedev, mknod};
             let node = |name: &str, major, minor| {
@@ -224,18 +227,18 @@ mod tests {
             };
             // In a user namespace, even root cannot create device nodes.
             if node("other-name", 1, 3).is_ok() && node("unknown", 4095, 77).is_ok() {
-                let (requests, left_out) = requests_of(&json("other-name"));
+                let (requests, not_applied) = requests_of(&json("other-name"));
                 assert_eq!(
-                    (requests, left_out),
+                    (requests, not_applied),
                     (
                         vec!["devnode:/dev/null;mode=0666;path=/dev/nothing".to_owned()],
                         vec![]
                     )
                 );
-                let (_, left_out) = requests_of(&json("unknown"));
+                let (_, not_applied) = requests_of(&json("unknown"));
                 assert!(
-                    left_out[0].contains("char device 4095:77, which has no node in the host's /dev"),
-                    "{left_out:?}"
+                    not_applied[0].contains("char device 4095:77, which has no node in the host's /dev"),
+                    "{not_applied:?}"
                 );
             }
         }
@@ -249,19 +252,19 @@ mod tests {
 
     #[test]
     fn a_negative_device_number_affects_only_its_node() {
-        let (requests, left_out) =
+        let (requests, not_applied) =
             requests_of(r#"{"path":"/dev/x","type":"c","major":-1}, {"path":"/dev/absent0"}"#);
         assert_eq!(requests.len(), 1);
-        assert_eq!(left_out, ["node /dev/x: a device number must not be negative"]);
+        assert_eq!(not_applied, ["node /dev/x: a device number must not be negative"]);
     }
 
     #[test]
-    fn a_file_that_is_not_a_device_or_not_below_dev_is_left_out_with_the_reason() {
-        let (requests, left_out) = requests_of(r#"{"path":"/dev/p","type":"p"}, {"path":"/etc/x"}"#);
+    fn a_file_that_is_not_a_device_or_not_below_dev_is_not_applied_for_a_reason_that_is_given() {
+        let (requests, not_applied) = requests_of(r#"{"path":"/dev/p","type":"p"}, {"path":"/etc/x"}"#);
         assert_eq!(requests, [""; 0]);
-        assert_eq!(left_out[0], "node /dev/p: a FIFO is not a device");
-        assert!(left_out[1].starts_with("node /etc/x: "), "{left_out:?}");
-        let (_, left_out) = requests_of(r#"{"path":"/dev/x","type":"c","major":4095,"minor":77}"#);
-        assert!(left_out[0].contains("char device 4095:77"), "{left_out:?}");
+        assert_eq!(not_applied[0], "node /dev/p: a FIFO is not a device");
+        assert!(not_applied[1].starts_with("node /etc/x: "), "{not_applied:?}");
+        let (_, not_applied) = requests_of(r#"{"path":"/dev/x","type":"c","major":4095,"minor":77}"#);
+        assert!(not_applied[0].contains("char device 4095:77"), "{not_applied:?}");
     }
 }

@@ -72,7 +72,7 @@ fn write(out: &mut impl Write, findings: &[Finding], screen: Option<usize>) -> s
     for Finding {
         check,
         verdict,
-        seen,
+        found,
         hint,
         caused_by,
     } in findings
@@ -88,8 +88,8 @@ fn write(out: &mut impl Write, findings: &[Finding], screen: Option<usize>) -> s
             (None, None) => String::new(),
         };
         let begin = "warn".len() + 2 + width + 2;
-        let seen = wrapped(&visible(&format!("{seen}{hint}")), begin, begin, screen);
-        writeln!(out, "{style}{word}{style:#}  {check:width$}  {seen}")?;
+        let found = wrapped(&visible(&format!("{found}{hint}")), begin, begin, screen);
+        writeln!(out, "{style}{word}{style:#}  {check:width$}  {found}")?;
     }
     let warnings = match count(findings, Verdict::Warn) {
         0 => String::new(),
@@ -166,7 +166,8 @@ fn containers(tree: &Tree, state_dir: &Path) -> Containers {
     // Another tree has no running containers.
     if tree.is_host() {
         let all = not_enrolled::all(&registry);
-        let listed = |container: &NotEnrolled| (container.called().to_owned(), container.how_to_start());
+        let listed =
+            |container: &NotEnrolled| (container.display_name().to_owned(), container.how_to_start());
         containers.unhooked = all.iter().map(listed).take(MAX_LISTED).collect();
         if rootless().is_some() {
             containers.closed = closed_nodes(&registry);
@@ -183,7 +184,7 @@ fn closed_nodes(registry: &Registry) -> Vec<ClosedNode> {
         let users = Users::of(status.container.pid);
         for (path, attachment) in status.attached.iter() {
             closed.extend(users.fault(attachment).map(|fault| ClosedNode {
-                container: container.called(),
+                container: container.display_name(),
                 path: path.clone(),
                 fault,
             }));

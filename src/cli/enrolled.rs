@@ -49,7 +49,7 @@ impl Enrolled {
         check_access(registry)?;
         let ids = registry.ids()?.into_iter();
         let mut all: Vec<Self> = ids.map(|id| Self::read(registry, id)).collect();
-        all.sort_by_cached_key(Self::called);
+        all.sort_by_cached_key(Self::display_name);
         Ok(all)
     }
 
@@ -94,7 +94,7 @@ impl Enrolled {
     }
 
     /// Its name; where it has none, its id.
-    pub(super) fn called(&self) -> String {
+    pub(super) fn display_name(&self) -> String {
         self.name().unwrap_or_else(|| self.short_id().to_owned())
     }
 

@@ -1,4 +1,4 @@
-//! Errors with an exit code of their own, and how an error ends the program.
+//! Errors with a special exit code, and how an error ends the program.
 
 use std::io::ErrorKind;
 

@@ -37,7 +37,7 @@ pub(super) fn run(registry: &Registry, config: &Config, id: &str, path: &Path, a
     let (Some(record), Some(status)) = (&container.record, &container.status) else {
         bail!(
             "container {} has no watcher that answers (`oci-hotplug recover` starts it again)",
-            container.called()
+            container.display_name()
         );
     };
     let policy = config.usable_policy();
@@ -50,9 +50,9 @@ pub(super) fn run(registry: &Registry, config: &Config, id: &str, path: &Path, a
         &record.container.id,
         &inventory,
     ));
-    let called = container.called();
+    let name = container.display_name();
     let facts = Facts {
-        called: &called,
+        name: &name,
         reserved: planner.reserved_candidates(&inventory),
         planner: &planner,
         device,
@@ -145,7 +145,7 @@ fn draw(device: &Device, explained: &[Explained], verdict: &str, screen: Option<
         None => format!("{}\n", visible(device.syspath.as_str())),
     };
     for request in explained {
-        drawn += &format!("\n{}\n", visible(&request.called));
+        drawn += &format!("\n{}\n", visible(&request.name));
         for Rule { rule, holds, reason } in &request.rules {
             let (word, style) = if *holds { ("yes", GOOD) } else { ("no ", BAD) };
             let reason = wrapped(&visible(reason), REASON, REASON, screen);

@@ -93,11 +93,11 @@ fn write(out: &mut impl Write, container: &Enrolled) -> std::io::Result<()> {
             Origin::Annotation => "annotation",
             Origin::Root => "root",
         };
-        let called = entry.called();
-        if called == entry.request.to_string() {
-            print_line!(out, "  {called}  ({origin})")?;
+        let name = entry.display_name();
+        if name == entry.request.to_string() {
+            print_line!(out, "  {name}  ({origin})")?;
         } else {
-            print_line!(out, "  {}  ({origin}, {called})", entry.request)?;
+            print_line!(out, "  {}  ({origin}, {name})", entry.request)?;
         }
         if entry.roots.is_empty() {
             print_line!(out, "    no such device is present")?;

@@ -95,7 +95,7 @@ fn to_json(container: &Enrolled) -> serde_json::Value {
 
 /// The requests as they were written: a class by its name, once.
 pub(super) fn request_texts(entries: &[RequestEntry]) -> Vec<String> {
-    let mut texts: Vec<String> = entries.iter().map(RequestEntry::called).collect();
+    let mut texts: Vec<String> = entries.iter().map(RequestEntry::display_name).collect();
     let mut seen = BTreeSet::new();
     texts.retain(|text| seen.insert(text.clone()));
     texts

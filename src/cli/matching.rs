@@ -170,7 +170,7 @@ impl Selection {
                 .zip(&self.why_nothing)
                 .map(|(entry, nothing)| {
                     let request = entry.request.to_string();
-                    json!({ "request": request, "selects": entry.roots, "selects_nothing_because": nothing })
+                    json!({ "request": request, "selects": entry.roots, "reason": nothing })
                 })
                 .collect();
             let whole = json!({

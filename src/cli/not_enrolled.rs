@@ -41,7 +41,7 @@ impl NotEnrolled {
     }
 
     /// Its name; where it has none, its id as people know it.
-    pub fn called(&self) -> &str {
+    pub fn display_name(&self) -> &str {
         match &self.name {
             Some(name) => name,
             None => engine::short_id(&self.id),
@@ -71,7 +71,7 @@ impl NotEnrolled {
 
     /// Why it has no watcher, and what to do.
     pub fn explanation(&self) -> String {
-        let called = self.called();
+        let name = self.display_name();
         match &self.requests {
             Some(requests) if !requests.is_empty() => {
                 let shown = shown(requests, MAX_REQUEST);
@@ -81,17 +81,17 @@ impl NotEnrolled {
                     false => "REQUEST".to_owned(),
                 };
                 format!(
-                    "container {called} requests {shown} by annotation but has no watcher, because its engine did not run our hooks ({}; or attach now, as a trusted request: `oci-hotplug attach {} {word}`)",
+                    "container {name} requests {shown} by annotation but has no watcher, because its engine did not run our hooks ({}; or attach now, as a trusted request: `oci-hotplug attach {} {word}`)",
                     self.how_to_start(),
                     self.argument(),
                 )
             }
             Some(_) => format!(
-                "container {called} has an annotation of ours but no watcher, because its engine did not run our hooks ({})",
+                "container {name} has an annotation of ours but no watcher, because its engine did not run our hooks ({})",
                 self.how_to_start()
             ),
             None => format!(
-                "container {called} runs without oci-hotplug: it requests no devices (`oci-hotplug attach {} REQUEST` gives it some)",
+                "container {name} runs without oci-hotplug: it requests no devices (`oci-hotplug attach {} REQUEST` gives it some)",
                 self.argument()
             ),
         }

@@ -21,7 +21,7 @@ const TIMEOUT: Duration = Duration::from_secs(20);
 /// The result for one container.
 pub(super) struct Reloaded {
     id: String,
-    called: String,
+    name: String,
     /// The nodes that were attached.
     attached: Vec<PathBuf>,
     /// The nodes that were detached.
@@ -71,7 +71,7 @@ fn reload(registry: &Registry, container: &Enrolled) -> Reloaded {
     let (old, new) = (nodes(container.status.as_ref()), nodes(after.as_ref()));
     Reloaded {
         id: container.id.to_string(),
-        called: container.called(),
+        name: container.display_name(),
         attached: new.difference(&old).cloned().collect(),
         detached: old.difference(&new).cloned().collect(),
         problems: after.map_or(0, |status| status.problems.len()),
@@ -86,7 +86,7 @@ fn reload(registry: &Registry, container: &Enrolled) -> Reloaded {
 pub(super) fn write(out: &mut impl Write, all: &[Reloaded]) -> std::io::Result<()> {
     let rows: Vec<[String; 2]> = all
         .iter()
-        .map(|reloaded| [reloaded.called.clone(), reloaded.text()])
+        .map(|reloaded| [reloaded.name.clone(), reloaded.text()])
         .collect();
     table::write(out, ["CONTAINER", "RESULT"], &rows)
 }
@@ -121,8 +121,8 @@ impl Reloaded {
         }
         match self.problems {
             0 => {}
-            1 => parts.push(format!("1 problem (oci-hotplug inspect {})", self.called)),
-            count => parts.push(format!("{count} problems (oci-hotplug inspect {})", self.called)),
+            1 => parts.push(format!("1 problem (oci-hotplug inspect {})", self.name)),
+            count => parts.push(format!("{count} problems (oci-hotplug inspect {})", self.name)),
         }
         parts.join(", ")
     }

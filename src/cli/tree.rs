@@ -71,7 +71,7 @@ fn holders(containers: &[Enrolled], devices: &mut Vec<Device>) -> Holders {
                 devices.push(device.clone());
             }
             holders.entry(device.syspath.clone()).or_default().push(Holder {
-                container: container.called(),
+                container: container.display_name(),
                 path: path.clone(),
             });
         }

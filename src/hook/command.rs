@@ -41,7 +41,7 @@ Usage: oci-hotplug-prestart [--device REQUEST]... [--symlink RULE]... [--udev MO
   -h, --help         this text
   -V, --version      the version
 
-Exit codes: 0 done, or the container requests nothing; 1 failed; 2 malformed request or usage; 3 refused by policy.
+Exit codes: 0 done, or the container requests nothing; 1 failed; 2 malformed request or usage; 3 denied by the policy.
 ",
 };
 
@@ -116,13 +116,13 @@ fn report_refusal(state: &HookState, config: &Config, reason: String) {
     let id = state.id.as_str();
     let name = start::engine_name(state);
     log::print_to_stderr(&format!("{PRESTART}: container {id}: {reason}"));
-    let called = name.as_ref().map_or_else(String::new, |name| format!(" {name}"));
+    let named = name.as_ref().map_or_else(String::new, |name| format!(" {name}"));
     tracing::error!(
         container = id,
         event = log::event::REFUSED_START,
         device = "",
         node = "",
-        "container{called} was not started: {reason}"
+        "container{named} was not started: {reason}"
     );
     let time = SystemTime::now().duration_since(UNIX_EPOCH);
     let refused = RefusedStart {

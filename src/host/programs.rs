@@ -1,5 +1,5 @@
-//! Finds the executables of this project: a program that starts another one must use the one of its
-//! own installation.
+//! Finds the executables of this project: a program that starts another one must use the one of the
+//! same installation.
 //!
 //! Does not know what the programs do.
 

@@ -3,8 +3,9 @@
 //! Resources in the format of generic-device-plugin or usbip-device-plugin also have the metrics of
 //! that program.
 //!
-//! The metrics of watchers (`cli::metrics`) have a small writer of their own: they are read from
-//! state files at each scrape and include a summary, a type that prometheus-client does not have.
+//! The metrics of watchers (`cli::metrics`) have a small writer in the operator's tool: they are
+//! read from state files at each scrape and include a summary, a type that prometheus-client does
+//! not have.
 
 use std::collections::BTreeMap;
 use std::sync::{Mutex, MutexGuard, PoisonError};

@@ -88,7 +88,7 @@ impl fmt::Display for SysPath {
     }
 }
 
-/// The two kinds of device nodes, which have numbers of their own.
+/// The two kinds of device nodes, which are numbered separately.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum DevKind {

@@ -36,7 +36,7 @@ impl Drop for Umask {
     }
 }
 
-/// What both placements with nodes of their own promise.
+/// What both placements that create nodes promise.
 fn node_lives_and_goes(kind: Kind, placement: Placement) {
     let mut inside = Inside::start(kind);
     let mut dev = inside.dev();
@@ -62,7 +62,7 @@ fn node_lives_and_goes(kind: Kind, placement: Placement) {
         NodeOutcome::Unchanged
     );
 
-    // Another number, then another mode: replaced, never missing a file of its own.
+    // Another number, then another mode: replaced, and a file is there at every moment.
     assert_eq!(
         dev.add_node(node, FULL, &OWNER, true).unwrap(),
         NodeOutcome::Created

@@ -1,7 +1,7 @@
 //! The inside of a container on the real kernel: nodes, links and announcements, in every
 //! placement.
 //!
-//! The "containers" are processes in namespaces of their own, made with util-linux and busybox; no
+//! The "containers" are processes in separate namespaces, made with util-linux and busybox; no
 //! runtime is needed. Run as root with `--ignored --test-threads=1`.
 
 mod announcer;

@@ -169,7 +169,7 @@ fn its_file_in_the_working_directory_is_found() {
 
 /// Case README 8.
 #[test]
-#[ignore = "needs root: an /etc of its own"]
+#[ignore = "needs root: a private /etc"]
 fn its_file_in_etc_is_found() {
     let node = Node::new();
     let file = node.write("theirs.yaml", FILE);

@@ -20,7 +20,7 @@ fn shown(machine: &Machine, check: &str) -> (String, String, Option<i32>) {
         .find(|finding| finding["check"] == check)
         .unwrap_or_else(|| panic!("{check} in {all:#}"));
     let text = |key: &str| finding[key].as_str().expect("text").to_owned();
-    (text("verdict"), text("seen"), output.status.code())
+    (text("verdict"), text("found"), output.status.code())
 }
 
 #[apply(on_both_hierarchies)]

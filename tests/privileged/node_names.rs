@@ -1,4 +1,4 @@
-//! `path=` that ends in `/`: all nodes of a device have names of their own in a directory.
+//! `path=` that ends in `/`: all nodes of a device have stable names in a directory.
 
 use crate::framework::tool::{failed, json_of, output_of};
 use crate::framework::{Bundle, Disk, Machine, RuncContainer, eventually};

@@ -1,4 +1,4 @@
-//! The device plugin as a process of its own, in directories of its own.
+//! The device plugin as a separate process, in separate directories.
 
 use std::fs::{self, File};
 use std::io::{Read, Write};

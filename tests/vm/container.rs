@@ -146,7 +146,7 @@ impl<'a> Container<'a> {
             .run(self.update.as_ref().expect("an engine's command for it"));
     }
 
-    /// Waits until the engine runs commands inside (again), each by an exec of its own.
+    /// Waits until the engine runs commands inside (again), each by a separate exec.
     pub fn is_reachable(&self) {
         self.inside.take();
         self.machine.wait_until(&format!("{} /bin/sh -c true", self.exec));

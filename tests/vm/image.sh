@@ -38,7 +38,7 @@ set -- --quiet --variant=minbase --aptopt='APT::Install-Recommends "false"' \
     --essential-hook='mkdir -p "$1/etc/initramfs-tools/conf.d"; echo MODULES=list > "$1/etc/initramfs-tools/conf.d/machine"' \
     --essential-hook='printf "virtio_pci\nvirtio_blk\next4\ncrc32c_generic\n" > "$1/etc/initramfs-tools/modules"' \
     --include="$(echo $packages | tr ' ' ',')" trixie
-# The packages take most of the time, and change least: they have a cache of their own.
+# The packages take most of the time, and change least: they have a separate cache.
 base=$cache/vm/packages-$(echo "$*" | sha256sum | cut -c 1-16).tar
 if [ ! -e "$base" ]; then
     echo "vm: installing Debian packages" >&2

@@ -23,7 +23,7 @@ devices = ["parent-of:usb:0403:6001:FT001", "usb:0403:6001:FT001;link=/dev/board
 symlinks = ["usb:0403:6001:0=/dev/ttyBOARD"]
 "#;
 
-/// A CNI plugin that gives a pod a network of its own with nothing but the loopback interface, and
+/// A CNI plugin that gives a pod a separate network with nothing but the loopback interface, and
 /// with an unused address, because containerd requires one.
 const CNI_PLUGIN: &str = r#"#!/bin/sh
 case $CNI_COMMAND in

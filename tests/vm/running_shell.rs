@@ -1,5 +1,5 @@
 //! A shell that stays open, in the machine or in a container, and runs one command after another.
-//! Each command has a process of its own, as if ssh or the engine's exec had started it, without
+//! Each command is a separate process, as if ssh or the engine's exec had started it, without
 //! their cost (1.5 to 2 s under emulation).
 //!
 //! The shell reads commands from its standard input. Marks in its output show where the output of a
@@ -15,7 +15,7 @@ use std::time::{Duration, Instant};
 use crate::container::quoted;
 use crate::times;
 
-/// The longest time for a command. Commands that wait have a shorter deadline of their own.
+/// The longest time for a command. Commands that wait have a shorter deadline.
 const PATIENCE: Duration = Duration::from_secs(900);
 
 /// How long a shell may take to end after its input has ended.

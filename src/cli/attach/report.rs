@@ -59,19 +59,19 @@ pub(super) fn attached(
             })
             .collect();
         let whole = json!({
-            "id": target.id(), "requests": requests, "problems": problems, "left_out": resolved.left_out,
+            "id": target.id(), "requests": requests, "problems": problems, "not_applied": resolved.not_applied,
         });
         write_json(&mut out, &whole)?;
     } else {
         for entry in &entries {
             write_request(&mut out, entry, status)?;
         }
-        for left_out in &resolved.left_out {
+        for not_applied in &resolved.not_applied {
             print_line!(
                 out,
                 "{}: not possible in a running container: {}",
-                left_out.device,
-                left_out.edit
+                not_applied.device,
+                not_applied.edit
             )?;
         }
     }
@@ -93,7 +93,7 @@ pub(super) fn attached(
 fn write_request(out: &mut impl Write, entry: &RequestEntry, status: &Status) -> std::io::Result<()> {
     match (&entry.class, &entry.cdi) {
         (None, None) => print_line!(out, "{}", entry.request)?,
-        _ => print_line!(out, "{}: {}", entry.called(), entry.request)?,
+        _ => print_line!(out, "{}: {}", entry.display_name(), entry.request)?,
     }
     if entry.roots.is_empty() {
         print_line!(
@@ -144,7 +144,7 @@ pub(super) fn detached(
                         .any(|(node, _)| *node == path)
                 };
                 let holder = after.requests.iter().find(is_for);
-                let stays = still.then(|| holder.map_or_else(String::new, RequestEntry::called));
+                let stays = still.then(|| holder.map_or_else(String::new, RequestEntry::display_name));
                 (path.to_owned(), stays)
             })
             .collect()
@@ -171,7 +171,7 @@ pub(super) fn detached(
     let mut stuck = Vec::new();
     for entry in &went {
         if !as_json {
-            print_line!(out, "{} is not requested any more", entry.called())?;
+            print_line!(out, "{} is not requested any more", entry.display_name())?;
         }
         for (path, stays) in inside(entry) {
             match stays {

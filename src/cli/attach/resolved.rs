@@ -21,12 +21,12 @@ pub(super) struct ResolvedRequests {
     /// Trusted requests, and the rules for links of classes.
     pub requests: Requests,
     /// The edits of CDI devices that a running container can't have.
-    pub left_out: Vec<LeftOut>,
+    pub not_applied: Vec<NotApplied>,
 }
 
 /// An edit of a CDI device that only an engine can make, before the container starts.
 #[derive(Debug, serde::Serialize)]
-pub(super) struct LeftOut {
+pub(super) struct NotApplied {
     /// The name of the CDI device.
     pub device: String,
     /// The edit.
@@ -87,11 +87,11 @@ impl ResolvedRequests {
                 device_nodes: Vec::new(),
                 ..edits
             };
-            self.left_out.extend(
-                live.left_out
+            self.not_applied.extend(
+                live.not_applied
                     .into_iter()
                     .chain(show::lines(&others))
-                    .map(|edit| LeftOut {
+                    .map(|edit| NotApplied {
                         device: name.to_owned(),
                         edit,
                     }),
@@ -104,10 +104,10 @@ impl ResolvedRequests {
             .any(|entry| entry.cdi.as_deref() == Some(name))
         {
             let what: Vec<&str> = self
-                .left_out
+                .not_applied
                 .iter()
-                .filter(|left_out| left_out.device == name)
-                .map(|left_out| left_out.edit.as_str())
+                .filter(|not_applied| not_applied.device == name)
+                .map(|not_applied| not_applied.edit.as_str())
                 .collect();
             bail!(
                 "cannot attach CDI device {name}: it has nothing that a running container can still get{} (start the container with it: --device {name})",

@@ -101,13 +101,13 @@ impl Target {
     }
 
     fn of_record(enrolled: Enrolled) -> Result<Self> {
-        let called = enrolled.called();
+        let name = enrolled.display_name();
         let record = enrolled.record.with_context(|| {
-            format!("container {called} is starting or has ended: it has no record (`oci-hotplug list` shows the others)")
+            format!("container {name} is starting or has ended: it has no record (`oci-hotplug list` shows the others)")
         })?;
         if !record.is_running() {
             bail!(
-                "container {called} has ended: its process {} does not exist any more",
+                "container {name} has ended: its process {} does not exist any more",
                 record.container.pid
             );
         }

@@ -34,14 +34,14 @@ pub(super) struct Rule {
 #[derive(Debug, Serialize)]
 pub(super) struct Explained {
     pub(super) request: String,
-    pub(super) called: String,
+    pub(super) name: String,
     pub(super) rules: Vec<Rule>,
 }
 
 /// The facts that the rules need.
 pub(super) struct Facts<'a> {
     /// The container's name or short id.
-    pub(super) called: &'a str,
+    pub(super) name: &'a str,
     pub(super) device: &'a Device,
     pub(super) inventory: &'a Inventory,
     pub(super) policy: &'a Policy,
@@ -80,7 +80,7 @@ impl Facts<'_> {
         }
         Explained {
             request: entry.request.to_string(),
-            called: entry.called(),
+            name: entry.display_name(),
             rules,
         }
     }
@@ -259,12 +259,12 @@ impl Facts<'_> {
     }
 
     pub(super) fn verdict(&self, explained: &[Explained]) -> String {
-        let called = self.called;
+        let name = self.name;
         if let Some((path, attachment)) = self.attached().into_iter().next() {
             let fault = Users::of(self.record.container.pid).fault(attachment);
             let fault = fault.map_or_else(String::new, |fault| format!("; {fault}"));
             return format!(
-                "The device is attached to container {called}: {}{fault}",
+                "The device is attached to container {name}: {}{fault}",
                 described(path, attachment)
             );
         }
@@ -275,10 +275,7 @@ impl Facts<'_> {
             .max_by_key(|explained| (explained.rules.len(), is_reserved(explained)));
         let last = farthest.and_then(|explained| explained.rules.last());
         match last.filter(|rule| rule.rule != "selected") {
-            Some(rule) => format!(
-                "The device is not attached to container {called}: {}",
-                rule.reason
-            ),
+            Some(rule) => format!("The device is not attached to container {name}: {}", rule.reason),
             None => {
                 let hint = match &self.device.node {
                     Some(node) => format!(
@@ -289,7 +286,7 @@ impl Facts<'_> {
                     None => nodeless::instead_of_node(self.device)
                         .map_or_else(String::new, |instead| format!(" ({instead})")),
                 };
-                format!("The device is not attached to container {called}: no request selects it{hint}")
+                format!("The device is not attached to container {name}: no request selects it{hint}")
             }
         }
     }

@@ -39,7 +39,7 @@ fn explained(requests: &[&str], node: &str) -> String {
             .is_some_and(|found| found.path.as_os_str() == node)
     });
     let facts = Facts {
-        called: "lab",
+        name: "lab",
         device: device.unwrap(),
         inventory: &inventory,
         policy: &config.usable_policy(),

@@ -108,17 +108,17 @@ fn folded(paths: &[PathBuf]) -> Option<String> {
 
 /// Why the container's health is not `ok`, each with its name in front.
 fn reasons(container: &Listed) -> Vec<String> {
-    let called = container.name.as_deref().unwrap_or(&container.id);
+    let name = container.name.as_deref().unwrap_or(&container.id);
     let mut reasons: Vec<String> = container
         .reasons
         .iter()
         .take(MAX_REASONS)
-        .map(|reason| format!("{called}: {reason}"))
+        .map(|reason| format!("{name}: {reason}"))
         .collect();
     match container.reasons.len().saturating_sub(MAX_REASONS) {
         0 => {}
         more => reasons.push(format!(
-            "{called}: {more} more (`oci-hotplug inspect {}`)",
+            "{name}: {more} more (`oci-hotplug inspect {}`)",
             container.id
         )),
     }

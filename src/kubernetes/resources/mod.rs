@@ -39,8 +39,7 @@ pub fn facts_needed(definitions: &[Definition]) -> FactsNeeded {
             Definition::Groups { .. } => {
                 if definition.needs_devices() {
                     add_usb_attributes(&mut needed);
-                    // USB devices have the NUMA node of their host controller, not one of their
-                    // own.
+                    // sysfs has the NUMA node of a USB device only at its host controller.
                     needed.attributes.insert(NUMA_NODE.to_owned(), None);
                 }
                 // inotify reports nodes that were created manually.

@@ -210,7 +210,7 @@ impl fmt::Display for Obstacle {
         f.write_str(match self {
             Self::Helper => "calls a kernel helper",
             Self::Kfunc => "calls a kernel function",
-            Self::Function => "calls a function of its own",
+            Self::Function => "calls one of its functions",
             Self::TailCall => "makes a tail call",
             Self::PseudoLoad => "loads the address of a map, a variable or a function",
             Self::Blinded => {

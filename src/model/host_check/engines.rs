@@ -101,18 +101,18 @@ fn hooks_finding(
                 .is_some_and(|program| program == name)
         });
         let Some(found) = found else {
-            let seen = format!("{version}: no file starts {name}, in {}", dirs.join(" nor in "));
+            let found = format!("{version}: no file starts {name}, in {}", dirs.join(" nor in "));
             let hint = if hooks.dirs.iter().any(|dir| dir == Path::new(DEFAULT_HOOK_DIR)) {
                 "install oci-hotplug again".to_owned()
             } else {
                 format!("add \"{DEFAULT_HOOK_DIR}\" to {key}")
             };
-            return Finding::fail(engine, seen, hint);
+            return Finding::fail(engine, found, hint);
         };
         let program = &found.definition.program;
         if !found.is_executable && programs.lacks(program) {
-            let seen = format!("{version}: starts {}, which does not exist", program.display());
-            return Finding::caused_by(engine, seen, PROGRAMS);
+            let found = format!("{version}: starts {}, which does not exist", program.display());
+            return Finding::caused_by(engine, found, PROGRAMS);
         }
         if let Some((fault, hint)) = fault(found, stages) {
             return Finding::fail(

@@ -18,8 +18,8 @@ pub struct Finding {
     /// The name of the check, one word.
     pub check: &'static str,
     pub verdict: Verdict,
-    /// What the check has seen.
-    pub seen: String,
+    /// What the check found.
+    pub found: String,
     /// How to fix it. `None` if the verdict is `Ok`, or if another check has the cause.
     pub hint: Option<String>,
     /// The check that failed and thereby made this one fail.
@@ -27,39 +27,39 @@ pub struct Finding {
 }
 
 impl Finding {
-    pub(super) fn ok(check: &'static str, seen: impl Into<String>) -> Self {
+    pub(super) fn ok(check: &'static str, found: impl Into<String>) -> Self {
         Self {
             check,
             verdict: Verdict::Ok,
-            seen: seen.into(),
+            found: found.into(),
             hint: None,
             caused_by: None,
         }
     }
 
-    pub(super) fn warn(check: &'static str, seen: impl Into<String>, hint: impl Into<String>) -> Self {
+    pub(super) fn warn(check: &'static str, found: impl Into<String>, hint: impl Into<String>) -> Self {
         Self {
             check,
             verdict: Verdict::Warn,
-            seen: seen.into(),
+            found: found.into(),
             hint: Some(hint.into()),
             caused_by: None,
         }
     }
 
-    pub(super) fn fail(check: &'static str, seen: impl Into<String>, hint: impl Into<String>) -> Self {
+    pub(super) fn fail(check: &'static str, found: impl Into<String>, hint: impl Into<String>) -> Self {
         Self {
             verdict: Verdict::Fail,
-            ..Self::warn(check, seen, hint)
+            ..Self::warn(check, found, hint)
         }
     }
 
     /// A failure that ends when the check `cause` succeeds.
-    pub(super) fn caused_by(check: &'static str, seen: impl Into<String>, cause: &'static str) -> Self {
+    pub(super) fn caused_by(check: &'static str, found: impl Into<String>, cause: &'static str) -> Self {
         Self {
             verdict: Verdict::Fail,
             caused_by: Some(cause),
-            ..Self::ok(check, seen)
+            ..Self::ok(check, found)
         }
     }
 }

@@ -164,16 +164,16 @@ fn security(facts: &Facts) -> Finding {
 fn inotify(facts: &Facts) -> Option<Finding> {
     let limit = facts.inotify_instances?;
     let watchers = facts.containers.watched as u64;
-    let seen = format!("{limit} instances for root; each watcher needs one");
+    let found = format!("{limit} instances for root; each watcher needs one");
     Some(
         if limit < USUAL_INOTIFY_INSTANCES || watchers.saturating_mul(4) >= limit.saturating_mul(3) {
             Finding::warn(
                 "inotify",
-                format!("{seen} ({watchers} now)"),
+                format!("{found} ({watchers} now)"),
                 "sysctl fs.inotify.max_user_instances=1024, and in /etc/sysctl.d",
             )
         } else {
-            Finding::ok("inotify", seen)
+            Finding::ok("inotify", found)
         },
     )
 }
@@ -318,14 +318,14 @@ fn cdi(facts: &Facts) -> Finding {
     const GENERATE: &str = "oci-hotplug cdi generate annotated";
     let cdi = &facts.cdi;
     if let (Some(file), Some(hook)) = (&cdi.annotated, &cdi.missing_hook) {
-        let seen = format!(
+        let found = format!(
             "{} starts {}, which does not exist",
             file.display(),
             hook.display()
         );
         return match facts.programs.lacks(hook) {
-            true => Finding::caused_by("cdi", seen, PROGRAMS),
-            false => Finding::fail("cdi", seen, MEND_PROGRAMS),
+            true => Finding::caused_by("cdi", found, PROGRAMS),
+            false => Finding::fail("cdi", found, MEND_PROGRAMS),
         };
     }
     match (&cdi.annotated, &cdi.fault) {

@@ -136,11 +136,11 @@ fn told(check: &str, change: impl FnOnce(&mut Facts)) -> (Verdict, String) {
     let (mut it, rest) = others(judge(&facts));
     assert_eq!(rest, others(judge(&ready())).1, "{check}");
     let Finding {
-        verdict, seen, hint, ..
+        verdict, found, hint, ..
     } = it.remove(0);
-    assert_eq!(verdict != Verdict::Ok, hint.is_some(), "{check}: {seen}");
+    assert_eq!(verdict != Verdict::Ok, hint.is_some(), "{check}: {found}");
     let hint = hint.map(|hint| format!(" ({hint})")).unwrap_or_default();
-    (verdict, format!("{seen}{hint}"))
+    (verdict, format!("{found}{hint}"))
 }
 
 #[track_caller]

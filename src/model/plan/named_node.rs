@@ -137,7 +137,7 @@ fn interface_of(device: &Device, inventory: &Inventory) -> Option<u16> {
 }
 
 /// The physical device that a node belongs to: its USB device, else the nearest device of another
-/// subsystem (a SCSI disk, a PCI function), else the topmost device of its own subsystem.
+/// subsystem (a SCSI disk, a PCI function), else the topmost device of the same subsystem.
 pub fn unit_of(device: &Device, inventory: &Inventory) -> SysPath {
     let is_usb = |device: &&Device| device.devtype.as_deref() == Some("usb_device");
     let own = [device];

@@ -86,7 +86,7 @@ impl RequestEntry {
     }
 
     /// The name of its class or CDI device, or else its text.
-    pub fn called(&self) -> String {
+    pub fn display_name(&self) -> String {
         match (&self.class, &self.cdi) {
             (Some(class), _) => format!("class:{class}"),
             (None, Some(device)) => device.clone(),
@@ -138,13 +138,13 @@ mod tests {
 
     #[test]
     fn a_request_is_called_by_its_class_or_cdi_device_or_else_by_its_text() {
-        assert_eq!(entry().called(), "usb:0403;access=r");
+        assert_eq!(entry().display_name(), "usb:0403;access=r");
         let of_device = RequestEntry {
             cdi: Some("oci-hotplug.dev/lab=board".to_owned()),
             ..entry()
         };
-        assert_eq!(of_device.called(), "oci-hotplug.dev/lab=board");
-        assert_eq!(of_device.of_class("board").called(), "class:board");
+        assert_eq!(of_device.display_name(), "oci-hotplug.dev/lab=board");
+        assert_eq!(of_device.of_class("board").display_name(), "class:board");
     }
 
     #[test]

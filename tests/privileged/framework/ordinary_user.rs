@@ -1,4 +1,4 @@
-//! An ordinary user of the host with rootless podman: a user id of its own, subordinate ids, a home
+//! An ordinary user of the host with rootless podman: a separate user id, subordinate ids, a home
 //! and a runtime directory, all in the test's mount namespace. Does not know the product's
 //! internals.
 

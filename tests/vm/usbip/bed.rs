@@ -9,8 +9,8 @@ use crate::shell::DEADLINE;
 use crate::usb::{Plugged, UsbSerial};
 use crate::usbip_server::{Adapter, Fault, UsbipServer};
 
-/// A USB/IP server that the machine reaches at an address of its own. Whatever was attached from it
-/// is detached when this is dropped.
+/// A USB/IP server that the machine reaches at a separate address. Whatever was attached from it is
+/// detached when this is dropped.
 pub struct Remote {
     pub server: UsbipServer,
     /// Its port in the machine.

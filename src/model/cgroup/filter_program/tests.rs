@@ -203,7 +203,7 @@ fn every_operator_is_disassembled_in_both_widths_and_with_both_kinds_of_operands
             format!("*(u{bits} *)(r2 -4) = r3")
         );
     }
-    // Codes without a text of their own.
+    // Codes without a text.
     for code in [0x27, 0x65, 0x06, 0x62, 0x40, 0xe1] {
         let text = shown(insn(code, 2, 3, 4, 5));
         assert_eq!(text, format!("code {code:#04x} dst 2 src 3 off 4 imm 0x5"));

@@ -140,7 +140,11 @@ fn devices_are_followed_to_all_that_they_are_made_of() {
     assert_eq!(of("/dev/sda1"), [""; 0]);
     let behind = |node: &str| names(behind_loops(with_node(&devices, node), &inventory));
     assert_eq!(behind("/dev/loop4"), ["loop0", "sdb1"]);
-    assert_eq!(behind("/dev/dm-0"), [""; 0], "a volume has bytes of its own");
+    assert_eq!(
+        behind("/dev/dm-0"),
+        [""; 0],
+        "a volume has bytes that no other device shows"
+    );
 }
 
 #[test]

@@ -33,7 +33,7 @@ fn a_cgroup_hierarchy_must_control_devices() {
         host.cgroups.v2 = None;
     });
     // cgroup v1 needs no BPF; the check `bpf` says so.
-    let bpf = |host: &Facts| judge(host)[3].seen.clone();
+    let bpf = |host: &Facts| judge(host)[3].found.clone();
     let mut host = ready();
     assert_eq!(bpf(&host), "device programs can be loaded");
     host.cgroups.v1_devices = v1.clone();
@@ -49,11 +49,11 @@ fn a_cgroup_hierarchy_must_control_devices() {
     );
     assert!(
         findings[2]
-            .seen
+            .found
             .starts_with("hybrid: v1's devices controller at /sys/fs/cgroup/devices")
     );
     host.cgroups.v2 = None;
-    assert!(judge(&host)[2].seen.starts_with("v1, "));
+    assert!(judge(&host)[2].found.starts_with("v1, "));
 }
 
 #[test]
@@ -95,12 +95,12 @@ fn an_ordinary_user_checks_its_own_containers() {
     );
     let user = finding_as_user("user", |_| {});
     assert!(
-        user.seen
+        user.found
             .contains("user 1000: this is about the user's own rootless containers")
     );
     assert!(
         finding_as_user("state", |_| {})
-            .seen
+            .found
             .ends_with("for user 1000 only")
     );
     let state = finding_as_user("state", |host| host.state.writable = false);
@@ -136,7 +136,7 @@ fn a_node_that_a_user_of_the_container_cannot_open_is_a_warning() {
         }];
     });
     assert_eq!(finding.verdict, Warn);
-    assert_eq!([finding.seen, finding.hint.unwrap()], expected);
+    assert_eq!([finding.found, finding.hint.unwrap()], expected);
 }
 
 #[test]
@@ -194,7 +194,7 @@ fn watchers_need_inotify_instances() {
     host.containers.watched = 96;
     let finding = &judge(&host)[6];
     assert_eq!((finding.check, finding.verdict), ("inotify", Warn));
-    assert!(finding.seen.ends_with("(96 now)"), "{}", finding.seen);
+    assert!(finding.found.ends_with("(96 now)"), "{}", finding.found);
 }
 
 #[test]

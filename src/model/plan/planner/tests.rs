@@ -32,7 +32,7 @@ fn duplicate_requests_are_merged() {
     let more = planner(&["usb:0403", "usb:1050"]).entries;
     all.add(more.clone(), vec![rule.clone(), rule.clone()]);
     all.add(more, vec![rule.clone(), other_rule.clone()]);
-    let requests: Vec<String> = all.entries().iter().map(RequestEntry::called).collect();
+    let requests: Vec<String> = all.entries().iter().map(RequestEntry::display_name).collect();
     assert_eq!(requests, ["usb:0403", "usb:1050"]);
     assert_eq!(all.entries()[0].roots.len(), 1, "the one that was there stays");
     assert_eq!(all.symlinks(), [rule, other_rule]);

@@ -21,7 +21,7 @@ const SEAT: [&str; 7] = [
     "ID_INPUT_TRACKBALL",
 ];
 
-/// Classifies an input node by the capabilities of its own device; a hidraw or hiddev node by the
+/// Classifies an input node by the capabilities of its device; a hidraw or hiddev node by the
 /// devices of its HID interface; a USB node by all interfaces of its device.
 pub(super) fn is_at_the_seat(subject: &Subject<'_>) -> Match {
     let device = subject.device();

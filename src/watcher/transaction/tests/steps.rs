@@ -320,7 +320,10 @@ fn after_a_failure_access_is_set_again_only_to_reduce_it() {
     world.container.log.clear();
     world.container.broken.insert(LINK.into());
     assert_eq!(world.carry_out(vec![add_link()]).len(), 1);
-    assert_eq!(world.container.log, [""; 0], "the link has no access of its own");
+    assert_eq!(
+        world.container.log, [""; 0],
+        "access belongs to the node, not to the link"
+    );
     // Without a failure nothing is set that no step demands.
     let attachment = world.attachments.get_mut(Path::new(TTY)).unwrap();
     attachment.access = Access::READ;

@@ -10,6 +10,7 @@ use std::io::{BufRead, BufReader, Write};
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::{Path, PathBuf};
 use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use nix::mount::{MntFlags, MsFlags, mount, umount2};
@@ -46,11 +47,17 @@ const FULL: DevNum = DevNum {
     minor: 7,
 };
 
+/// Held by the test that runs: the tests count this process's descriptors and the kernel's
+/// programs, and their cgroups have the same names.
+static ONE_AT_A_TIME: Mutex<()> = Mutex::new(());
+
 /// A directory with the hierarchies and nodes of one test, and cgroups that are removed with it.
+/// While it exists, no other test has one.
 struct Lab {
     cgroups: Vec<PathBuf>,
     mounts: Vec<PathBuf>,
     dir: tempfile::TempDir,
+    _turn: MutexGuard<'static, ()>,
 }
 
 impl Lab {
@@ -60,6 +67,7 @@ impl Lab {
             nix::unistd::geteuid().is_root(),
             "this test makes cgroups and device nodes: run it as root"
         );
+        let turn = ONE_AT_A_TIME.lock().unwrap_or_else(PoisonError::into_inner);
         unshare(CloneFlags::CLONE_NEWNS).expect("unsharing the mount namespace: needs CAP_SYS_ADMIN");
         let none = None::<&str>;
         mount(none, "/", none, MsFlags::MS_REC | MsFlags::MS_PRIVATE, none).unwrap();
@@ -68,6 +76,7 @@ impl Lab {
             cgroups: Vec::new(),
             mounts: Vec::new(),
             dir,
+            _turn: turn,
         };
         let nodes = lab.dir.path().join("dev");
         lab.mount("tmpfs", &nodes, "mode=755");

@@ -873,6 +873,18 @@ fn a_refused_start_is_shown_by_list_and_explain_with_the_engines_name_and_the_re
     let list = tool(&scene, &["list"]);
     let text = String::from_utf8_lossy(&list.stdout).into_owned();
     assert_eq!(text.matches("was not started").count(), 1, "{text}");
+    // A container with the same name starts: the refused one does not matter any more.
+    let annotations = r#"{"io.kubernetes.cri.sandbox-namespace":"lab","io.kubernetes.cri.sandbox-name":"pod","io.kubernetes.cri.container-name":"app"}"#;
+    let namesake = Scene::new(annotations);
+    let output = scene.run(
+        PRESTART,
+        &[],
+        &namesake.state("crun-create-runtime.json").replace("c1", "c2"),
+    );
+    assert_eq!(output.status.code(), Some(0), "{}", words(&output));
+    let list = tool(&scene, &["list"]);
+    let text = String::from_utf8_lossy(&list.stdout).into_owned();
+    assert!(!text.contains("was not started"), "{text}");
 }
 
 /// Case newcomer: typos in keys.

@@ -11,7 +11,6 @@ use crate::model::oci::engine::{self, Engine};
 use crate::model::quoting::{shell_quoted, shown};
 use crate::model::request::annotations;
 
-use super::engine_name::name_of;
 use super::render::time::{ago, since};
 
 /// The longest request that is shown, in characters.
@@ -137,28 +136,20 @@ pub(super) fn sentence(refused: &RefusedStart) -> String {
     )
 }
 
-/// The refused starts that still matter, the last one first: the last of each name, unless a
-/// container of that name has started since.
+/// The refused starts of containers that have not started since, the last one first: the last of
+/// each container and of each name.
 pub(super) fn refused(registry: &Registry) -> Vec<RefusedStart> {
-    let ids = registry.ids().unwrap_or_default();
-    let records = ids.iter().filter_map(|id| registry.record(id).ok()?);
-    let started: Vec<(String, u64)> = records
-        .filter_map(|record| Some((name_of(&record)?, record.enrolled)))
-        .collect();
-    last_of_each(refused_starts::current(registry), &started)
+    last_of_each(refused_starts::read(registry.root()))
 }
 
-/// Of refused starts, the oldest first, those that [`refused`] returns; `started` has the names of
-/// containers and when they started, in seconds since 1970.
-fn last_of_each(refused: Vec<RefusedStart>, started: &[(String, u64)]) -> Vec<RefusedStart> {
+/// The same of these, the oldest first.
+fn last_of_each(refused: Vec<RefusedStart>) -> Vec<RefusedStart> {
     let mut last: Vec<RefusedStart> = Vec::new();
     for entry in refused.into_iter().rev() {
-        let name = entry.name.as_ref();
-        let is_older = |(other, time): &(String, u64)| Some(other) == name && *time >= entry.time;
         let is_known = last
             .iter()
-            .any(|other| other.id == entry.id || (name.is_some() && other.name.as_ref() == name));
-        if !is_known && !started.iter().any(is_older) {
+            .any(|other| other.id == entry.id || (entry.name.is_some() && other.name == entry.name));
+        if !is_known {
             last.push(entry);
         }
     }
@@ -207,27 +198,20 @@ mod tests {
     }
 
     #[test]
-    fn a_refused_start_matters_until_a_container_of_that_name_starts() {
+    fn the_last_refused_start_of_each_container_and_name_is_shown() {
         let entry = |time, id: &str, name: Option<&str>, reason: &str| RefusedStart {
             time,
             id: id.into(),
             name: name.map(String::from),
             reason: reason.into(),
         };
-        let refused = || {
-            vec![
-                entry(1, "c1", Some("lab"), "keyboard"),
-                entry(2, "c2", Some("lab"), "disk"),
-                entry(3, "c3", None, "disk"),
-                entry(4, "c3", None, "keyboard"),
-            ]
-        };
-        let shown = |started: &[(String, u64)]| {
-            let shown = last_of_each(refused(), started).into_iter();
-            shown.map(|entry| entry.time).collect::<Vec<_>>()
-        };
-        assert_eq!(shown(&[]), [4, 2]);
-        assert_eq!(shown(&[("lab".into(), 1), ("other".into(), 9)]), [4, 2]);
-        assert_eq!(shown(&[("lab".into(), 5)]), [4]);
+        let refused = vec![
+            entry(1, "c1", Some("lab"), "keyboard"),
+            entry(2, "c2", Some("lab"), "disk"),
+            entry(3, "c3", None, "disk"),
+            entry(4, "c3", None, "keyboard"),
+        ];
+        let shown = last_of_each(refused).into_iter();
+        assert_eq!(shown.map(|entry| entry.time).collect::<Vec<_>>(), [4, 2]);
     }
 }

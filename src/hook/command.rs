@@ -91,7 +91,10 @@ pub fn prestart() -> ExitCode {
         }
     };
     match outcome {
-        Ok(_) => ExitCode::from(exit::DONE),
+        Ok(_) => {
+            forget_refusals(&state, &config);
+            ExitCode::from(exit::DONE)
+        }
         Err(error) => refuse(&state, &config, &error),
     }
 }
@@ -134,6 +137,19 @@ fn report_refusal(state: &HookState, config: &Config, reason: String) {
     // The log has the reason as well.
     if let Err(error) = refused_starts::note(&config.state_dir, refused) {
         tracing::debug!(container = id, "cannot record the refused start: {error}");
+    }
+}
+
+/// Refused starts of this container, and of earlier ones with its name, no longer matter.
+fn forget_refusals(state: &HookState, config: &Config) {
+    let id = state.id.as_str();
+    let forgotten = refused_starts::forget(&config.state_dir, id, || start::engine_name(state));
+    // They stay in the list, which the next start tries to correct.
+    if let Err(error) = forgotten {
+        tracing::debug!(
+            container = id,
+            "cannot remove the record of refused starts: {error}"
+        );
     }
 }
 

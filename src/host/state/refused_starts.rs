@@ -1,5 +1,5 @@
 //! Containers whose start a hook refused, for the operator: with crun, an engine shows only the
-//! exit code of a hook.
+//! exit code of a hook. The entries of a container are dropped when it starts.
 //!
 //! A hook replaces `refused-starts.json` in the state directory, under a separate lock. Users who
 //! can start containers control the content and how often it is written, so there are few entries,
@@ -14,7 +14,6 @@ use serde::{Deserialize, Serialize};
 
 use crate::host::state::atomic_file::{Durability, replace};
 use crate::host::state::flock;
-use crate::host::state::registry::Registry;
 use crate::host::state::trust;
 use crate::model::oci::engine::{printable, short_id};
 use crate::model::quoting::shown;
@@ -60,8 +59,13 @@ impl RefusedStart {
         !word.is_empty() && (self.name.as_deref() == Some(word) || self.id.starts_with(word))
     }
 
+    /// Whether this is the container with this id, or one with its name.
+    fn is_of(&self, id: &str, name: Option<&str>) -> bool {
+        self.id == id || (name.is_some() && self.name.as_deref() == name)
+    }
+
     fn is_same_container(&self, other: &Self) -> bool {
-        self.id == other.id || (self.name.is_some() && self.name == other.name)
+        self.is_of(&other.id, other.name.as_deref())
     }
 }
 
@@ -71,20 +75,45 @@ impl RefusedStart {
 /// When users other than root could change the state directory, when it cannot be written, or when
 /// another hook does not release the lock in time.
 pub fn note(state_dir: &Path, refused: RefusedStart) -> io::Result<()> {
-    trust::check(state_dir).map_err(io::Error::other)?;
-    let _lock = flock::open_locked(&state_dir.join(LOCK), Instant::now() + LOCK_TIMEOUT)?;
+    let _lock = lock(state_dir)?;
     let refused = RefusedStart {
         name: refused.name.map(|name| printable(&name)),
         reason: shown(&refused.reason, MAX_REASON),
         ..refused
     };
-    let entries = with(read(state_dir), refused);
-    replace(
-        &path(state_dir),
-        &serde_json::to_vec(&entries)?,
-        0o600,
-        Durability::Synced,
-    )
+    write(state_dir, &with(read(state_dir), refused))
+}
+
+/// Drops the entries of a container that has started. `name` returns the engine's name for it, and
+/// is called only if there are entries: it reads files of the engine.
+///
+/// # Errors
+/// As [`note`].
+pub fn forget(state_dir: &Path, id: &str, name: impl FnOnce() -> Option<String>) -> io::Result<()> {
+    if read(state_dir).is_empty() {
+        return Ok(());
+    }
+    let name = name().map(|name| printable(&name));
+    let _lock = lock(state_dir)?;
+    let mut entries = read(state_dir);
+    let before = entries.len();
+    entries.retain(|entry| !entry.is_of(id, name.as_deref()));
+    match entries.len() {
+        0 => fs::remove_file(path(state_dir)),
+        left if left < before => write(state_dir, &entries),
+        _ => Ok(()),
+    }
+}
+
+/// The lock that is held while the entries are changed.
+fn lock(state_dir: &Path) -> io::Result<flock::Locked> {
+    trust::check(state_dir).map_err(io::Error::other)?;
+    flock::open_locked(&state_dir.join(LOCK), Instant::now() + LOCK_TIMEOUT)
+}
+
+fn write(state_dir: &Path, entries: &[RefusedStart]) -> io::Result<()> {
+    let text = serde_json::to_vec(entries)?;
+    replace(&path(state_dir), &text, 0o600, Durability::Synced)
 }
 
 fn with(mut entries: Vec<RefusedStart>, refused: RefusedStart) -> Vec<RefusedStart> {
@@ -119,22 +148,6 @@ pub fn read(state_dir: &Path) -> Vec<RefusedStart> {
         Ok(serde_json::from_slice(&text)?)
     };
     read().unwrap_or_default()
-}
-
-/// The entries of containers that have not been started since.
-pub fn current(registry: &Registry) -> Vec<RefusedStart> {
-    let mut entries = read(registry.root());
-    if entries.is_empty() {
-        return entries;
-    }
-    let ids = registry.ids().unwrap_or_default();
-    for id in ids {
-        let Ok(Some(record)) = registry.record(&id) else {
-            continue;
-        };
-        entries.retain(|entry| entry.id != record.container.id || entry.time > record.enrolled);
-    }
-    entries
 }
 
 #[cfg(test)]
@@ -181,6 +194,27 @@ mod tests {
             second.clone(),
         );
         assert_eq!(entries, [entry("c3", None, "no"), second]);
+    }
+
+    #[test]
+    fn a_start_drops_the_entries_of_its_id_and_of_its_name() {
+        let scratch = tempfile::tempdir().unwrap();
+        let dir = scratch.path().join("state");
+        let reads_no_name = || panic!("without entries no name is read");
+        forget(&dir, "c1", reads_no_name).unwrap();
+        for (id, name) in [("c1", Some("lab")), ("c2", Some("desk")), ("c3", None)] {
+            note(&dir, entry(id, name, "no")).unwrap();
+        }
+        let left = || read(&dir).into_iter().map(|entry| entry.id).collect::<Vec<_>>();
+        forget(&dir, "c9", || None).unwrap();
+        assert_eq!(left(), ["c1", "c2", "c3"]);
+        forget(&dir, "c9", || Some("la\u{1b}b".into())).unwrap();
+        assert_eq!(left(), ["c2", "c3"]);
+        forget(&dir, "c3", || Some("other".into())).unwrap();
+        assert_eq!(left(), ["c2"]);
+        forget(&dir, "c2", || None).unwrap();
+        assert!(left().is_empty() && !path(&dir).exists());
+        forget(&dir, "c1", reads_no_name).unwrap();
     }
 
     proptest! {

@@ -21,9 +21,10 @@ pub const BACKING_FILE: &str = "loop/backing_file";
 /// (Documentation/ABI/stable/sysfs-block). Its snapshot is the names, separated by spaces.
 pub const SLAVES: &str = "slaves";
 
-/// How many bits of a range's length one level of parts uses, and how many levels there are. The
-/// chance that two parts get the same range is one in a million; such parts then exclude each
-/// other.
+/// How many bits of a range's length one level of parts uses, and how many levels there are. Names
+/// that differ only in the number at their end get different ranges, as those of the partitions of
+/// a disk. Of two other names the chance to get the same range is one in a million; such parts then
+/// exclude each other.
 const LEVEL_BITS: u32 = 20;
 const LEVELS: u32 = 3;
 
@@ -62,7 +63,7 @@ impl Extent {
         if length == 0 {
             return self;
         }
-        let first = self.first + (mixed(fnv(name, 0)) >> (64 - LEVEL_BITS)) * length;
+        let first = self.first + index(name) * length;
         Self {
             first,
             last: first + length - 1,
@@ -77,6 +78,17 @@ impl Extent {
     fn covers(&self, other: &Extent) -> bool {
         self.medium == other.medium && self.first <= other.first && other.last <= self.last
     }
+}
+
+/// Which of the ranges of the whole the part with this name has.
+fn index(name: &str) -> u64 {
+    let prefix = name.trim_end_matches(|digit: char| digit.is_ascii_digit());
+    let (prefix, number) = match name[prefix.len()..].parse::<u64>() {
+        Ok(number) => (prefix, number),
+        Err(_) => (name, 0),
+    };
+    let ranges = 1 << LEVEL_BITS;
+    ((mixed(fnv(prefix, 0)) >> (64 - LEVEL_BITS)) + number % ranges) % ranges
 }
 
 /// Where a device's bytes are; at least one extent. For a static node, the extents of the device

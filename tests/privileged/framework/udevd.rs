@@ -8,7 +8,7 @@ use std::process::{Child, Command, Stdio};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 
-use super::eventually::{DEADLINE, eventually, wait_within};
+use super::eventually::{DEADLINE, eventually, wait_within, within};
 use super::machine::Machine;
 
 const PROGRAMS: [&str; 2] = ["/usr/lib/systemd/systemd-udevd", "/lib/systemd/systemd-udevd"];
@@ -50,13 +50,31 @@ impl Udevd {
 
     /// Continues udevd. When this returns, it has processed everything that has happened in the
     /// meantime, which may take long on a busy machine.
+    ///
+    /// udevd answers a client only when no event is left, and one client at a time. A client was
+    /// once seen to wait for 60 s although udevd was idle, so they ask one after another.
     pub fn resume(&self) {
+        let events = uevents();
         self.signal(Signal::SIGCONT);
-        let settled = Command::new("udevadm").args(["settle", "--timeout=60"]).status();
+        let settled = within(2 * DEADLINE, || settles().then_some(()));
         assert!(
-            settled.expect("start udevadm").success(),
-            "udevd does not come to an end with its events"
+            settled.is_some(),
+            "udevd does not come to an end with its events, {} of which happened since it was continued; it {}",
+            uevents() - events,
+            self.activity()
         );
+    }
+
+    /// What the process does, for messages.
+    fn activity(&self) -> String {
+        let of = |file: &str| fs::read_to_string(format!("/proc/{}/{file}", self.0.id()));
+        let state = of("status").unwrap_or_default();
+        let state = state.lines().find(|line| line.starts_with("State:"));
+        format!(
+            "has {state:?}, waits in {:?}, system call {:?}",
+            of("wchan"),
+            of("syscall")
+        )
     }
 
     /// Kills udevd while it works; the file of its socket stays.
@@ -72,6 +90,18 @@ impl Udevd {
     fn signal(&self, signal: Signal) {
         kill(self.pid(), signal).expect("signal udevd");
     }
+}
+
+/// Whether udevd says within some seconds that it has processed everything.
+fn settles() -> bool {
+    let settled = Command::new("udevadm").args(["settle", "--timeout=10"]).status();
+    settled.expect("start udevadm").success()
+}
+
+/// How many events the kernel has sent since it booted.
+fn uevents() -> u64 {
+    let number = fs::read_to_string("/sys/kernel/uevent_seqnum").expect("read the number of events");
+    number.trim().parse().expect("a number")
 }
 
 /// Waits until the host's udevd, if there is one, has processed all devices: it changes the group

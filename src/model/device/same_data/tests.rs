@@ -215,19 +215,22 @@ fn the_ranges_of_parts_are_the_same_in_every_version() {
     let part = whole.clone().part("sda1");
     assert_eq!(
         (part.first, part.last - part.first),
-        (0x0d19_4e00_0000_0000, (1 << 40) - 1)
+        (0x07a0_af00_0000_0000, (1 << 40) - 1)
     );
     let below = part.part("p1");
     assert_eq!(
         (below.first, below.last - below.first),
-        (0x0d19_4e62_22d0_0000, (1 << 20) - 1)
+        (0x07a0_af27_f5d0_0000, (1 << 20) - 1)
     );
     let last = below.part("p2");
     assert_eq!(
         (last.first, last.last),
-        (0x0d19_4e62_22d4_31f0, 0x0d19_4e62_22d4_31f0)
+        (0x07a0_af27_f5d2_7f5e, 0x07a0_af27_f5d2_7f5e)
     );
     assert_eq!(last.clone().part("p3"), last, "nothing is less than one");
+    // A number that does not fit belongs to the name.
+    let long = whole.clone().part("sda99999999999999999999");
+    assert!(whole.overlaps(&long) && !long.overlaps(&whole.part("sda")));
 }
 
 #[test]
@@ -291,9 +294,10 @@ fn namespaces_of_one_controller_are_its_parts() {
 }
 
 proptest! {
-    /// Parts with similar names get different ranges.
     #[test]
-    fn parts_have_different_ranges(prefix in "[a-z]{1,12}", numbers in prop::collection::btree_set(0..64u32, 2..16)) {
+    fn parts_whose_names_differ_in_the_number_have_different_ranges(
+        prefix in "[a-z0-9/:-]{0,12}[a-z]", numbers in prop::collection::btree_set(0..1u32 << LEVEL_BITS, 2..16),
+    ) {
         let whole = Extent::whole(SysPath::new("/sys/devices/x"));
         let parts: Vec<Extent> = numbers.iter().map(|number| whole.clone().part(&format!("{prefix}{number}"))).collect();
         for (index, part) in parts.iter().enumerate() {

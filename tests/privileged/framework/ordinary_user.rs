@@ -299,7 +299,7 @@ impl<'m> OrdinaryUser<'m> {
         text(&output)
     }
 
-    /// Ends podman's namespaces, which a process of its own keeps. Its next call makes new ones,
+    /// Ends podman's namespaces, which a process that it started keeps. Its next call makes new ones,
     /// with the mounts that this mount namespace has then.
     pub fn end_namespaces(&self) {
         let pause = self.runtime_dir().join("libpod/tmp/pause.pid");

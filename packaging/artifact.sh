@@ -1,4 +1,5 @@
-# Sourced by package.sh and image.sh, which make one file of the built executables: what they take, build and leave.
+# Sourced by package.sh and image.sh, which make one file of the built executables: what they take,
+# build and leave.
 
 here=$(CDPATH='' cd -- "$(dirname -- "$0")/.." && pwd)
 bins=
@@ -30,8 +31,8 @@ options() {
     done
 }
 
-# begin [FEATURES]: builds, with cargo's features, unless the executables are given; makes $output, and in $work, which goes
-# in the end, $tree.
+# begin [FEATURES]: builds, with cargo's features, unless the executables are given; makes $output,
+# and in $work, which goes in the end, $tree.
 begin() {
     if [ -z "$bins" ]; then
         (cd "$here" && cargo build --release --locked --bins --features "${1:-}") >&2 || fail "the build failed"
@@ -47,5 +48,6 @@ begin() {
     mkdir "$tree"
 }
 
-# strip_programs FILE...: the release profile has stripped them already; others may have been built for debugging.
+# strip_programs FILE...: the release profile has stripped them already; others may have been built
+# for debugging.
 strip_programs() { for program in "$@"; do strip --strip-unneeded "$program" 2>/dev/null || :; done; }

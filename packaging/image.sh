@@ -1,18 +1,21 @@
 #!/bin/sh
-# Makes the container image of the Kubernetes device plugin: from scratch, without a registry or a base image.
+# Makes the container image of the Kubernetes device plugin: from scratch, without a registry or a
+# base image.
 #
 #   packaging/image.sh                      build the executables, and the image into target/package
 #     --bin-dir DIR                         take the executables that are in DIR: nothing is built
 #     --output DIR                          put the image there
 #     --version VERSION                     another version than Cargo.toml's
 #
-# Prints the image's path: an OCI archive, which "podman load", "ctr images import" and "skopeo copy" take, tagged
-# localhost/oci-hotplug-device-plugin:VERSION. Wants buildah, and the libraries that the executables are linked with.
+# Prints the image's path: an OCI archive, which "podman load", "ctr images import" and "skopeo
+# copy" take, tagged localhost/oci-hotplug-device-plugin:VERSION. Wants buildah, and the libraries
+# that the executables are linked with.
 #
-# In it: oci-hotplug-device-plugin, which it starts; oci-hotplug, hooks, watcher and USB/IP worker, which "oci-hotplug install --to /host"
-# puts on the node; and the shared libraries that they want. Not linked statically: no distribution has a static libudev;
-# a node has its own (any with systemd and glibc 2.34 or newer: "install" tries before it changes what engines start).
-# It runs as root, for kubelet's directory is root's: the manifests take everything else away.
+# In it: oci-hotplug-device-plugin, which it starts; oci-hotplug, hooks, watcher and USB/IP worker,
+# which "oci-hotplug install --to /host" puts on the node; and the shared libraries that they want.
+# Not linked statically: no distribution has a static libudev; a node has its own (any with systemd
+# and glibc 2.34 or newer: "install" tries before it changes what engines start). It runs as root,
+# for kubelet's directory is root's: the manifests take everything else away.
 set -eu
 umask 022
 

@@ -1,13 +1,18 @@
 #!/bin/sh
-# Installs oci-hotplug: builds it, has "oci-hotplug install" put every file in its place, and says what each engine still needs.
+# Installs oci-hotplug: builds it, has "oci-hotplug install" put every file in its place, and says
+# what each engine still needs.
 #
 #   packaging/install.sh                   build and install; run it again to update
 #   packaging/install.sh --bin-dir DIR     install the executables that are in DIR: nothing is built
-#   packaging/install.sh --device-plugin   also the Kubernetes device plugin, for nodes where it is not a DaemonSet
-#   packaging/install.sh --uninstall       remove what was installed, but no configuration that was changed
-#   packaging/install.sh --uninstall --force    also while watchers run: their containers keep what they have
+#   packaging/install.sh --device-plugin   also the Kubernetes device plugin, for nodes where it is
+#                                          not a DaemonSet
+#   packaging/install.sh --uninstall       remove what was installed, but no configuration that was
+#                                          changed
+#   packaging/install.sh --uninstall --force    also while watchers run: their containers keep what
+#                                          they have
 #
-# Variables: DESTDIR (a directory that stands for /, for packages), PREFIX (/usr), SYSCONFDIR (/etc).
+# Variables: DESTDIR (a directory that stands for /, for packages), PREFIX (/usr), SYSCONFDIR
+# (/etc).
 set -eu
 
 here=$(CDPATH='' cd -- "$(dirname -- "$0")/.." && pwd)

@@ -1,19 +1,21 @@
 #!/bin/sh
 # Makes a package of what install.sh installs.
 #
-#   packaging/package.sh deb|rpm              build the executables, and the package into target/package
+#   packaging/package.sh deb|rpm              build the executables; the package: target/package
 #     --bin-dir DIR                           take the executables that are in DIR: nothing is built
 #     --output DIR                            put the package there
 #     --version VERSION                       another version than Cargo.toml's
 #
-# Variables: DEBFULLNAME, DEBEMAIL: who answers for a package that is given to others (the project, unless said).
-# Prints the package's path. A .deb wants dpkg-dev, an .rpm rpmbuild (Debian's package rpm).
+# Variables: DEBFULLNAME, DEBEMAIL: who answers for a package that is given to others (the project,
+# unless said). Prints the package's path. A .deb wants dpkg-dev, an .rpm rpmbuild (Debian's package
+# rpm).
 set -eu
 umask 022
 
 . "$(dirname -- "$0")/artifact.sh"
 
-# The tree of the package: install.sh's, without its own list of files, for the package manager has one.
+# The tree of the package: install.sh's, without its own list of files, for the package manager has
+# one.
 make_tree() {
     DESTDIR=$tree PREFIX=/usr SYSCONFDIR=/etc "$here/packaging/install.sh" --bin-dir "$bins" >"$work/log" 2>&1 \
         || { cat "$work/log" >&2; fail "install.sh failed"; }
@@ -29,8 +31,8 @@ make_tree() {
     strip_programs "$tree"/usr/bin/* "$tree"/usr/libexec/oci/hooks.d/*
 }
 
-# What an administrator may change, and a removal leaves. The CDI device is not: it names the hooks, and an engine would go
-# on starting hooks that are gone.
+# What an administrator may change, and a removal leaves. The CDI device is not: it names the hooks,
+# and an engine would go on starting hooks that are gone.
 configuration() { (cd "$tree" && find etc -path etc/cdi -prune -o -type f -print | LC_ALL=C sort | sed 's|^|/|'); }
 
 deb() {

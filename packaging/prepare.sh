@@ -1,5 +1,5 @@
-# Sourced by tests/run.sh and packaging/try.sh: puts on a bare Debian or Ubuntu machine what building and trying
-# oci-hotplug takes. Must not know what is built or tested.
+# Sourced by tests/run.sh and packaging/try.sh: puts on a bare Debian or Ubuntu machine what
+# building and trying oci-hotplug takes. Must not know what is built or tested.
 
 export PATH="$PATH:/usr/local/sbin:/usr/sbin:/sbin:$HOME/.cargo/bin"
 
@@ -51,8 +51,8 @@ rust_is_new_enough() {
 # The version that apt would install of a package; empty where there is none.
 candidate() { LC_ALL=C apt-cache policy "$1" 2>/dev/null | sed -n 's/^ *Candidate: \([0-9][0-9.]*\).*/\1/p'; }
 
-# A Rust toolchain: the one that is there; else the distribution's; else the distribution's newer one beside it
-# (Debian 12: rustc-web; Ubuntu: rustc-1.NN); else rustup from the distribution.
+# A Rust toolchain: the one that is there; else the distribution's; else the distribution's newer
+# one beside it (Debian 12: rustc-web; Ubuntu: rustc-1.NN); else rustup from the distribution.
 need_rust() {
     rust_is_new_enough && return 0
     local wanted

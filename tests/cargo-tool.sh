@@ -1,9 +1,9 @@
-# Sourced: tools of cargo for the tests, each built once for each version into ~/.cache/oci-hotplug/tools.
-# Needs packaging/prepare.sh.
+# Sourced: tools of cargo for the tests, each built once for each version into
+# ~/.cache/oci-hotplug/tools. Needs packaging/prepare.sh.
 
-# cargo_tool NAME VERSION [ARGUMENT]...: prints the path of the executable, and builds it, with these
-# arguments of cargo install, unless it exists. With `--path`, VERSION is the caller's name for those
-# sources. If another process is building a tool (in the background, say), waits for it.
+# cargo_tool NAME VERSION [ARGUMENT]...: prints the path of the executable, and builds it, with
+# these arguments of cargo install, unless it exists. With `--path`, VERSION is the caller's name
+# for those sources. If another process is building a tool (in the background, say), waits for it.
 cargo_tool() {
     local tools=${XDG_CACHE_HOME:-$HOME/.cache}/oci-hotplug/tools
     local tool=$tools/$1-$2

@@ -1,8 +1,10 @@
 #!/usr/bin/env bash
-# Checks what the product is built of against deny.toml: licences, banned crates, second versions, sources.
+# Checks what the product is built of against deny.toml: licences, banned crates, second versions,
+# sources.
 #
 #   tests/deny.sh              everything
-#   tests/deny.sh --prepare    only builds the tool: cargo-deny, once for each version, in ~/.cache/oci-hotplug/tools
+#   tests/deny.sh --prepare    only builds the tool: cargo-deny, once for each version, in
+#   ~/.cache/oci-hotplug/tools
 set -euo pipefail
 export HOME=${HOME:-/root}
 cd "$(dirname "$0")/.."

@@ -12,7 +12,8 @@ gi.require_version("Gtk", "3.0")
 gi.require_version("WebKit2", "4.1")
 from gi.repository import GLib, Gtk, WebKit2
 
-# What docs/diagrams.js has made of each Mermaid block: the kind of the diagram, or "error", or nothing.
+# What docs/diagrams.js has made of each Mermaid block: the kind of the diagram, or "error", or
+# nothing.
 DRAWN = """[...document.querySelectorAll('pre.mermaid')].map((block) => {
     const picture = block.querySelector('svg');
     return picture ? picture.getAttribute('aria-roledescription') : '';

@@ -1,9 +1,9 @@
-# Programs that are built of Go modules, for the scripts that source this: tests/vm/engines.sh, tests/kubernetes/helm.sh.
-# Before that: `say`, which tells a person something, and $scratch, an empty directory.
-# shellcheck shell=sh
+# Programs that are built of Go modules, for the scripts that source this: tests/vm/engines.sh,
+# tests/kubernetes/helm.sh. Before that: `say`, which tells a person something, and $scratch, an
+# empty directory. shellcheck shell=sh
 
-# The Go that builds them where the machine's is older than 1.21, which fetches by itself the version of a go.mod: Debian 12
-# has 1.19. It comes as a module, too.
+# The Go that builds them where the machine's is older than 1.21, which fetches by itself the
+# version of a go.mod: Debian 12 has 1.19. It comes as a module, too.
 TOOLCHAIN=v0.0.1-go1.26.8.linux-amd64
 TOOLCHAIN_SUM=h1:ZOmGe1OnfREDMIdb1Qi4G9JSuDPBLGExZMQ4nis1RXM=
 
@@ -25,8 +25,9 @@ find_go() {
     fi
 }
 
-# The sources of module $1 at version $2 with sum $3, writable, in directory $4: go.mod's replacements count only there.
-# The sums are those that Go's checksum database has for the modules; a mirror need not carry that database.
+# The sources of module $1 at version $2 with sum $3, writable, in directory $4: go.mod's
+# replacements count only there. The sums are those that Go's checksum database has for the modules;
+# a mirror need not carry that database.
 sources() {
     find_go
     from=$(cd "$scratch" && GONOSUMDB=$1 "$go" mod download -json "$1@$2" | python3 -c '

@@ -60,13 +60,19 @@ const CHECKED: &[&str] = &[
     "tests",
 ];
 
-/// Folders and files that are left out: inputs of tests, which may have any words, and this file.
-const LEFT_OUT: &[&str] = &["tests/corpus", "tests/fixtures", "tests/prose.rs"];
+/// Inputs of tests: they may have any words and lines.
+const INPUTS: &[&str] = &["tests/corpus", "tests/fixtures"];
+
+/// Files whose words are not checked: this one has the phrases.
+const LEFT_OUT: &[&str] = &["tests/prose.rs"];
+
+/// Files of which only the columns of comments are checked.
+const COMMENTS_ONLY: &[&str] = &[".ci", "Cargo.toml", "deny.toml", "rustfmt.toml"];
 
 /// Phrases that must stay: the file, the phrase and the reason.
 const ALLOWED: &[(&str, &str, &str)] = &[];
 
-/// The columns of a comment. rustfmt does not wrap comments.
+/// The columns of a comment, which no formatter wraps.
 const COLUMNS: usize = 100;
 
 /// The text of a file in one line, so that a phrase may be broken between two, without the marks of
@@ -169,8 +175,9 @@ fn documents_and_comments_use_plain_words() {
         files(&root.join(checked), &mut all);
     }
     all.retain(|path| {
-        !LEFT_OUT
+        !INPUTS
             .iter()
+            .chain(LEFT_OUT)
             .any(|left_out| path.starts_with(root.join(left_out)))
     });
     let mut report = Vec::new();
@@ -200,12 +207,23 @@ fn documents_and_comments_use_plain_words() {
     );
 }
 
-/// The lines of a Rust file that are comments and too long, by their numbers.
-fn long_comments(source: &str) -> impl Iterator<Item = usize> {
+/// What a comment begins with in a file, unless the file has none or is not ours to wrap.
+fn comment_mark(path: &Path, source: &str) -> Option<&'static str> {
+    let extension = path.extension().and_then(|extension| extension.to_str());
+    match extension {
+        Some("rs") => Some("//"),
+        Some("bash" | "py" | "service" | "sh" | "timer" | "toml" | "yaml" | "yml") => Some("#"),
+        _ if source.starts_with("#!") || path.ends_with("justfile") => Some("#"),
+        _ => None,
+    }
+}
+
+/// The lines of a file that are comments with this mark and too long, by their numbers.
+fn long_comments(source: &str, mark: &str) -> impl Iterator<Item = usize> {
     source
         .lines()
         .enumerate()
-        .filter(|(_, line)| line.trim_start().starts_with("//") && line.chars().count() > COLUMNS)
+        .filter(move |(_, line)| line.trim_start().starts_with(mark) && line.chars().count() > COLUMNS)
         .map(|(index, _)| index + 1)
 }
 
@@ -213,25 +231,39 @@ fn long_comments(source: &str) -> impl Iterator<Item = usize> {
 fn comments_have_at_most_100_columns() {
     let root = Path::new(env!("CARGO_MANIFEST_DIR"));
     let mut all = Vec::new();
-    for folder in ["src", "tests"] {
-        files(&root.join(folder), &mut all);
+    for checked in CHECKED.iter().chain(COMMENTS_ONLY) {
+        files(&root.join(checked), &mut all);
     }
-    all.retain(|path| path.extension().is_some_and(|extension| extension == "rs"));
-    assert!(all.len() > 100, "only {} files were found", all.len());
+    all.retain(|path| !INPUTS.iter().any(|inputs| path.starts_with(root.join(inputs))));
     let mut report = Vec::new();
+    let mut checked = 0;
     for path in &all {
-        let source = fs::read_to_string(path).expect("a Rust file is text");
-        report.extend(long_comments(&source).map(|line| format!("{}:{line}", path.display())));
+        let Ok(source) = fs::read_to_string(path) else {
+            continue;
+        };
+        let Some(mark) = comment_mark(path, &source) else {
+            continue;
+        };
+        checked += 1;
+        report.extend(long_comments(&source, mark).map(|line| format!("{}:{line}", path.display())));
     }
+    assert!(checked > 500, "only {checked} files were found");
     assert!(report.is_empty(), "{}", report.join("\n"));
 }
 
 #[test]
 fn a_long_comment_is_found_and_long_code_is_not() {
-    let long = "─".repeat(COLUMNS - 3);
-    let source = format!("    // {long}\n// {long}\n//! {long}\nlet x = \"{long}\";\n");
-    let found: Vec<usize> = long_comments(&source).collect();
-    assert_eq!(found, [1, 3]);
+    for mark in ["//", "#"] {
+        let long = "─".repeat(COLUMNS - mark.len() - 1);
+        let source = format!("    {mark} {long}\n{mark} {long}\n{mark}! {long}\nlet x = \"{long}\";\n");
+        let found: Vec<usize> = long_comments(&source, mark).collect();
+        assert_eq!(found, [1, 3], "{mark}");
+    }
+    let of = |path: &str, source: &str| comment_mark(Path::new(path), source);
+    assert_eq!(of("src/lib.rs", ""), Some("//"));
+    assert_eq!(of("packaging/config.toml", ""), Some("#"));
+    assert_eq!(of(".ci/run", "#!/bin/sh\n"), Some("#"));
+    assert_eq!(of("README.md", "# Title"), None);
 }
 
 #[test]

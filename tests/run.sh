@@ -1,20 +1,24 @@
 #!/usr/bin/env bash
-# All tests, on a bare Debian or Ubuntu machine: installs what is missing, builds, tests, and ends with
-# `N passed, N failed, N skipped` alone on a line.
+# All tests, on a bare Debian or Ubuntu machine: installs what is missing, builds, tests, and ends
+# with `N passed, N failed, N skipped` alone on a line.
 #
 #   tests/run.sh                 everything but the last three
 #   tests/run.sh --unit          format, lints, licences, and the tests that need no privilege
-#   tests/run.sh --privileged    as root: the real kernel, plain runc, cgroup v1 and v2, packages (no other machine needed)
-#   tests/run.sh --vm            as root: every engine and real USB devices, in virtual machines (tests/vm/README.md)
-#   tests/run.sh --cluster       as root: all tests of a whole cluster of Kubernetes (--vm has one of them); about 20 minutes
-#   tests/run.sh --bench         as root: speed and size, ratios within one run (tests/bench/README.md)
-#   tests/run.sh --mutants       what the unit tests do not notice when the code is changed; hours (tests/mutants/README.md)
+#   tests/run.sh --privileged    as root: the real kernel, plain runc, cgroup v1 and v2, packages
+#   tests/run.sh --vm            as root: every engine and real USB devices, in virtual machines
+#                                (tests/vm/README.md)
+#   tests/run.sh --cluster       as root: all tests of a whole cluster of Kubernetes (--vm has one
+#                                of them); about 20 minutes
+#   tests/run.sh --bench         as root: speed and size, ratios within one run
+#                                (tests/bench/README.md)
+#   tests/run.sh --mutants       what the unit tests do not notice when the code is changed; hours
+#                                (tests/mutants/README.md)
 #
 #   --skips N                    fail when more than N tests are skipped (CI: 0)
 #
-# A level that lacks a prerequisite fails and says which. Tests run in a random order; OCI_HOTPLUG_SEED=N repeats an order
-# and all other random choices. More arguments after `--` go to the tests (a name, say).
-# The outputs stay in target/test-runs/.
+# A level that lacks a prerequisite fails and says which. Tests run in a random order;
+# OCI_HOTPLUG_SEED=N repeats an order and all other random choices. More arguments after `--` go to
+# the tests (a name, say). The outputs stay in target/test-runs/.
 set -euo pipefail
 export HOME=${HOME:-/root}
 cd "$(dirname "$0")/.."
@@ -57,7 +61,8 @@ check() {
     "$@" || fact broken "$*" ""
 }
 
-# Runs `cargo test`, by way of the command $around: each test binary runs in tests/runner/binary.sh, which records the results.
+# Runs `cargo test`, by way of the command $around: each test binary runs in tests/runner/binary.sh,
+# which records the results.
 around=()
 run_tests() {
     say "cargo test $*"
@@ -74,7 +79,8 @@ run_tests() {
 release=(cargo build --release --locked --features kubernetes --bins)
 build_release() { check "${release[@]}"; }
 
-# The same beside tests that mostly wait. What fails here fails in build_release again, and is counted.
+# The same beside tests that mostly wait. What fails here fails in build_release again, and is
+# counted.
 begin_release() {
     setsid nice -n 19 "${release[@]}" >/dev/null 2>&1 &
     building=$!
@@ -93,7 +99,8 @@ unit() {
     need prometheus command -v promtool
     install_missing
     check cargo fmt --check
-    # The feature `kubernetes` adds the device plugin to the rest. One set of artifacts serves all tests.
+    # The feature `kubernetes` adds the device plugin to the rest. One set of artifacts serves all
+    # tests.
     check cargo clippy --locked --features kubernetes --all-targets --test vm -- -D warnings
     check cargo clippy --locked -- -D warnings
     run_tests --features kubernetes --lib --bins --tests -- "$@"
@@ -114,8 +121,9 @@ privileged() {
     install_missing
     [ -e /dev/tty0 ] || fail "no virtual terminals (/dev/tty0): they are the character devices that the tests plug in"
     begin_release
-    # Every ignored test of every test binary, but those of the virtual machine, which are a separate level. Those of
-    # `privileged` have a network and a mount namespace each, so that two of them run side by side.
+    # Every ignored test of every test binary, but those of the virtual machine, which are a
+    # separate level. Those of `privileged` have a network and a mount namespace each, so that two
+    # of them run side by side.
     local kernel=()
     for test in tests/*.rs tests/*/main.rs; do
         case $test in
@@ -133,7 +141,8 @@ privileged() {
     OCI_HOTPLUG_LONG=1 run_tests --features kubernetes --test privileged -- --ignored --test-threads=2 "${skip[@]}" "$@"
     build_release
     run_tests --features kubernetes "${kernel[@]}" -- --ignored --test-threads=1 "${skip[@]}" "$@"
-    # Again with an udevd on the host, as every real machine has: the tests that listen to events or follow nodes and links of /dev.
+    # Again with an udevd on the host, as every real machine has: the tests that listen to events or
+    # follow nodes and links of /dev.
     around=(tests/privileged/with-udevd.sh)
     run_tests --features kubernetes --test monitor_kernel -- --ignored --test-threads=1 "${@:-udevd}"
     [ $# -gt 0 ] || set -- announcing:: links:: attacks::forged attacks::an_event_of_udevd options:: placement:: framework_checks:: udevd
@@ -186,8 +195,9 @@ begin_tools() {
     setsid nice -n 19 bash -c 'tests/deny.sh --prepare; tests/site.sh --prepare; tests/cdi_reference/build.sh' >/dev/null 2>&1 &
 }
 
-# Builds the virtual machine's image beside the other levels: from nothing that takes up to half an hour, most of it for
-# programs of other projects. The level `vm` waits for it and reports its errors.
+# Builds the virtual machine's image beside the other levels: from nothing that takes up to half an
+# hour, most of it for programs of other projects. The level `vm` waits for it and reports its
+# errors.
 begin_image() {
     need_to_build
     # What fails here fails there again, and is counted.

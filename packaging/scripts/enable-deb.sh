@@ -1,4 +1,5 @@
-# At boot the watchers are recovered; what the administrator has said about that stays (deb-systemd-helper(1p)).
+# At boot the watchers are recovered; what the administrator has said about that stays
+# (deb-systemd-helper(1p)).
 deb-systemd-helper unmask oci-hotplug-recover.service >/dev/null || :
 if deb-systemd-helper --quiet was-enabled oci-hotplug-recover.service; then
     deb-systemd-helper enable oci-hotplug-recover.service >/dev/null || :

@@ -1,5 +1,5 @@
-# Runs before the package's files are removed, and refuses while containers have a watcher: without the hooks, a
-# restart of the container would fail.
+# Runs before the package's files are removed, and refuses while containers have a watcher: without
+# the hooks, a restart of the container would fail.
 watchers=
 for exe in /proc/[0-9]*/exe; do
     case $(readlink "$exe" 2>/dev/null) in

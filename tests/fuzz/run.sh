@@ -28,7 +28,8 @@ for target in "${targets[@]}"; do
         # Small inputs say as much as large ones, and are read by people.
         fresh=$(mktemp -d)
         cargo fuzz run "${options[@]}" "$target" "$fresh" "tests/corpus/$target" "$working/$target" -- -merge=1 -max_len=1024
-        # Some of each length are enough for the replay; the fuzzer finds the others again by itself.
+        # Some of each length are enough for the replay; the fuzzer finds the others again by
+        # itself.
         kept=$(find "$fresh" -type f | wc -l)
         rm -rf "tests/corpus/$target"
         mkdir "tests/corpus/$target"

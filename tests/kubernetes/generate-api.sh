@@ -1,6 +1,7 @@
 #!/bin/sh
-# Generates the messages of kubelet's device plugin and pod-resources protocols and of the container runtime interface from the .proto
-# files that Kubernetes publishes. Run it by hand when the versions below change, and commit what it writes.
+# Generates the messages of kubelet's device plugin and pod-resources protocols and of the container
+# runtime interface from the .proto files that Kubernetes publishes. Run it by hand when the
+# versions below change, and commit what it writes.
 set -eu
 cd "$(dirname "$0")/../.."
 

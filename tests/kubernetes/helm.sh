@@ -1,5 +1,6 @@
 #!/bin/sh
-# Builds helm as a Go module into ~/.cache/oci-hotplug/bin, once for each version, and prints its path. Debian has no helm.
+# Builds helm as a Go module into ~/.cache/oci-hotplug/bin, once for each version, and prints its
+# path. Debian has no helm.
 set -eu
 
 HELM=v3.21.4

@@ -1,16 +1,18 @@
 #!/usr/bin/env bash
-# Measures with cargo-mutants which changes of src/model and src/watcher/transaction.rs the unit tests notice.
+# Measures with cargo-mutants which changes of src/model and src/watcher/transaction.rs the unit
+# tests notice.
 #
 #   tests/mutants/run.sh                          every mutant: about 2700, hours of processor time
 #   tests/mutants/run.sh --shard 3/20             every twentieth of them
 #   tests/mutants/run.sh -f src/model/policy.rs   one file
-#   tests/mutants/run.sh --in-diff change.diff    what a change touches (`git diff main > change.diff`)
-#   tests/mutants/run.sh --table                  the results of the last run again, and a table by file
+#   tests/mutants/run.sh --in-diff change.diff    what a change touches (`git diff main`)
+#   tests/mutants/run.sh --table                  results of the last run again, and a table by file
 #
-# Other arguments go to `cargo mutants`. The environment variable MUTANTS_DIR says where the generated crate and the
-# results go (default: target/mutants); CARGO_MUTANTS_JOBS, how many mutants are built and tested at once (default: one
-# for each processor in a complete run, else one). It fails when a mutant survives that survivors.txt does not list, and when
-# a complete run catches less than 95 % of the viable mutants. README.md explains the results.
+# Other arguments go to `cargo mutants`. The environment variable MUTANTS_DIR says where the
+# generated crate and the results go (default: target/mutants); CARGO_MUTANTS_JOBS, how many mutants
+# are built and tested at once (default: one for each processor in a complete run, else one). It
+# fails when a mutant survives that survivors.txt does not list, and when a complete run catches
+# less than 95 % of the viable mutants. README.md explains the results.
 set -euo pipefail
 export HOME=${HOME:-/root} LC_ALL=C
 here=$(dirname "$(realpath "$0")")
@@ -39,7 +41,8 @@ dependency_lines() {
     done
 }
 
-# A crate of only these modules, because a build of the whole library takes six times as long and there are thousands.
+# A crate of only these modules, because a build of the whole library takes six times as long and
+# there are thousands.
 generate_crate() {
     # But its target directory, which a run of one job after the other builds in.
     rm -rf "$crate"/[!t]* "$crate/tests" "$crate/.cargo"

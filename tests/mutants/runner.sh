@@ -1,10 +1,12 @@
 #!/bin/sh
-# runner.sh ORIGINAL TESTS ARGUMENTS...: runs the tests of one mutant up to the first failure. Those of the changed module
-# come first, because they are the likeliest to fail. ORIGINAL is src/ without the mutant.
+# runner.sh ORIGINAL TESTS ARGUMENTS...: runs the tests of one mutant up to the first failure. Those
+# of the changed module come first, because they are the likeliest to fail. ORIGINAL is src/ without
+# the mutant.
 original=$1
 shift
 
-# A mutant may loop for ever or fill the memory. Processor time does not depend on what else the machine does.
+# A mutant may loop for ever or fill the memory. Processor time does not depend on what else the
+# machine does.
 ulimit -t 30
 ulimit -v 4000000
 

@@ -1,6 +1,7 @@
 #!/bin/sh
-# Makes bare Debian 12 and 13 systems, bookworm.tar and trixie.tar, in ~/.cache/oci-hotplug/roots/<hash of the recipe>,
-# once, and prints that directory. Wants mmdebstrap and root.
+# Makes bare Debian 12 and 13 systems, bookworm.tar and trixie.tar, in
+# ~/.cache/oci-hotplug/roots/<hash of the recipe>, once, and prints that directory. Wants mmdebstrap
+# and root.
 set -eu
 
 cache=${XDG_CACHE_HOME:-$HOME/.cache}/oci-hotplug/roots

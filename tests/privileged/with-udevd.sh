@@ -1,9 +1,9 @@
 #!/usr/bin/env bash
 # with-udevd.sh COMMAND...: runs COMMAND on a host that has a systemd-udevd, as root.
 #
-# Starts one in the namespaces of the caller, as a machine has it, and stops it afterwards; removes what it left in
-# /run/udev. On a host that already runs udevd, COMMAND runs beside that one. Exits with COMMAND's exit code, and with 125
-# where udevd cannot be started.
+# Starts one in the namespaces of the caller, as a machine has it, and stops it afterwards; removes
+# what it left in /run/udev. On a host that already runs udevd, COMMAND runs beside that one. Exits
+# with COMMAND's exit code, and with 125 where udevd cannot be started.
 set -uo pipefail
 
 answers() {
@@ -55,7 +55,8 @@ trap 'exit 143' TERM
 # One line at least: grep -f with an empty file would match nothing, and remove everything.
 printf '%s\n' / >"$before"
 find /run/udev >>"$before" 2>/dev/null
-# It ends with this script also where that is killed, and keeps no descriptor of the caller's (a lock, say).
+# It ends with this script also where that is killed, and keeps no descriptor of the caller's (a
+# lock, say).
 setpriv --pdeathsig KILL bash -c 'for fd in /proc/self/fd/*; do
     fd=${fd##*/}
     [ "$fd" -le 2 ] || eval "exec $fd>&-"

@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
-# Cargo's runner for the test binaries of tests/run.sh (`cargo test --config target.….runner=…`): runs one of them with
-# its tests in the order of OCI_HOTPLUG_SEED, keeps its output below OCI_HOTPLUG_RUN and records what it came to.
+# Cargo's runner for the test binaries of tests/run.sh (`cargo test --config target.….runner=…`):
+# runs one of them with its tests in the order of OCI_HOTPLUG_SEED, keeps its output below
+# OCI_HOTPLUG_RUN and records what it came to.
 set -uo pipefail
 . "$(dirname "$0")/results.sh"
 
@@ -17,8 +18,9 @@ done
 case $name in
     kubernetes | usbip) export RUST_TEST_THREADS=8 ;;
 esac
-# libtest shuffles only as an unstable option. A stable toolchain's libtest accepts those with this variable; it is set
-# for the test binary alone: set while cargo builds, it would change what is built.
+# libtest shuffles only as an unstable option. A stable toolchain's libtest accepts those with this
+# variable; it is set for the test binary alone: set while cargo builds, it would change what is
+# built.
 RUSTC_BOOTSTRAP=1 "$binary" -Z unstable-options --shuffle-seed "$OCI_HOTPLUG_SEED" "$@" 2>&1 | tee "$log"
 status=${PIPESTATUS[0]}
 record "$name" "$status" "$log"

@@ -1,12 +1,16 @@
-# Sourced by tests/run.sh and tests/runner/binary.sh: collects the results of one run and judges them.
+# Sourced by tests/run.sh and tests/runner/binary.sh: collects the results of one run and judges
+# them.
 #
 # $OCI_HOTPLUG_RUN is the directory of the run:
-#   results             one line for each fact, fields separated by tabs: `passed N`, `failed BINARY TEST LOG`,
-#                       `broken WHAT LOG` (a check or a program that failed as a whole), `level NAME SECONDS`
+#   results             one line for each fact, fields separated by tabs: `passed N`, `failed BINARY
+#   TEST LOG`,
+#                       `broken WHAT LOG` (a check or a program that failed as a whole), `level NAME
+#                       SECONDS`
 #   skipped             one line for each test that this machine cannot run: `BINARY::TEST: REASON`
-#   infrastructure      one line for each fault of the test equipment that was overcome (a machine that did not boot, say)
-#   logs/               the output of each test binary
-# Tests append to `skipped` and `infrastructure` themselves (OCI_HOTPLUG_SKIPPED_LOG, OCI_HOTPLUG_INFRASTRUCTURE_LOG).
+#   infrastructure      one line for each fault of the test equipment that was overcome (a machine
+#   that did not boot, say) logs/               the output of each test binary
+# Tests append to `skipped` and `infrastructure` themselves (OCI_HOTPLUG_SKIPPED_LOG,
+# OCI_HOTPLUG_INFRASTRUCTURE_LOG).
 
 fact() { (IFS=$'\t'; printf '%s\n' "$*") >> "$OCI_HOTPLUG_RUN/results"; }
 
@@ -22,7 +26,8 @@ record() {
             print passed, failed
             for (i = 0; i < count && failed; i++) print names[i]
         }' "$log")
-    # libtest prints no result when a test ends the whole process; it ends with 101 when tests failed.
+    # libtest prints no result when a test ends the whole process; it ends with 101 when tests
+    # failed.
     if [ -z "$passed" ] || [ "$failed" != "$(printf '%s' "$names" | grep -c .)" ] || { [ "$status" != 0 ] && [ "$failed" = 0 ]; }; then
         fact broken "$binary ended with status $status" "$log"
         return
@@ -39,8 +44,9 @@ unstable() {
     awk -F ' *[|] *' -v test="$1::$2" '!/^#/ && $1 == test' "${OCI_HOTPLUG_UNSTABLE:-tests/unstable.txt}"
 }
 
-# message TEST LOG: the panic message of TEST in what libtest printed into LOG, or else the end of the test's output; at most
-# 16 lines, so that those who see only the end of a run's output know why it failed.
+# message TEST LOG: the panic message of TEST in what libtest printed into LOG, or else the end of
+# the test's output; at most 16 lines, so that those who see only the end of a run's output know why
+# it failed.
 message() {
     awk -v header="---- $1 stdout ----" '
         /^---- .* stdout ----$/ { inside = ($0 == header); next }
@@ -51,8 +57,9 @@ message() {
         END { for (i = count > 16 ? count - 16 : 0; i < count; i++) if (lines[i] != "") print "    " lines[i] }' "$2"
 }
 
-# summary [SKIPS]: prints what failed, what was skipped and how long the levels took; the last line has the numbers.
-# Fails when an unlisted test failed, when nothing was run, or when more than SKIPS tests were skipped.
+# summary [SKIPS]: prints what failed, what was skipped and how long the levels took; the last line
+# has the numbers. Fails when an unlisted test failed, when nothing was run, or when more than SKIPS
+# tests were skipped.
 summary() {
     local allowed=${1:-} passed=0 failed=0 skipped=0 kind first second third entry
     touch "$OCI_HOTPLUG_RUN/results" "$OCI_HOTPLUG_RUN/skipped" "$OCI_HOTPLUG_RUN/infrastructure"

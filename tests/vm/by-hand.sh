@@ -1,6 +1,6 @@
 #!/bin/sh
-# A machine to look around in: boots the tests' image (nothing of ours is installed in it), leads to a shell, and is gone
-# when the shell ends. Arguments are a command to run instead of a shell.
+# A machine to look around in: boots the tests' image (nothing of ours is installed in it), leads to
+# a shell, and is gone when the shell ends. Arguments are a command to run instead of a shell.
 set -eu
 
 here=$(dirname "$(realpath "$0")")

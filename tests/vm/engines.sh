@@ -1,16 +1,18 @@
 #!/bin/sh
-# Builds the engines that Debian does not have, into ~/.cache/oci-hotplug/bin, once for each version:
-# CRI-O with pinns, crictl, kubelet and the rest of Kubernetes, as Go modules; youki as a crate. Prints nothing when they
-# are there. Needs gcc, make, libseccomp-dev and the other packages of prepare.sh, cargo.
+# Builds the engines that Debian does not have, into ~/.cache/oci-hotplug/bin, once for each
+# version: CRI-O with pinns, crictl, kubelet and the rest of Kubernetes, as Go modules; youki as a
+# crate. Prints nothing when they are there. Needs gcc, make, libseccomp-dev and the other packages
+# of prepare.sh, cargo.
 set -eu
 
 CRIO=v1.36.3
 CRIO_SUM=h1:7PaWWmxWct0eyl9GmCn/e7+iE/xPD4dTeY9m89nIS0Q=
 CRICTL=v1.36.0
 CRICTL_SUM=h1:Xt+LLvBVH1Fnp/AR2EyHApyWS/88y2KlWjlDc2HR+aw=
-# Of the same minor as CRI-O, with which it shares most packages. The second sum is that of go.sum's lines for the modules
-# of the k8s.io repositories, which Kubernetes' own go.sum does not have. What is beside kubelet is for the cluster, and
-# costs 3 to 4 minutes of processor time, as most of it is the same packages.
+# Of the same minor as CRI-O, with which it shares most packages. The second sum is that of go.sum's
+# lines for the modules of the k8s.io repositories, which Kubernetes' own go.sum does not have. What
+# is beside kubelet is for the cluster, and costs 3 to 4 minutes of processor time, as most of it is
+# the same packages.
 KUBERNETES=v1.36.3
 KUBERNETES_SUM=h1:qDQdoMiluAE2Eab6Fa52YV+WjiGz9mZFFoagEA6cI+o=
 KUBERNETES_PARTS=4d29f05f62490cbdbf26448228bd09594b95d2ddfd238a70653001364957886e
@@ -44,8 +46,8 @@ if [ ! -x "$bin/crio-$CRIO" ]; then
     mv "$scratch/crio" "$bin/crio-$CRIO"
 fi
 
-# Kubernetes takes the modules that it publishes from its own tree, which a module's archive does not hold: here they are
-# taken as they were published with it (v0.36.3 with v1.36.3).
+# Kubernetes takes the modules that it publishes from its own tree, which a module's archive does
+# not hold: here they are taken as they were published with it (v0.36.3 with v1.36.3).
 missing=
 for program in $KUBERNETES_PROGRAMS; do
     [ -x "$bin/$program-$KUBERNETES" ] || missing="$missing ./cmd/$program"

@@ -1,6 +1,7 @@
 #!/bin/sh
-# Builds the machine's disk, kernel and initial ramdisk into ~/.cache/oci-hotplug/vm/<hash of the recipe>, once, and
-# prints that directory. The recipe is this file, engines.sh, what they source, and the tree guest/.
+# Builds the machine's disk, kernel and initial ramdisk into ~/.cache/oci-hotplug/vm/<hash of the
+# recipe>, once, and prints that directory. The recipe is this file, engines.sh, what they source,
+# and the tree guest/.
 set -eu
 
 here=$(dirname "$(realpath "$0")")
@@ -28,9 +29,9 @@ packages="systemd systemd-sysv udev dbus kmod linux-image-amd64 initramfs-tools 
     openssh-server iproute2 iptables nftables netavark procps jq usbutils bpftool util-linux-extra
     podman crun runc conmon containerd docker.io docker-cli docker-compose uidmap dbus-user-session passt
     busybox-static python3 python3-pyudev usbip libseccomp2 libelf1t64 etcd-server kubernetes-client"
-# The ramdisk has no udevd: on a busy host its own was seen to outlive the change to the disk, and to answer for devices, with
-# fewer rules, beside the machine's.
-# shellcheck disable=SC2016,SC2086 # the hooks are mmdebstrap's to expand; the packages are words
+# The ramdisk has no udevd: on a busy host its own was seen to outlive the change to the disk, and
+# to answer for devices, with fewer rules, beside the machine's. shellcheck disable=SC2016,SC2086 #
+# the hooks are mmdebstrap's to expand; the packages are words
 set -- --quiet --variant=minbase --aptopt='APT::Install-Recommends "false"' \
     --dpkgopt='path-exclude=/usr/share/doc/*' --dpkgopt='path-exclude=/usr/share/man/*' \
     --dpkgopt='path-exclude=/usr/share/locale/*' \
@@ -70,13 +71,15 @@ rm -f "$tree"/etc/ssh/ssh_host_*
 ssh-keygen -q -t ed25519 -N '' -f "$tree/etc/ssh/ssh_host_ed25519_key"
 
 systemctl --quiet --root="$tree" enable systemd-networkd ssh
-# The tests start the engines they need, in the order they need them; nothing else is to take processor time.
+# The tests start the engines they need, in the order they need them; nothing else is to take
+# processor time.
 systemctl --quiet --root="$tree" disable docker.service docker.socket containerd.service podman.service podman.socket \
     etcd.service podman-auto-update.timer podman-restart.service podman-clean-transient.service
 systemctl --quiet --root="$tree" mask apt-daily.timer apt-daily-upgrade.timer dpkg-db-backup.timer e2scrub_all.timer \
     fstrim.timer e2scrub_reap.service systemd-networkd-wait-online.service systemd-timesyncd.service getty@tty1.service
 
-# What the tests plug in: say now, and not in the middle of a test, that the kernel has no driver for it.
+# What the tests plug in: say now, and not in the middle of a test, that the kernel has no driver
+# for it.
 for module in ftdi_sio usb-storage usbhid dummy_hcd g_serial vivid vhci-hcd uhid xhci-pci cdc-acm; do
     chroot "$tree" modprobe --show-depends --set-version "$(ls "$tree/lib/modules")" "$module" > /dev/null
 done

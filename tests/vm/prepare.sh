@@ -1,6 +1,7 @@
 #!/bin/sh
-# Makes this machine able to run the tests of tests/vm: installs what they need (Debian 12, 13, Ubuntu) and builds the
-# image of the virtual machine, unless it is in the cache; with --packages, installs alone. As root.
+# Makes this machine able to run the tests of tests/vm: installs what they need (Debian 12, 13,
+# Ubuntu) and builds the image of the virtual machine, unless it is in the cache; with --packages,
+# installs alone. As root.
 set -eu
 
 here=$(dirname "$(realpath "$0")")

@@ -3,7 +3,8 @@
 _oci_hotplug() {
     local IFS=$' \t\n' word i
     local -a words=()
-    # bash cuts words at ":" and "=" (COMP_WORDBREAKS). They are joined again, but "--option=value" stays two words.
+    # bash cuts words at ":" and "=" (COMP_WORDBREAKS). They are joined again, but "--option=value"
+    # stays two words.
     for ((i = 1; i <= COMP_CWORD; i++)); do
         word=${COMP_WORDS[i]}
         if ((${#words[@]} == 0)); then

@@ -299,8 +299,8 @@ impl<'m> OrdinaryUser<'m> {
         text(&output)
     }
 
-    /// Ends podman's namespaces, which a process that it started keeps. Its next call makes new ones,
-    /// with the mounts that this mount namespace has then.
+    /// Ends podman's namespaces, which a process that it started keeps. Its next call makes new
+    /// ones, with the mounts that this mount namespace has then.
     pub fn end_namespaces(&self) {
         let pause = self.runtime_dir().join("libpod/tmp/pause.pid");
         let pid = fs::read_to_string(pause)

@@ -2,8 +2,8 @@
 # Undoes up.sh, and removes every pod. containerd stays.
 set -eu
 services="kube-apiserver kube-controller-manager kube-scheduler kubelet"
-# etcd last: without it the API server does not end. (They are killed after TimeoutStopSec, as nobody needs their last words.)
-# shellcheck disable=SC2086 # a list of words
+# etcd last: without it the API server does not end. (They are killed after TimeoutStopSec, as
+# nobody needs their last words.) shellcheck disable=SC2086 # a list of words
 systemctl --quiet stop $services
 systemctl --quiet stop etcd
 # shellcheck disable=SC2086

@@ -1,6 +1,7 @@
 #!/bin/sh
-# Makes the machine a cluster of one node, as its services have it at each start from now on: etcd, API server, controller
-# manager, scheduler, kubelet with containerd. Returns when the node is ready. Run in the machine, with these files beside it.
+# Makes the machine a cluster of one node, as its services have it at each start from now on: etcd,
+# API server, controller manager, scheduler, kubelet with containerd. Returns when the node is
+# ready. Run in the machine, with these files beside it.
 set -eu
 cd "$(dirname "$(realpath "$0")")"
 state=/var/lib/kubernetes
@@ -36,8 +37,8 @@ systemctl --quiet enable $services
 # shellcheck disable=SC2086
 systemctl start --no-block $services
 
-# The first start makes certificates and roles, and took 160 s on a busy machine. It would take longer if kubectl asked again
-# and again: each time costs a second of the processor.
+# The first start makes certificates and roles, and took 160 s on a busy machine. It would take
+# longer if kubectl asked again and again: each time costs a second of the processor.
 kubectl="kubectl --kubeconfig=$state/admin.conf"
 end=$(($(date +%s) + 400))
 until words=$({ busybox wget -q -T 5 -O - --no-check-certificate https://10.0.0.1/readyz && \

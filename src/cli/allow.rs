@@ -129,11 +129,7 @@ fn check_effect(policy: &Policy, selectors: &[String]) -> Result<()> {
         };
         let entry = RequestEntry::new(Origin::Annotation, request);
         if let Err(denial) = policy.authorise(&ContainerTraits::default(), &entry) {
-            bail!(
-                "a rule cannot allow {text:?} ({}): {} (nothing was written)",
-                denial.rule,
-                denial.hint
-            );
+            bail!("a rule cannot allow {text:?} ({}): {}", denial.rule, denial.hint);
         }
     }
     Ok(())

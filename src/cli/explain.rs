@@ -64,7 +64,7 @@ pub(super) fn run(registry: &Registry, config: &Config, id: &str, path: &Path, a
     };
     let explained: Vec<Explained> = status.requests.iter().map(|entry| facts.explain(entry)).collect();
     let attached = facts.attached();
-    let verdict = facts.verdict(&explained);
+    let conclusion = facts.conclude(&explained);
     let mut out = anstream::stdout().lock();
     if as_json {
         let whole = json!({
@@ -74,13 +74,13 @@ pub(super) fn run(registry: &Registry, config: &Config, id: &str, path: &Path, a
             "number": device.node.as_ref().map(|node| node.num.to_string()),
             "attached": attached.iter().map(|(path, _)| path).collect::<Vec<_>>(),
             "requests": explained,
-            "verdict": verdict,
+            "verdict": conclusion.complete,
             "udev_database": status.udev_database,
         });
         write_json(&mut out, &whole)?;
         return Ok(());
     }
-    let mut drawn = draw(device, &explained, &verdict, screen_width());
+    let mut drawn = draw(device, &explained, &conclusion.short, screen_width());
     let missing = status.udev_database.as_ref();
     let missing = missing.filter(|state| !attached.is_empty() && **state != DatabaseState::Placed);
     if let Some(state) = missing {
@@ -133,8 +133,8 @@ fn find<'a>(path: &Path, status: &Status, inventory: &'a Inventory) -> Result<&'
 /// The column of reasons.
 const REASON: usize = 17;
 
-/// The device, the rules for each request, and the verdict.
-fn draw(device: &Device, explained: &[Explained], verdict: &str, screen: Option<usize>) -> String {
+/// The device, the rules for each request, and the conclusion.
+fn draw(device: &Device, explained: &[Explained], conclusion: &str, screen: Option<usize>) -> String {
     let mut drawn = match &device.node {
         Some(node) => format!(
             "{}  {}  {}\n",
@@ -152,7 +152,7 @@ fn draw(device: &Device, explained: &[Explained], verdict: &str, screen: Option<
             drawn += &format!("  {style}{word}{style:#}  {rule:8}  {reason}\n");
         }
     }
-    drawn + &format!("\n{}\n", wrapped(&visible(verdict), 0, 0, screen))
+    drawn + &format!("\n{}\n", wrapped(&visible(conclusion), 0, 0, screen))
 }
 
 #[cfg(test)]

@@ -38,6 +38,17 @@ pub(super) struct Explained {
     pub(super) rules: Vec<Rule>,
 }
 
+/// The name of the rule that the watcher decides.
+const WATCHER: &str = "watcher";
+
+/// What follows from the rules of all requests, as one sentence.
+pub(super) struct Conclusion {
+    /// With the reason, or with node and access.
+    pub(super) complete: String,
+    /// Without what the rules say already.
+    pub(super) short: String,
+}
+
 /// The facts that the rules need.
 pub(super) struct Facts<'a> {
     /// The container's name or short id.
@@ -244,7 +255,7 @@ impl Facts<'_> {
             ),
         };
         Some(Rule {
-            rule: "watcher",
+            rule: WATCHER,
             holds,
             reason,
         })
@@ -258,36 +269,59 @@ impl Facts<'_> {
         }
     }
 
-    pub(super) fn verdict(&self, explained: &[Explained]) -> String {
-        let name = self.name;
+    pub(super) fn conclude(&self, explained: &[Explained]) -> Conclusion {
         if let Some((path, attachment)) = self.attached().into_iter().next() {
-            let fault = Users::of(self.record.container.pid).fault(attachment);
-            let fault = fault.map_or_else(String::new, |fault| format!("; {fault}"));
-            return format!(
-                "The device is attached to container {name}: {}{fault}",
-                described(path, attachment)
-            );
+            return self.is_attached(path, attachment, explained);
         }
+        let not_attached = format!("The device is not attached to container {}", self.name);
         // Report on the request that passed the most rules.
         let is_reserved = |explained: &Explained| explained.rules.iter().any(|rule| rule.rule == "reserved");
         let farthest = explained
             .iter()
             .max_by_key(|explained| (explained.rules.len(), is_reserved(explained)));
-        let last = farthest.and_then(|explained| explained.rules.last());
-        match last.filter(|rule| rule.rule != "selected") {
-            Some(rule) => format!("The device is not attached to container {name}: {}", rule.reason),
+        let last = farthest.and_then(|explained| Some((explained, explained.rules.last()?)));
+        match last.filter(|(_, rule)| rule.rule != "selected") {
+            Some((explained, rule)) => Conclusion {
+                complete: format!("{not_attached}: {}", rule.reason),
+                short: format!(
+                    "{not_attached}: rule `{}` of {} is not met",
+                    rule.rule, explained.name
+                ),
+            },
             None => {
-                let hint = match &self.device.node {
-                    Some(node) => format!(
-                        " (`oci-hotplug attach {} devnode:{}` attaches it)",
-                        short_id(&self.record.container.id),
-                        node.path.display()
-                    ),
-                    None => nodeless::instead_of_node(self.device)
-                        .map_or_else(String::new, |instead| format!(" ({instead})")),
-                };
-                format!("The device is not attached to container {name}: no request selects it{hint}")
+                let complete = format!("{not_attached}: no request selects it{}", self.hint());
+                Conclusion {
+                    short: complete.clone(),
+                    complete,
+                }
             }
+        }
+    }
+
+    fn is_attached(&self, path: &Path, attachment: &Attachment, explained: &[Explained]) -> Conclusion {
+        let attached = format!("The device is attached to container {}", self.name);
+        let fault = Users::of(self.record.container.pid).fault(attachment);
+        let fault = fault.map_or_else(String::new, |fault| format!("; {fault}"));
+        let complete = format!("{attached}: {}{fault}", described(path, attachment));
+        let mut rules = explained.iter().flat_map(|explained| &explained.rules);
+        let short = match rules.any(|rule| rule.rule == WATCHER && rule.holds) {
+            true => format!("{attached}{fault}"),
+            // The policy has changed since: no rule shows where the device is.
+            false => complete.clone(),
+        };
+        Conclusion { complete, short }
+    }
+
+    /// How the container could get the device, which no request selects.
+    fn hint(&self) -> String {
+        match &self.device.node {
+            Some(node) => format!(
+                " (`oci-hotplug attach {} devnode:{}` attaches it)",
+                short_id(&self.record.container.id),
+                node.path.display()
+            ),
+            None => nodeless::instead_of_node(self.device)
+                .map_or_else(String::new, |instead| format!(" ({instead})")),
         }
     }
 }

@@ -50,8 +50,13 @@ fn explained(requests: &[&str], node: &str) -> String {
         reserved: Vec::new(),
     };
     let explained: Vec<Explained> = status.requests.iter().map(|entry| facts.explain(entry)).collect();
-    let verdict = facts.verdict(&explained);
-    draw(facts.device, &explained, &verdict, Some(pictures::COLUMNS))
+    let conclusion = facts.conclude(&explained);
+    draw(
+        facts.device,
+        &explained,
+        &conclusion.short,
+        Some(pictures::COLUMNS),
+    )
 }
 
 #[test]

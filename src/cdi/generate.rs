@@ -1,18 +1,14 @@
-//! Generates specs that add the hooks of oci-hotplug to a container, and writes their files.
+//! Generates specs that add the hooks of oci-hotplug to a container.
 //!
-//! Each device has its own file, so that changing one device does not affect the others. Must not
-//! know what a request means: callers have parsed it.
+//! Must not know what a request means: callers have parsed it.
 
-use std::fs;
 use std::io;
-use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
 
-use super::directories::{Definition, SpecFile, Specs, shown};
+use super::directories::shown;
 use super::document::{Device, Document, Edits, Hook};
 use super::names::{self, Kind, NameError};
 use super::rules;
-use crate::host::state::atomic_file::{Durability, replace};
 
 /// The default vendor and class of generated devices.
 pub const DEFAULT_KIND: &str = "oci-hotplug.dev/device";
@@ -28,7 +24,7 @@ const VERSION: &str = "0.5.0";
 const HOOK_TIMEOUT: i64 = 10;
 
 /// The longest name of a file, NAME_MAX of limits.h.
-const MAX_FILE_NAME: usize = 255;
+pub(super) const MAX_FILE_NAME: usize = 255;
 
 const PRESTART: &str = "oci-hotplug-prestart";
 const POSTSTOP: &str = "oci-hotplug-poststop";
@@ -42,29 +38,6 @@ pub struct NewDevice {
     pub devices: Vec<String>,
     /// Arguments `--symlink` of the prestart hook.
     pub symlinks: Vec<String>,
-}
-
-/// How a file was changed.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum FileChange {
-    Created,
-    /// Another spec of oci-hotplug was in the file.
-    Updated,
-    /// Another program had written the file.
-    Replaced,
-    Unchanged,
-}
-
-impl FileChange {
-    /// The word for messages.
-    pub fn word(self) -> &'static str {
-        match self {
-            Self::Created => "wrote",
-            Self::Updated => "updated",
-            Self::Replaced => "replaced another program's",
-            Self::Unchanged => "unchanged",
-        }
-    }
 }
 
 /// Why no file was written.
@@ -223,146 +196,6 @@ pub fn text(document: &Document) -> String {
     let mut text = serde_json::to_string_pretty(document).unwrap_or_default();
     text.push('\n');
     text
-}
-
-/// The name of a device's file: `VENDOR-CLASS_NAME.json`, as in the Go library (spec.go:300-322).
-///
-/// # Errors
-/// If it would be too long.
-pub fn file_name(kind: &Kind, name: &str) -> Result<String, GenerateError> {
-    let file = format!("{}-{}_{name}.json", kind.vendor, kind.class);
-    // The name of the temporary file is longer by this suffix.
-    let length = file.len() + ".4194304.tmp".len() + 1;
-    if length > MAX_FILE_NAME {
-        return Err(GenerateError::LongFileName {
-            name: name.to_owned(),
-            length,
-        });
-    }
-    Ok(file)
-}
-
-/// The path for the spec of a device in `dir`, if it can be written without a conflict with
-/// `specs`, which engines read. Changes nothing. With `force`, a file of another program may be
-/// replaced.
-///
-/// # Errors
-/// If a file of another program has this path, or another file defines the device.
-pub fn check(
-    specs: &Specs,
-    dir: &Path,
-    kind: &Kind,
-    name: &str,
-    force: bool,
-) -> Result<PathBuf, GenerateError> {
-    let path = dir.join(file_name(kind, name)?);
-    match check_existing(&path, kind, name) {
-        Err(GenerateError::NotOurs { .. }) if force && path.is_file() => {}
-        checked => checked?,
-    }
-    let qualified = format!("{kind}={name}");
-    let here = resolved(&path);
-    let mut others: Vec<&Path> = match specs.devices().remove(&qualified) {
-        None => Vec::new(),
-        Some(Definition::Conflict(paths)) => paths,
-        Some(Definition::By { file, shadowed, .. }) => [&[file.path.as_path()], &shadowed[..]].concat(),
-    };
-    others.retain(|other| resolved(other) != here);
-    let Some(other) = others.first() else {
-        return Ok(path);
-    };
-    let same_directory = other
-        .parent()
-        .is_some_and(|parent| resolved(parent) == resolved(dir));
-    Err(GenerateError::DefinedElsewhere {
-        name: qualified,
-        other: other.to_path_buf(),
-        why: if same_directory {
-            "engines ignore a device that two files of one directory define"
-        } else {
-            "engines use only one of the two directories"
-        },
-    })
-}
-
-fn resolved(path: &Path) -> PathBuf {
-    fs::canonicalize(path).unwrap_or_else(|_| path.to_owned())
-}
-
-/// Whether a spec contains only this device, like the files of oci-hotplug.
-fn defines(document: &Document, kind: &Kind, name: &str) -> bool {
-    document.kind == kind.to_string() && matches!(&document.devices[..], [device] if device.name == name)
-}
-
-/// The files that oci-hotplug wrote, each with the device that it defines.
-pub fn files_of_ours(specs: &Specs) -> Vec<(&Path, String)> {
-    let files = specs.files.iter().filter_map(|file| {
-        let document = file.spec.as_ref().ok().filter(|document| is_ours(document))?;
-        let (kind, [device]) = (document.kind.parse::<Kind>().ok()?, &document.devices[..]) else {
-            return None;
-        };
-        let is_named = file.path.file_name()? == file_name(&kind, &device.name).ok()?.as_str();
-        is_named.then(|| (file.path.as_path(), format!("{kind}={}", device.name)))
-    });
-    files.collect()
-}
-
-fn check_existing(path: &Path, kind: &Kind, name: &str) -> Result<(), GenerateError> {
-    let not_ours = |what: String| {
-        Err(GenerateError::NotOurs {
-            path: path.to_owned(),
-            what,
-        })
-    };
-    match fs::symlink_metadata(path) {
-        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
-        Err(source) => return Err(io_error("read", path, source)),
-        Ok(found) if !found.is_file() => return not_ours("it is not a regular file".into()),
-        Ok(_) => {}
-    }
-    match SpecFile::read(path, 0).spec {
-        Ok(document) if is_ours(&document) && defines(&document, kind, name) => Ok(()),
-        Ok(document) => not_ours(format!("it is a spec of {}", document.kind)),
-        Err(faults) => not_ours(faults.first().map(ToString::to_string).unwrap_or_default()),
-    }
-}
-
-/// Writes a spec to a path that [`check`] returned. Replaces the file atomically, by renaming,
-/// which engines watch for (cache.go:549). Creates the directory if necessary.
-///
-/// # Errors
-/// If the directory or the file cannot be written.
-pub fn write(path: &Path, document: &Document) -> Result<FileChange, GenerateError> {
-    let text = text(document);
-    let change = match fs::read(path) {
-        Ok(before) if before == text.as_bytes() => return Ok(FileChange::Unchanged),
-        Ok(_)
-            if !SpecFile::read(path, 0)
-                .spec
-                .is_ok_and(|document| is_ours(&document)) =>
-        {
-            FileChange::Replaced
-        }
-        Ok(_) => FileChange::Updated,
-        Err(_) => FileChange::Created,
-    };
-    let dir = path.parent().unwrap_or(Path::new("/"));
-    fs::DirBuilder::new()
-        .recursive(true)
-        .mode(0o755)
-        .create(dir)
-        .map_err(|source| io_error("create the directory", dir, source))?;
-    replace(path, text.as_bytes(), 0o644, Durability::Synced)
-        .map_err(|source| io_error("write", path, source))?;
-    Ok(change)
-}
-
-fn io_error(action: &'static str, path: &Path, source: io::Error) -> GenerateError {
-    GenerateError::Io {
-        action,
-        path: path.to_owned(),
-        source,
-    }
 }
 
 #[cfg(test)]

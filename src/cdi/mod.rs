@@ -13,6 +13,7 @@ pub mod document;
 pub mod fault;
 mod fields;
 pub mod generate;
+pub mod generated_files;
 pub mod names;
 pub mod node_requests;
 pub mod rules;

@@ -14,6 +14,7 @@ use super::render::json::write_json_list;
 use super::render::table::print_line;
 use crate::cdi::directories::{DEFAULT_DIRECTORIES, SpecFile, Specs};
 use crate::cdi::generate::{self, ANNOTATED, DEFAULT_KIND, NewDevice};
+use crate::cdi::generated_files;
 use crate::cdi::names::Kind;
 use crate::host::config::Config;
 use crate::host::programs;
@@ -141,7 +142,7 @@ fn qualified(name: &str) -> String {
 }
 
 fn remove(specs: &Specs, names: &[String], all: bool, as_json: bool) -> Result<()> {
-    let ours = generate::files_of_ours(specs);
+    let ours = generated_files::files_of_ours(specs);
     let annotated = qualified(ANNOTATED);
     let kind = qualified("");
     let mut selected: Vec<&(&Path, String)> = Vec::new();
@@ -213,14 +214,14 @@ fn run_generate(
     for device in &devices {
         let document = generate::document(&kind, &hook_dir, std::slice::from_ref(device))?;
         ready.push((
-            generate::check(&specs, &arguments.output, &kind, &device.name, arguments.force)?,
+            generated_files::check(&specs, &arguments.output, &kind, &device.name, arguments.force)?,
             document,
             device,
         ));
     }
     let mut report = Vec::new();
     for (path, document, device) in &ready {
-        let change = generate::write(path, document)?;
+        let change = generated_files::write(path, document)?;
         report.push((
             format!("{kind}={}", device.name),
             path.display().to_string(),

@@ -16,7 +16,8 @@ use super::resources::names::CDI_PREFIX;
 use super::resources::resource::Resource;
 use super::resources::unit::Offer;
 use crate::cdi::directories::Specs;
-use crate::cdi::generate::{self, FileChange, GenerateError, NewDevice};
+use crate::cdi::generate::{self, GenerateError, NewDevice};
+use crate::cdi::generated_files::{self, FileChange};
 use crate::cdi::names::Kind;
 
 /// Where specs are written, and what they contain.
@@ -53,14 +54,16 @@ impl CdiSpecs {
 
     fn place(&self, cdi_device: &NewDevice) -> Result<FileChange, GenerateError> {
         let document = generate::document(&self.kind, &self.hooks, std::slice::from_ref(cdi_device))?;
-        let path = self.dir.join(generate::file_name(&self.kind, &cdi_device.name)?);
+        let path = self
+            .dir
+            .join(generated_files::file_name(&self.kind, &cdi_device.name)?);
         let ours = || self.ours.lock().unwrap_or_else(PoisonError::into_inner);
         if !ours().contains(&path) {
             let specs = Specs::scan(std::slice::from_ref(&self.dir));
-            generate::check(&specs, &self.dir, &self.kind, &cdi_device.name, false)?;
+            generated_files::check(&specs, &self.dir, &self.kind, &cdi_device.name, false)?;
             ours().insert(path.clone());
         }
-        generate::write(&path, &document)
+        generated_files::write(&path, &document)
     }
 
     /// The specs written by this or an earlier run of the plugin: their files, and the names of

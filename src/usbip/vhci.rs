@@ -5,145 +5,29 @@
 //! for all controllers, and ports are numbered across them. Must not know which device should be
 //! attached, or for which container.
 
-use std::fs::{self, OpenOptions};
-use std::io::{self, Write};
+mod attributes;
+mod error;
+mod local_device;
+mod status;
+
+use std::fs;
+use std::io;
 use std::os::fd::{AsFd, AsRawFd};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+pub(super) use attributes::{attribute, write_at_once};
+pub use error::VhciError;
+pub use local_device::LocalDevice;
+pub(super) use local_device::raw_node;
+pub use status::{Slot, State, parse_status};
+
+use self::error::failed;
 use super::protocol::Speed;
-use crate::model::device::{DevKind, DevNum};
-use crate::model::remote::address::UsbIds;
 use crate::model::remote::vhci;
 
 /// The timeout for the kernel to release a device. Measured: 0.4 s.
 pub const DETACH_TIMEOUT: Duration = Duration::from_secs(10);
-/// The longest attribute that is read, in bytes; sysfs has no longer ones.
-const MAX_TEXT: usize = 4096;
-/// The kernel's major number for the nodes of USB devices, and the number of minors per bus
-/// (drivers/usb/core/usb.h).
-const USB_MAJOR: u32 = 189;
-const NODES_OF_A_BUS: u32 = 128;
-/// The number of digits of the socket in `status` for a controller that has not started
-/// (vhci_sysfs.c, status_show_not_ready).
-const NOT_READY_SOCKET: usize = 16;
-
-/// A file of the controllers cannot be read or written.
-#[derive(Debug, thiserror::Error)]
-pub enum VhciError {
-    /// The module is not loaded.
-    #[error(
-        "this kernel has no virtual USB host controller ({} is missing): load its module with `modprobe vhci-hcd`, and \
-         at each boot with a line \"vhci-hcd\" in /etc/modules-load.d/usbip.conf",
-        path.display()
-    )]
-    Missing {
-        /// The missing file.
-        path: PathBuf,
-    },
-    /// This process may not do it.
-    #[error("cannot {action} {}: {source} (run this as root)", path.display())]
-    Denied {
-        /// The operation, as a gerund.
-        action: &'static str,
-        path: PathBuf,
-        source: io::Error,
-    },
-    /// Any other error.
-    #[error("cannot {action} {}: {source}", path.display())]
-    File {
-        /// The operation, as a gerund.
-        action: &'static str,
-        path: PathBuf,
-        source: io::Error,
-    },
-    /// A line of `status` has an unknown form.
-    #[error("{}: \"{line}\" is not a port of a virtual USB host controller: is this a newer kernel than this program knows?", path.display())]
-    Status { path: PathBuf, line: String },
-}
-
-fn failed(action: &'static str, path: &Path, source: io::Error) -> VhciError {
-    let path = path.to_owned();
-    match source.kind() {
-        io::ErrorKind::PermissionDenied => VhciError::Denied { action, path, source },
-        _ => VhciError::File { action, path, source },
-    }
-}
-
-/// The state of a port: the kernel's `enum usbip_device_status`.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum State {
-    /// 4: no device attached.
-    Free,
-    /// 5: attached; the device has no address yet.
-    Starting,
-    /// 6: attached.
-    Used,
-    /// 7: attached, but the connection is broken.
-    Broken,
-    /// The controller has not started yet; shown as 5 with a longer socket number.
-    NotReady,
-}
-
-/// A port according to `status`.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Slot {
-    /// The number among the ports of all controllers.
-    pub port: u32,
-    /// Whether it belongs to a SuperSpeed hub.
-    pub is_super: bool,
-    pub state: State,
-    /// The speed of the attached device, as the kernel's number; 0 unless [`State::Used`].
-    pub speed: u32,
-    /// Bus and number of the attached device at its server; 0 unless [`State::Used`].
-    pub devid: u32,
-}
-
-/// Parses a `status` file.
-///
-/// # Errors
-/// The line that differs from those of all known kernels.
-pub fn parse_status(text: &str) -> Result<Vec<Slot>, String> {
-    let mut lines = text.lines();
-    let header: Vec<&str> = lines.next().unwrap_or_default().split_whitespace().collect();
-    // Before Linux 4.13, there was no SuperSpeed hub and no column for it.
-    let has_hub = match header.first() {
-        Some(&"hub") => true,
-        Some(&"port" | &"prt") => false,
-        _ => return Err(header.join(" ")),
-    };
-    lines
-        .filter(|line| !line.trim().is_empty())
-        .map(|line| parse_slot(line, has_hub).ok_or_else(|| line.escape_debug().to_string()))
-        .collect()
-}
-
-fn parse_slot(line: &str, has_hub: bool) -> Option<Slot> {
-    let mut words = line.split_whitespace();
-    let is_super = match has_hub.then(|| words.next()) {
-        None | Some(Some("hs")) => false,
-        Some(Some("ss")) => true,
-        _ => return None,
-    };
-    let port = words.next()?.parse().ok()?;
-    let state = match words.next()?.parse::<u32>().ok()? {
-        4 => State::Free,
-        5 => State::Starting,
-        6 => State::Used,
-        7 => State::Broken,
-        _ => return None,
-    };
-    let speed = words.next()?.parse().ok()?;
-    let devid = u32::from_str_radix(words.next()?, 16).ok()?;
-    let is_unready = has_hub && state == State::Starting && words.next()?.len() == NOT_READY_SOCKET;
-    Some(Slot {
-        port,
-        is_super,
-        state: if is_unready { State::NotReady } else { state },
-        speed,
-        devid,
-    })
-}
 
 /// The position of a port: its controller, one of the controller's two hubs, and the port of the
 /// hub, from 0.
@@ -343,87 +227,11 @@ impl RootHub {
     }
 }
 
-/// A remote device as this host's kernel sees it: by its descriptors, not by its server's
-/// description.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct LocalDevice {
-    /// The directory in sysfs.
-    pub dir: PathBuf,
-    /// The name in sysfs, such as `3-1`.
-    pub name: String,
-    /// The number on its bus: a bus does not give two devices in a row the same number.
-    pub devnum: u32,
-    pub ids: UsbIds,
-}
-
-impl LocalDevice {
-    fn read(dir: PathBuf) -> Option<Self> {
-        let id = |name| u16::from_str_radix(&attribute(&dir, name)?, 16).ok();
-        Some(Self {
-            name: dir.file_name()?.to_str()?.to_owned(),
-            devnum: attribute(&dir, "devnum")?.parse().ok()?,
-            ids: UsbIds {
-                vendor: id("idVendor")?,
-                product: id("idProduct")?,
-            },
-            dir,
-        })
-    }
-
-    /// The number of its raw node in /dev/bus/usb.
-    pub fn raw_node(&self) -> Option<DevNum> {
-        raw_node(&self.name, self.devnum)
-    }
-
-    /// The serial number, if it has one. Reading it waits for the lock of the device
-    /// (drivers/usb/core/sysfs.c, usb_string_attr), which the kernel holds while it configures the
-    /// device: a server that hangs then would block the reader.
-    pub fn serial(&self) -> Option<String> {
-        attribute(&self.dir, "serial")
-    }
-
-    /// Lets the kernel configure the device and bind drivers. Takes as long as the device needs to
-    /// answer: if its server hangs, until the device is detached.
-    ///
-    /// # Errors
-    /// If the kernel refuses, or the device is gone.
-    pub fn authorize(&self) -> Result<(), VhciError> {
-        let path = self.dir.join("authorized");
-        write_at_once(&path, "1").map_err(|error| failed("authorize a device by writing to", &path, error))
-    }
-}
-
-/// The number of the raw node of the device with this name in sysfs, such as `3-1`, and this number
-/// on its bus.
-pub(super) fn raw_node(name: &str, devnum: u32) -> Option<DevNum> {
-    let bus: u32 = name.split_once('-')?.0.parse().ok()?;
-    Some(DevNum {
-        kind: DevKind::Char,
-        major: USB_MAJOR,
-        minor: bus.checked_sub(1)? * NODES_OF_A_BUS + devnum.checked_sub(1)?,
-    })
-}
-
 fn status_file(controller: u32) -> String {
     match controller {
         0 => "status".into(),
         index => format!("status.{index}"),
     }
-}
-
-/// An attribute without its trailing newline, safe to display.
-pub(super) fn attribute(dir: &Path, name: &str) -> Option<String> {
-    let bytes = fs::read(dir.join(name)).ok()?;
-    let text = String::from_utf8_lossy(&bytes[..bytes.len().min(MAX_TEXT)]);
-    Some(text.strip_suffix('\n').unwrap_or(&text).to_owned())
-}
-
-/// Writes in a single write(2), as a sysfs attribute requires.
-pub(super) fn write_at_once(path: &Path, text: &str) -> io::Result<()> {
-    OpenOptions::new()
-        .write(true)
-        .open(path)?
-        .write_all(text.as_bytes())
 }
 
 #[cfg(test)]

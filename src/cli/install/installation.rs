@@ -14,7 +14,8 @@ use super::place::{Root, ignore_absent, may_be_read_only};
 use super::report::Report;
 use super::uninstall::running_watchers;
 use crate::cdi::directories::{DEFAULT_DIRECTORIES, Specs};
-use crate::cdi::generate::{self, ANNOTATED, DEFAULT_KIND, FileChange, NewDevice};
+use crate::cdi::generate::{self, ANNOTATED, DEFAULT_KIND, NewDevice};
+use crate::cdi::generated_files::{self, FileChange};
 use crate::cdi::names::Kind;
 use crate::host::state::registry::DEFAULT_STATE_DIR;
 
@@ -140,14 +141,14 @@ impl Installation {
             true => vec![dir.clone()],
             false => DEFAULT_DIRECTORIES.map(PathBuf::from).to_vec(),
         };
-        let path = generate::check(&Specs::scan(&directories), &dir, &kind, &device.name, false)?;
+        let path = generated_files::check(&Specs::scan(&directories), &dir, &kind, &device.name, false)?;
         let name = path.file_name().context("a CDI spec has a name")?;
         let installed = self.layout.cdi.join(name);
         if let Some(manifest) = &mut self.manifest {
             manifest.make_directories(&self.root, &installed)?;
         }
         let document = generate::document(&kind, &self.layout.hooks, &[device])?;
-        let change = generate::write(&path, &document)?;
+        let change = generated_files::write(&path, &document)?;
         if let Some(manifest) = &mut self.manifest {
             manifest.note(&installed, &std::fs::read(&path)?)?;
         }

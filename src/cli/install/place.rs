@@ -9,7 +9,7 @@ use std::process::{Command, Stdio};
 use anyhow::{Context, Result};
 
 use super::files::InstalledFile;
-use crate::cdi::generate::FileChange;
+use crate::cdi::generated_files::FileChange;
 use crate::exit;
 use crate::host::state::atomic_file::{Durability, replace};
 use crate::host::systemd::Manager;

@@ -15,7 +15,7 @@ use super::manifest::Manifest;
 use super::place::{Root, ignore_absent};
 use super::report::Report;
 use super::uninstall;
-use crate::cdi::generate::FileChange;
+use crate::cdi::generated_files::FileChange;
 use crate::host::rootless::{home, rootless};
 use crate::host::state::atomic_file::{Durability, replace};
 use crate::host::systemd::Manager;

@@ -5,17 +5,19 @@
 //! Returns an error where that plugin exits. Adds a note where it ignores something, or sends
 //! something to kubelet that cannot work.
 
+mod usb_id;
+mod values;
+
 use std::collections::BTreeSet;
 use std::path::Path;
 
-use super::definition::{Definition, Group, MAX_UNITS, PathInGroup, PathType};
+use super::definition::{Definition, Group, PathInGroup, PathType};
 use super::error::{self, ConfigError, Fault};
 use super::go_glob::GoGlob;
 use super::go_yaml::{Dialect, Node};
 use crate::kubernetes::resources::names::ResourceName;
 use crate::model::device::Access;
 use crate::model::request::selector::Selector;
-use crate::model::yaml::go_integer;
 
 /// The domain of its resources since 0.2.0; it was squat.ai before.
 pub const GENERIC_DOMAIN: &str = "devic.es";
@@ -302,156 +304,4 @@ impl<'n> Reader<'n> {
             serial: self.text(usb, "serial")?.filter(|serial| !serial.is_empty()),
         })
     }
-
-    /// Four hexadecimal digits (its usb.go: ToUSBIDHookFunc for files, UnmarshalJSON for
-    /// arguments).
-    ///
-    /// If the value is quoted, or not a number in YAML, its text is parsed. In a file, an unquoted
-    /// number counts by its value. In an argument, it is first converted to decimal digits, which
-    /// are then parsed as hexadecimal: 0x0403 becomes 1027.
-    fn usb_id(&mut self, usb: &Node, key: &'static str) -> Result<String, ConfigError> {
-        let wrong = |value: String| Fault::UsbId { what: key, value };
-        let (id, number) = match (usb.get(key), self.dialect) {
-            (None, _) => (Some(0), None),
-            (Some(Node::Text(text)), Dialect::Argument) if text.is_empty() => (Some(0), None),
-            (Some(Node::Text(text)), _) => (hexadecimal(text), None),
-            (Some(Node::Integer(number)), _) => (self.id_of_number(*number as f64), Some(*number as f64)),
-            (Some(Node::Float(number)), _) => (self.id_of_number(*number), Some(*number)),
-            (Some(other), _) => return Err(self.wrong_kind(key, "hexadecimal digits in quotes", other)),
-        };
-        let Some(id) = id else {
-            let value = match usb.get(key) {
-                Some(Node::Text(text)) => text.clone(),
-                _ => number.unwrap_or_default().to_string(),
-            };
-            return Err(self.fault(wrong(value)));
-        };
-        let id = format!("{id:04x}");
-        match number {
-            Some(number) if self.is_read_otherwise(number, &id) => self.note(&format!(
-                "the {key} is not in quotes: it is the number {number} and is read as {id}, as in generic-device-plugin; in quotes \
-                 it is read as hexadecimal"
-            )),
-            None if id == "0000" => self.note(&format!("the {key} is 0000, which no device has")),
-            _ => {}
-        }
-        Ok(id)
-    }
-
-    /// The id of a number, if it has one.
-    fn id_of_number(&self, number: f64) -> Option<u16> {
-        match self.dialect {
-            Dialect::Argument => hexadecimal(&number.to_string()),
-            // That plugin uses the lower 16 bits of any number, which is never what the author
-            // intended.
-            Dialect::File => (0.0..65536.0).contains(&number).then_some(number as u16),
-        }
-    }
-
-    /// Whether a number is written with other digits than the id.
-    fn is_read_otherwise(&self, number: f64, id: &str) -> bool {
-        let mut words = self.source.split(|letter: char| !letter.is_ascii_alphanumeric());
-        let mut is_written = |prefix: &str| {
-            words.any(|word| {
-                let value = go_integer(word).filter(|_| word.len() > 1 && word.starts_with(prefix));
-                value.map(|value| value as f64) == Some(number)
-            })
-        };
-        match self.dialect {
-            // That plugin parses it as hexadecimal or octal.
-            Dialect::Argument => is_written("0"),
-            Dialect::File => format!("{number:0>4}") != id && !is_written("0x"),
-        }
-    }
-
-    /// A number of units: 1 if it is missing or 0, and at most what kubelet accepts.
-    fn count(&mut self, node: &Node, key: &'static str) -> Result<u32, ConfigError> {
-        let number = match node.get(key) {
-            None => 0,
-            Some(Node::Integer(number)) if *number >= 0 => *number,
-            Some(Node::Float(number))
-                if *number >= 0.0 && (self.dialect == Dialect::File || number.fract() == 0.0) =>
-            {
-                *number as i128
-            }
-            Some(other) => return Err(self.wrong_kind(key, "a whole number of 0 or more", other)),
-        };
-        let count = u32::try_from(number).unwrap_or(u32::MAX).max(1);
-        if count > MAX_UNITS {
-            self.note(&format!(
-                "{key} {number} is more than kubelet accepts in one list: using {MAX_UNITS}"
-            ));
-        }
-        Ok(count.min(MAX_UNITS))
-    }
-
-    /// Text. In an argument, numbers and booleans are accepted as text, as by that plugin.
-    fn text(&mut self, node: &Node, key: &'static str) -> Result<Option<String>, ConfigError> {
-        match (node.get(key), self.dialect) {
-            (None, _) => Ok(None),
-            (Some(Node::Text(text)), _) => Ok(Some(text.clone())),
-            (Some(Node::Integer(number)), Dialect::Argument) => Ok(Some(number.to_string())),
-            (Some(Node::Float(number)), Dialect::Argument) => Ok(Some(number.to_string())),
-            (Some(Node::Bool(value)), Dialect::Argument) => Ok(Some(value.to_string())),
-            (Some(other), _) => Err(self.wrong_kind(key, "text (write it in quotes)", other)),
-        }
-    }
-
-    fn boolean(&mut self, node: &Node, key: &'static str) -> Result<bool, ConfigError> {
-        match node.get(key) {
-            None => Ok(false),
-            Some(Node::Bool(value)) => Ok(*value),
-            Some(other) => Err(self.wrong_kind(key, "true or false", other)),
-        }
-    }
-
-    fn list<'a>(&self, key: &'static str, node: &'a Node) -> Result<&'a [Node], ConfigError> {
-        match node {
-            Node::List(list) => Ok(list),
-            other => Err(self.wrong_kind(key, "a list", other)),
-        }
-    }
-
-    fn expect_mapping(&self, what: &'static str, node: &Node) -> Result<(), ConfigError> {
-        match node {
-            Node::Map(_) => Ok(()),
-            other => Err(self.wrong_kind(what, "a mapping of keys to values", other)),
-        }
-    }
-
-    fn wrong_kind(&self, key: &'static str, expected: &'static str, found: &Node) -> ConfigError {
-        let key = match key {
-            "mountpath" => "mountPath",
-            "readonly" => "readOnly",
-            key => key,
-        };
-        self.fault(Fault::Kind {
-            key: key.to_owned(),
-            expected,
-            found: found.kind(),
-        })
-    }
-
-    fn note_ignored_keys(&mut self, node: &Node, known: &[&str]) {
-        for key in node.keys().filter(|key| !known.contains(key)) {
-            self.note(&format!("the key {key} is ignored, as by generic-device-plugin"));
-        }
-    }
-
-    fn note(&mut self, note: &str) {
-        self.notes.push(format!("{}: {note}", self.place));
-    }
-
-    fn fault(&self, fault: Fault) -> ConfigError {
-        ConfigError::Element {
-            place: self.place.clone(),
-            fault,
-        }
-    }
-}
-
-/// Up to 16 bits in hexadecimal digits without 0x, as Go's strconv.ParseUint parses them.
-fn hexadecimal(text: &str) -> Option<u16> {
-    let is_plain = text.chars().all(|digit| digit.is_ascii_hexdigit());
-    is_plain.then(|| u16::from_str_radix(text, 16).ok()).flatten()
 }

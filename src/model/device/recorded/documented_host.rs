@@ -1,5 +1,6 @@
 //! The host of the documentation: a workstation with many kinds of devices.
 
+use super::hubs::{hub_with_adapters, join_halves};
 use super::*;
 use crate::model::device::{DevKind, Device};
 

@@ -2,7 +2,8 @@
 //! beside it one that it could be confused with. Facts from public dumps; serial numbers are made
 //! up.
 
-use super::{XHCI, devices_between, has_usb_id, root_hubs, usb_device, usb_interface};
+use super::usb_device_with::{devices_between, has_usb_id};
+use super::{XHCI, root_hubs, usb_device, usb_interface};
 use crate::model::device::{DevKind, Device};
 
 /// A USB device: port, ids, product, serial number, interfaces.

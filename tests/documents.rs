@@ -178,6 +178,79 @@ fn every_link_of_a_document_leads_somewhere() {
     assert!(count > 50, "only {count} links were found");
 }
 
+/// `a/{b,c}.rs` is `a/b.rs` and `a/c.rs`.
+fn alternatives(word: &str) -> Vec<String> {
+    let Some((before, rest)) = word.split_once('{') else {
+        return vec![word.to_owned()];
+    };
+    let (names, after) = rest.split_once('}').expect(word);
+    let alternatives = names.split(',').map(|name| format!("{before}{name}{after}"));
+    alternatives.collect()
+}
+
+/// Whether the tree has what a document calls `src/model/plan.rs` or `model::plan`.
+fn is_in_the_tree(name: &str) -> bool {
+    let path = match name.contains("::") {
+        true => format!("src/{}", name.replace("::", "/")),
+        false => name.to_owned(),
+    };
+    root().join(&path).exists() || root().join(path + ".rs").exists()
+}
+
+/// What a document says of the tree: words in backquotes that name a path or a module.
+fn names_of_the_tree(text: &str) -> Vec<String> {
+    const FOLDERS: [&str; 5] = ["src/", "tests/", "docs/", "packaging/", "hooks.d/"];
+    const LAYERS: [&str; 8] = [
+        "model",
+        "sys",
+        "host",
+        "cdi",
+        "usbip",
+        "hook",
+        "watcher",
+        "kubernetes",
+    ];
+    let words = text.split('`').skip(1).step_by(2);
+    let is_module = |word: &&str| {
+        let layer = word.split_once("::").map(|(layer, _)| layer);
+        let is_plain = word.chars().all(|letter| matches!(letter, 'a'..='z' | '_' | ':'));
+        layer.is_some_and(|layer| LAYERS.contains(&layer)) && is_plain
+    };
+    let is_path = |word: &&str| FOLDERS.iter().any(|folder| word.starts_with(folder));
+    let named = words.filter(|word| is_path(word) || is_module(word));
+    named.flat_map(alternatives).collect()
+}
+
+#[test]
+fn the_architecture_names_files_and_modules_that_exist() {
+    let text = read("docs/architecture.md");
+    let names = names_of_the_tree(&text);
+    let missing: Vec<&String> = names.iter().filter(|name| !is_in_the_tree(name)).collect();
+    assert!(missing.is_empty(), "docs/architecture.md names {missing:?}");
+    // What a newcomer adds: each has a row that names where.
+    let rows = text
+        .lines()
+        .filter(|line| line.starts_with("| a") || line.starts_with("| which"));
+    let rows: Vec<&str> = rows.filter(|row| !names_of_the_tree(row).is_empty()).collect();
+    for addition in [
+        "a selector",
+        "an option",
+        "a reason why",
+        "another cgroup version",
+        "a field in the state directory",
+        "a field of CDI specs",
+        "a metric",
+        "a verb",
+        "a kind of Kubernetes resource",
+    ] {
+        let begin = format!("| {addition}");
+        assert!(
+            rows.iter().any(|row| row.starts_with(&begin)),
+            "no row for {addition}"
+        );
+    }
+}
+
 #[test]
 fn the_site_and_the_readme_have_every_page_of_docs() {
     let in_summary: BTreeSet<PathBuf> = links(&read("docs/SUMMARY.md"))

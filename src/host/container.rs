@@ -24,6 +24,7 @@ pub use error::ContainerError;
 pub use facts::{CgroupPaths, ContainerFacts};
 
 use crate::host::file_system::{Mounts, attributes, file_id, identity};
+use crate::host::kernel_text;
 use crate::host::process::{Process, ProcessError};
 use crate::host::rootless::rootless;
 use crate::model::id_maps::IdMaps;
@@ -98,10 +99,20 @@ impl Container {
         self.proc.stat().is_ok_and(|stat| stat.flags & PF_EXITING != 0)
     }
 
-    /// The cgroups of init, as the kernel lists them in `/proc/PID/cgroup`. They change when init
-    /// is moved.
+    /// The file in which the kernel lists the cgroups of init, `/proc/PID/cgroup`. Its text changes
+    /// when init is moved.
+    pub fn membership_file(&self) -> Result<File, ContainerError> {
+        let opened = self.proc.open_relative("cgroup");
+        opened.map_err(|source| self.proc_error("cgroup", source))
+    }
+
+    /// The text of [`Self::membership_file`].
     pub fn membership(&self) -> Result<String, ContainerError> {
-        self.read("cgroup")
+        match kernel_text::read(&self.membership_file()?) {
+            Ok(text) => Ok(text),
+            Err(_) if !self.init.is_alive() => Err(self.gone()),
+            Err(source) => Err(self.io_error("cgroup", source)),
+        }
     }
 
     /// The container's own cgroups that control device access. Root cgroups are left out, so the

@@ -95,6 +95,11 @@ impl HostUseReader {
         Ok(HostUse::used(used))
     }
 
+    /// Whether the lists are known.
+    pub fn was_read(&self) -> bool {
+        self.0.is_some()
+    }
+
     /// Whether mounts or swap may have changed since they were read; `false` if they were not read.
     /// Costs one system call.
     pub fn may_differ(&mut self) -> bool {

@@ -10,6 +10,7 @@ pub mod file_system;
 pub mod filter;
 pub mod host_check;
 pub mod host_use;
+pub mod kernel_text;
 pub mod log;
 pub mod monitor;
 pub mod nodeless;

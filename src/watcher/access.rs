@@ -3,8 +3,11 @@
 //!
 //! Does not know why access is granted, nor how a cgroup filters devices (`host::filter`).
 
+use std::fs::File;
+
 use crate::host::container::{CgroupPaths, Container};
 use crate::host::filter::{self, CgroupFilter, Cgroups, DeviceFilter, FilterError, FilterMemory};
+use crate::host::kernel_text;
 use crate::host::state::cgroup_owners::Owner;
 use crate::host::state::leftovers;
 use crate::model::cgroup::grants::{Change, GrantSet};
@@ -16,6 +19,8 @@ pub(super) struct ContainerAccess {
     owner: Owner,
     /// The cgroups of init as last read: the text of `/proc/PID/cgroup`.
     membership: String,
+    /// That file, held open; `None` if nothing is filtered.
+    membership_file: Option<File>,
     /// Why no access can be granted in the current cgroup of init.
     nowhere: Option<String>,
     /// Whether the engine restricts device access in cgroups at all. A rootless engine cannot: then
@@ -55,6 +60,7 @@ impl ContainerAccess {
         if container.is_rootless() {
             return Ok(Self::unfiltered(owner));
         }
+        let membership_file = Some(container.membership_file()?);
         let membership = container.membership()?;
         let mut paths = container.cgroup_paths()?;
         let cgroups = memory.cgroups.clone();
@@ -70,6 +76,7 @@ impl ContainerAccess {
             filter: CgroupFilter::nowhere(cgroups.clone()),
             owner,
             membership,
+            membership_file,
             nowhere: None,
             is_filtered: true,
         };
@@ -93,6 +100,7 @@ impl ContainerAccess {
             filter: CgroupFilter::nowhere(Cgroups::default()),
             owner,
             membership: String::new(),
+            membership_file: None,
             nowhere: None,
             is_filtered: false,
         }
@@ -114,6 +122,18 @@ impl ContainerAccess {
         self.filter = filter.owned_by(self.owner.clone())?;
         self.nowhere = None;
         Ok(())
+    }
+
+    /// Whether init is in the same cgroups as before. Costs one system call.
+    pub fn is_in_place(&self) -> bool {
+        let is_still = |file| kernel_text::is_still(file, &self.membership);
+        self.nowhere.is_none() && self.membership_file.as_ref().is_none_or(is_still)
+    }
+
+    /// Whether access is certainly still in force, so that neither [`Self::follow`] nor
+    /// [`Self::ensure`] has anything to do. Costs two or three system calls.
+    pub fn is_unchanged(&self) -> bool {
+        self.is_in_place() && self.filter.is_unchanged()
     }
 
     /// Checks where init is, and opens the filter there if it has moved. No event reports a move.

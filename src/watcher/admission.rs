@@ -90,9 +90,17 @@ impl Admission {
     /// host may use other disks, another container may have released a lease, or the last decision
     /// was long ago.
     pub fn may_decide_differently(&mut self) -> bool {
-        self.host_use.may_differ()
-            || !self.not_attached.is_empty()
-            || self.decided.elapsed() >= DECISION_HOLDS
+        self.host_use.may_differ() || self.has_refused() || self.decided.elapsed() >= DECISION_HOLDS
+    }
+
+    /// Whether the last plan does not attach some of the devices.
+    pub fn has_refused(&self) -> bool {
+        !self.not_attached.is_empty()
+    }
+
+    /// Whether the use of disks by the host can change the decision without an event.
+    pub fn depends_on_host_use(&self) -> bool {
+        self.host_use.was_read()
     }
 
     /// Which devices the host uses. Read only if that decides on an untrusted request.

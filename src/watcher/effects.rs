@@ -253,6 +253,17 @@ impl ContainerEffects {
         self.access.ensure(granted)
     }
 
+    /// Whether the container is in the same cgroup as before, see
+    /// [`ContainerAccess::is_in_place`].
+    pub(super) fn is_in_place(&self) -> bool {
+        self.access.is_in_place()
+    }
+
+    /// Whether access is certainly still in force, see [`ContainerAccess::is_unchanged`].
+    pub(super) fn is_access_unchanged(&self) -> bool {
+        self.access.is_unchanged()
+    }
+
     /// Follows the container into another cgroup, see [`ContainerAccess::follow`].
     pub(super) fn follow(&mut self, container: &Container) -> Place {
         self.access.follow(container)

@@ -11,9 +11,6 @@ use nix::sys::signalfd::{SfdFlags, SignalFd};
 use crate::host::monitor::Ready;
 use crate::host::state::control::{ControlClient, ControlRequest, ControlSocket, Received};
 
-/// The interval between two checks of what no event reports.
-const TICK: Duration = Duration::from_secs(1);
-
 /// How many clients may be connected to the control socket.
 const MAX_CLIENTS: usize = 64;
 
@@ -64,7 +61,8 @@ pub(super) struct EventLoop {
     /// The clients of the control socket that have not sent a complete request; the index is part
     /// of their token.
     clients: Vec<Option<ControlClient>>,
-    next_tick: Instant,
+    /// The last tick, or the start.
+    ticked: Instant,
 }
 
 impl EventLoop {
@@ -75,7 +73,7 @@ impl EventLoop {
             signals,
             control,
             clients: Vec::new(),
-            next_tick: Instant::now() + TICK,
+            ticked: Instant::now(),
         })
     }
 
@@ -94,10 +92,13 @@ impl EventLoop {
         let _ = self.epoll.add(worker, readable(token::WORKER));
     }
 
-    /// Waits until something happens, but not longer than until `deadline` or the next tick.
-    pub fn wait(&mut self, deadline: Option<Instant>) -> nix::Result<Wake> {
+    /// Waits until something happens, but not longer than until `deadline` or the next tick, which
+    /// is due this long after the last one.
+    pub fn wait(&mut self, deadline: Option<Instant>, tick_interval: Duration) -> nix::Result<Wake> {
         let mut ready = [EpollEvent::empty(); 16];
-        let count = match self.epoll.wait(&mut ready, self.timeout(deadline)) {
+        let tick = self.ticked + tick_interval;
+        let until = deadline.map_or(tick, |deadline| deadline.min(tick));
+        let count = match self.epoll.wait(&mut ready, timeout(until)) {
             Ok(count) => count,
             Err(Errno::EINTR) => 0,
             Err(error) => return Err(error),
@@ -121,20 +122,12 @@ impl EventLoop {
         if has_new_clients {
             self.accept();
         }
-        if self.next_tick <= Instant::now() {
-            self.next_tick = Instant::now() + TICK;
+        let now = Instant::now();
+        if tick <= now {
+            self.ticked = now;
             wake.tick = true;
         }
         Ok(wake)
-    }
-
-    fn timeout(&self, deadline: Option<Instant>) -> EpollTimeout {
-        let next = deadline.map_or(self.next_tick, |deadline| deadline.min(self.next_tick));
-        let millis = next
-            .saturating_duration_since(Instant::now())
-            .as_micros()
-            .div_ceil(1000);
-        EpollTimeout::from(u16::try_from(millis).unwrap_or(1000))
     }
 
     /// Reads from a client; returns it with its request once that is complete.
@@ -169,6 +162,13 @@ impl EventLoop {
             clients[index] = Some(client);
         }
     }
+}
+
+/// The timeout of a wait until a time, rounded up.
+fn timeout(until: Instant) -> EpollTimeout {
+    let left = until.saturating_duration_since(Instant::now());
+    let millis = left.as_micros().div_ceil(1000);
+    EpollTimeout::from(u16::try_from(millis).unwrap_or(u16::MAX))
 }
 
 fn readable(token: u64) -> EpollEvent {
@@ -223,6 +223,8 @@ mod tests {
 
     use nix::sys::signal::raise;
 
+    const TICK: Duration = Duration::from_secs(1);
+
     /// Pairs of connected files: the loop waits on the first one of each pair.
     struct Files {
         container: (UnixStream, UnixStream),
@@ -261,7 +263,7 @@ mod tests {
 
     /// What has happened up to now, as text.
     fn wakes(events: &mut EventLoop) -> Vec<String> {
-        let wake = events.wait(Some(Instant::now())).unwrap();
+        let wake = events.wait(Some(Instant::now()), TICK).unwrap();
         let reasons = [
             ("container", wake.container_exited),
             ("end", wake.must_end),
@@ -326,20 +328,22 @@ mod tests {
     }
 
     #[test]
-    fn the_loop_wakes_every_second_or_at_an_earlier_deadline() {
+    fn the_loop_wakes_after_the_interval_or_at_an_earlier_deadline() {
         let dir = tempfile::tempdir().unwrap();
         let files = Files::new();
         let signals = block_signals().unwrap();
         let mut events = EventLoop::open(signals, bind(dir.path()), &files.sources()).unwrap();
         let begin = Instant::now();
         let soon = begin + Duration::from_millis(100);
-        assert!(!events.wait(Some(soon)).unwrap().tick);
+        assert!(!events.wait(Some(soon), TICK).unwrap().tick);
         assert!(Instant::now() >= soon, "the timeout is rounded up");
-        while !events.wait(None).unwrap().tick {}
-        assert!(
-            begin.elapsed() >= Duration::from_millis(900),
-            "{:?}",
-            begin.elapsed()
-        );
+        while !events.wait(None, TICK).unwrap().tick {}
+        assert!(begin.elapsed() >= TICK, "{:?}", begin.elapsed());
+        // A longer interval counts from the last tick, too, and may become shorter at any time.
+        let soon = Instant::now() + Duration::from_millis(10);
+        assert!(!events.wait(Some(soon), 100 * TICK).unwrap().tick);
+        let short = Duration::from_millis(20);
+        assert!(events.wait(None, short).unwrap().tick);
+        assert!(begin.elapsed() >= TICK + short, "{:?}", begin.elapsed());
     }
 }

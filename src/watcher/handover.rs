@@ -105,6 +105,11 @@ impl Handover {
         is_taken
     }
 
+    /// Whether a handover or the start of the unit is still to be done.
+    pub fn awaits_check(&self) -> bool {
+        self.is_requested() || matches!(self.unit, SystemdUnit::Starting(_))
+    }
+
     /// Notifies systemd, or starts the unit. `is_idle` says that no client waits.
     pub fn maintain_unit(&mut self, inside: &Inside, has_problems: bool, is_idle: bool) {
         self.unit.maintain(inside, has_problems, is_idle);

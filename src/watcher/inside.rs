@@ -40,6 +40,8 @@ pub(super) struct Inside {
     /// Why the container's entry in the state directory is missing and cannot be restored; `None`
     /// if it exists.
     entry_problem: Option<String>,
+    /// Whether the entry was missing when last checked.
+    is_entry_missing: bool,
 }
 
 impl Inside {
@@ -61,6 +63,7 @@ impl Inside {
             granted,
             effects,
             entry_problem: None,
+            is_entry_missing: false,
         };
         inside.check_attachments();
         Ok(inside)
@@ -377,6 +380,23 @@ impl Inside {
         place
     }
 
+    /// Whether the container is certainly in the cgroup in which the next plan would grant access.
+    /// While something is granted, that is checked every second.
+    pub fn is_in_place(&self) -> bool {
+        self.has_access() || self.effects.is_in_place()
+    }
+
+    /// Whether access to some device is granted.
+    pub fn has_access(&self) -> bool {
+        !self.granted.is_empty()
+    }
+
+    /// Whether all granted access is certainly in force. Costs two or three system calls, and none
+    /// if nothing is granted.
+    pub fn is_access_unchanged(&self) -> bool {
+        !self.has_access() || self.effects.is_access_unchanged()
+    }
+
     /// Checks that access is still in force; grants it again if an engine has replaced the filter.
     pub fn ensure_access(&mut self) -> Result<Change, FilterError> {
         let outcome = self.effects.ensure(&self.granted);
@@ -399,6 +419,7 @@ impl Inside {
     /// Restores the container's entry in the state directory if it was removed.
     pub fn restore_entry(&mut self) -> Entry {
         if self.effects.lock().is_in_place() {
+            self.is_entry_missing = false;
             return Entry::InPlace;
         }
         let (entry, problem) = super::restore::restore(&mut self.effects, &self.record);
@@ -406,7 +427,13 @@ impl Inside {
             tracing::error!(container = %self.record.container.id, "{problem}");
         }
         self.entry_problem = problem;
+        self.is_entry_missing = matches!(entry, Entry::InPlace);
         entry
+    }
+
+    /// Whether something is left to be written or restored at the next check.
+    pub fn awaits_check(&self) -> bool {
+        self.is_entry_missing || self.effects.has_counted()
     }
 
     /// Revokes all access after the container has ended. Returns whether nothing is granted any

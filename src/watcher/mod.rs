@@ -107,6 +107,8 @@ struct Watcher {
     removals: RemovalActions,
     waiters: Waiters,
     handover: Handover,
+    /// Whether a plan was applied since the last check ([`Watcher::tick`]).
+    has_changed: bool,
 }
 
 /// What follows a wake.
@@ -143,6 +145,7 @@ impl Watcher {
             removals: RemovalActions::default(),
             waiters: Waiters::new(settings.ready_timeout),
             handover: Handover::new(unit),
+            has_changed: true,
         };
         watcher.world.complete_selected(&watcher.planner);
         watcher.update_remotes();
@@ -224,6 +227,9 @@ impl Watcher {
 
     fn reconcile_once(&mut self) {
         self.world.catch_up(&self.planner);
+        if !self.inside.is_in_place() {
+            self.check_access();
+        }
         self.revoke_gone();
         self.inside.ensure_database();
         self.read_reservations();
@@ -232,6 +238,7 @@ impl Watcher {
         let plan = self.plan();
         let has_new_notes = self.inside.note_requests(&self.planner, &self.removals.pending());
         let report = self.inside.apply(plan);
+        self.has_changed |= report.was_applied;
         self.world.forget_nodeless_events();
         if has_new_notes && !report.was_applied {
             // Write it even if nothing else has changed: a root without a node must be known after

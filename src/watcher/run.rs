@@ -134,7 +134,7 @@ fn follow(watcher: &mut Watcher, events: &mut EventLoop) -> Result<Ending, Watch
             // No client is waiting at this point.
             watcher.tidy_up();
         }
-        let wake = events.wait(watcher.next_deadline())?;
+        let wake = events.wait(watcher.next_deadline(), watcher.tick_interval())?;
         next = watcher.on(wake, events)?;
     }
 }

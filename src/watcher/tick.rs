@@ -1,7 +1,9 @@
-//! What the watcher checks every second, because no event reports it: few system calls, and a new
-//! plan only if something may have changed.
+//! What the watcher checks because no event reports it: every second with few system calls whether
+//! something may have changed, and only then everything; and everything every ten seconds. While
+//! nothing can change without an event, it does not wake every second.
 
 use std::path::Path;
+use std::time::Duration;
 
 use super::access::Place;
 use super::error::WatcherError;
@@ -13,14 +15,42 @@ use crate::host::log::event;
 use crate::model::cgroup::grants::Change;
 use crate::sys::memory::trim_heap;
 
+/// The interval between two ticks while something may change without an event.
+const SHORT: Duration = Duration::from_secs(1);
+
+/// The interval between two ticks otherwise.
+const LONG: Duration = Duration::from_secs(10);
+
 impl Watcher {
-    /// Checks access, devices and the state directory.
+    /// The interval between two ticks now.
+    pub(super) fn tick_interval(&self) -> Duration {
+        let may_change =
+            self.inside.has_access() || self.world.follows_links() || self.admission.depends_on_host_use();
+        if self.has_changed || may_change || self.awaits_plan() || self.awaits_check() {
+            SHORT
+        } else {
+            LONG
+        }
+    }
+
+    /// Checks whether something may have changed without an event, and if so, or if it is time,
+    /// everything.
     pub(super) fn tick(&mut self, events: &mut EventLoop) -> Result<Next, WatcherError> {
+        let must_plan = self.awaits_plan() || self.admission.may_decide_differently();
+        let must_check = std::mem::take(&mut self.has_changed) || must_plan || self.awaits_check();
+        if !must_check && self.inside.is_access_unchanged() && self.world.are_links_unchanged() {
+            return Ok(Next::Continue);
+        }
+        self.check(must_plan, events)
+    }
+
+    /// Checks access, devices and the state directory.
+    fn check(&mut self, must_plan: bool, events: &mut EventLoop) -> Result<Next, WatcherError> {
         let mut is_news = self.check_access();
         self.removals.kill_overdue(&self.inside);
         is_news |= self.world.poll_static_nodes();
         is_news |= self.world.follow_links(&self.planner);
-        if !self.world.is_settled() || self.must_plan_soon() {
+        if must_plan {
             self.world.check_awaited(self.inside.id());
             is_news = true;
         }
@@ -34,19 +64,29 @@ impl Watcher {
         self.check_sources(events)
     }
 
-    /// Whether a plan may differ from the last one without any event: something waits for another
-    /// container or for its next attempt, or the last decision may be outdated.
-    fn must_plan_soon(&mut self) -> bool {
-        self.admission.may_decide_differently()
+    /// Whether something waits for udevd, for another container, or for its next attempt.
+    fn awaits_plan(&self) -> bool {
+        !self.world.is_settled()
             || self.world.has_skipped()
             || self.world.has_overdue()
+            || self.admission.has_refused()
             || !self.retries.is_empty()
             || !self.planner.reserved().is_empty()
     }
 
+    /// Whether something is to be done or looked at with the next tick.
+    fn awaits_check(&self) -> bool {
+        self.world.has_static_nodes()
+            || !self.planner.bound().is_empty()
+            || self.remotes.workers().next().is_some()
+            || self.removals.is_stopping()
+            || self.handover.awaits_check()
+            || self.inside.awaits_check()
+    }
+
     /// Follows the container into another cgroup, and grants access again where it was lost.
     /// Returns whether a plan must follow.
-    fn check_access(&mut self) -> bool {
+    pub(super) fn check_access(&mut self) -> bool {
         let moved = match self.inside.follow() {
             Place::Same => None,
             Place::Moved(place) => {

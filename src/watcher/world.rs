@@ -34,6 +34,8 @@ pub(super) struct World {
     complete_below: BTreeSet<SysPath>,
     /// The events of devices without a node since the last plan.
     nodeless_events: Vec<Announcement>,
+    /// Devices that udevd has not processed in time, when last checked.
+    overdue: BTreeSet<SysPath>,
 }
 
 impl World {
@@ -46,6 +48,7 @@ impl World {
             unconfirmed_links: Vec::new(),
             complete_below: BTreeSet::new(),
             nodeless_events: Vec::new(),
+            overdue: BTreeSet::new(),
         };
         world.read_all()?;
         Ok(world)
@@ -262,8 +265,22 @@ impl World {
 
     /// Whether udevd has not processed a device in time.
     pub fn has_overdue(&self) -> bool {
-        let mut devices = self.inventory.iter();
-        devices.any(|device| device.udev_state == UdevState::Overdue)
+        !self.overdue.is_empty()
+    }
+
+    /// Whether all links of the host certainly lead where they led when last followed.
+    pub fn are_links_unchanged(&self) -> bool {
+        self.monitor.are_links_unchanged()
+    }
+
+    /// Whether links of the host can change without an event.
+    pub fn follows_links(&self) -> bool {
+        self.monitor.follows_links()
+    }
+
+    /// Whether requests name nodes that sysfs may not know.
+    pub fn has_static_nodes(&self) -> bool {
+        self.monitor.has_static_nodes()
     }
 
     /// Subscribes again if the subscription was lost. Returns whether [`World::fds`] has changed.
@@ -311,17 +328,17 @@ impl World {
             if device.udev_state == UdevState::Pending && since.elapsed() >= UDEVD_TIMEOUT {
                 tracing::warn!(container = %id, "udevd has not processed {syspath} for {UDEVD_TIMEOUT:?}; its properties, tags and links stay unknown (is systemd-udevd stopped or overloaded?)");
                 device.udev_state = UdevState::Overdue;
+                self.overdue.insert(syspath.clone());
             }
         }
         // The event of an overdue device may have been lost.
-        let overdue = self
-            .inventory
-            .iter()
-            .filter(|device| device.udev_state == UdevState::Overdue);
-        let overdue: Vec<SysPath> = overdue.map(|device| device.syspath.clone()).collect();
-        for syspath in &overdue {
+        let mut overdue = std::mem::take(&mut self.overdue);
+        overdue.retain(|syspath| {
             self.complete(syspath);
-        }
+            let device = self.inventory.get(syspath);
+            device.is_some_and(|device| device.udev_state == UdevState::Overdue)
+        });
+        self.overdue = overdue;
     }
 
     /// The devices that udevd has not processed, as problems.

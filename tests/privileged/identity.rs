@@ -226,6 +226,26 @@ fn is_refused_in(cgroup: &Path, node: &str) -> bool {
     !output.status.success() && text(&output).contains("Operation not permitted")
 }
 
+/// No event reports a move, and a watcher that has granted nothing does not look for one each
+/// second: the first grant must not go to the cgroup that the container has left.
+#[apply(on_both_hierarchies)]
+fn a_container_that_moves_before_its_first_device_gets_access_where_it_is(machine: &Machine) {
+    let disk = Disk::new(machine);
+    let container = Bundle::requesting(machine, &format!("glob:{}p*", disk.node)).start();
+    let left = container.cgroup();
+    let other = OwnCgroup::with_rules_of(machine, &format!("{}-other", container.id), &container);
+    container.expect_watcher().eventually_rests();
+    // The shell that reads inside is moved along.
+    assert!(!container.has(&disk.partition(1)));
+    other.take_all_of(&left);
+    let node = disk.plug(1);
+    container.eventually_reads(&node, &disk.content(1));
+    assert!(is_refused_in(&left, &node), "the cgroup that it left has access");
+    disk.unplug(1);
+    container.eventually_lacks(&node);
+    move_all(&other.path, &left);
+}
+
 /// Case security 7.
 #[apply(on_both_hierarchies)]
 fn the_second_of_two_containers_in_one_cgroup_is_refused(machine: &Machine) {

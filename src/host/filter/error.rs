@@ -121,10 +121,7 @@ pub enum FilterError {
     },
     /// The rules of a v1 cgroup cannot be read.
     #[error("cannot read devices.list of cgroup {cgroup}: {source}")]
-    Rules {
-        cgroup: PathBuf,
-        source: cgroups_rs::error::Error,
-    },
+    Rules { cgroup: PathBuf, source: io::Error },
     /// The kernel rejects a rule of a v1 cgroup.
     #[error("cannot write \"{rule}\" to {} of cgroup {cgroup}: {source}{}", file(*verdict), hint(source))]
     Rule {

@@ -29,8 +29,8 @@ pub trait DeviceFilter {
     /// Makes the filter allow exactly `grants` beside what the engine allows; returns whether it
     /// had to change anything.
     ///
-    /// Idempotent, and cheap if nothing has changed. Call it at least every second, because there
-    /// is no event when an engine rewrites its filter. All cgroups are processed; the first error
+    /// Idempotent. Call it when [`CgroupFilter::is_unchanged`] is false, because there is no event
+    /// when an engine rewrites its filter. All cgroups are processed; the first error
     /// is returned. With [`FilterError::Refused`], all grants are in force except those that it
     /// names.
     fn ensure(&mut self, grants: &GrantSet) -> Result<Change, FilterError>;
@@ -135,6 +135,12 @@ impl CgroupFilter {
 
     pub fn cgroups(&self) -> &Cgroups {
         &self.cgroups
+    }
+
+    /// Whether no engine has rewritten its filter since `ensure` last found nothing to change, and
+    /// all cgroups still exist. Costs one system call for each hierarchy.
+    pub fn is_unchanged(&self) -> bool {
+        self.v1.as_ref().is_none_or(v1::Devices::is_unchanged) && self.v2.is_unchanged()
     }
 
     /// Revokes all grants and gives up the cgroups. Cgroups that do not exist any more need

@@ -1,19 +1,21 @@
-//! cgroup v1: devices.allow and devices.deny of the container's cgroup, through cgroups-rs.
+//! cgroup v1: devices.list of the container's cgroup, and devices.allow and devices.deny, which
+//! cgroups-rs writes.
 //!
 //! `model::cgroup::device_rules` decides which rules to write; this module writes them and reads
 //! them back. Child cgroups that the container creates do not inherit what is allowed later: the
 //! kernel propagates only denials.
 
 use std::error::Error;
+use std::fs::File;
 use std::io;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
-use cgroups_rs::DeviceResource;
 use cgroups_rs::devices::{DevicePermissions, DeviceType, DevicesController};
 
 use super::cgroup::Cgroup;
 use super::error::{FilterError, is_gone};
 use super::memory::FilterMemory;
+use crate::host::kernel_text;
 use crate::model::cgroup::device_rules::DeviceRule;
 use crate::model::cgroup::grants::{Change, GrantSet, common};
 use crate::model::cgroup::v1_transition::{Transition, Verdict, v1_held, v1_transition};
@@ -25,24 +27,43 @@ pub(super) struct Devices {
     cgroup: Cgroup,
     path: PathBuf,
     controller: DevicesController,
+    /// `devices.list`, held open: it stays the one of this cgroup.
+    list: File,
     baseline: Vec<DeviceRule>,
     held: GrantSet,
+    /// The text of `devices.list` when it was last in order; `None` if it never was since the last
+    /// change.
+    in_order: Option<String>,
 }
 
 impl Devices {
     /// Opens the cgroup. What it allows now is the baseline, unless the memory has one.
     pub fn open(cgroup: Cgroup, memory: FilterMemory) -> Result<Self, FilterError> {
-        let controller = DevicesController::new(cgroup.path.clone());
+        let path = cgroup.path.clone();
+        let list = File::open(path.join("devices.list")).map_err(|source| list_error(&path, source))?;
+        // The path may lead to a cgroup that was created later.
+        if !cgroup.exists() {
+            return Err(FilterError::Gone { cgroup: path });
+        }
         let mut devices = Self {
-            path: cgroup.path.clone(),
+            controller: DevicesController::new(path.clone()),
+            path,
             cgroup,
-            controller,
+            list,
             baseline: Vec::new(),
             held: memory.held,
+            in_order: None,
         };
-        let current = devices.rules()?;
+        let current = rules_in(&devices.list_text()?);
         devices.baseline = memory.baseline.unwrap_or(current);
         Ok(devices)
+    }
+
+    /// Whether the rules are certainly the same as when [`Self::ensure`] last found nothing to
+    /// change. Costs one system call.
+    pub fn is_unchanged(&self) -> bool {
+        let in_order = self.in_order.as_deref();
+        in_order.is_some_and(|text| kernel_text::is_still(&self.list, text))
     }
 
     /// What the next watcher must know.
@@ -57,15 +78,16 @@ impl Devices {
     /// Whether anything is denied here: a cgroup that allows everything by default has the single
     /// rule `a *:* rwm`.
     pub fn restricts(&self) -> Result<bool, FilterError> {
-        Ok(!self
-            .rules()?
+        Ok(!rules_in(&self.list_text()?)
             .iter()
             .any(|rule| rule.kind.is_none() && rule.access == Access::ALL))
     }
 
     /// Writes the rules that are missing, denies those that are too many, and reads back.
     pub fn ensure(&mut self, wanted: &GrantSet) -> Result<Change, FilterError> {
-        let steps = v1_transition(&self.baseline, &self.rules()?, &self.held, wanted);
+        let text = self.list_text()?;
+        let steps = v1_transition(&self.baseline, &rules_in(&text), &self.held, wanted);
+        self.in_order = steps.is_empty().then_some(text);
         let mut outcome = Ok(());
         let mut refused = Vec::new();
         for step in &steps {
@@ -81,7 +103,8 @@ impl Devices {
         }
         outcome?;
         if !steps.is_empty() {
-            for (verdict, num, access) in v1_transition(&self.baseline, &self.rules()?, &self.held, wanted) {
+            let now = rules_in(&self.list_text()?);
+            for (verdict, num, access) in v1_transition(&self.baseline, &now, &self.held, wanted) {
                 let (cgroup, rule) = (self.path.clone(), DeviceRule::exactly(num, access));
                 let error = FilterError::Ineffective {
                     cgroup,
@@ -117,33 +140,17 @@ impl Devices {
         self.ensure(&kept)
     }
 
-    fn rules(&self) -> Result<Vec<DeviceRule>, FilterError> {
-        // The files are opened by path, which may lead to a cgroup that was created later.
+    fn list_text(&self) -> Result<String, FilterError> {
+        kernel_text::read(&self.list).map_err(|source| list_error(&self.path, source))
+    }
+
+    fn write(&self, (verdict, num, access): Transition) -> Result<(), FilterError> {
+        // The file is opened by path, which may lead to a cgroup that was created later.
         if !self.cgroup.exists() {
             return Err(FilterError::Gone {
                 cgroup: self.path.clone(),
             });
         }
-        match self.controller.allowed_devices() {
-            Ok(list) => Ok(list.iter().map(rule).collect()),
-            Err(source) => Err(
-                match source
-                    .source()
-                    .and_then(|cause| cause.downcast_ref::<io::Error>())
-                {
-                    Some(cause) if is_gone(cause) => FilterError::Gone {
-                        cgroup: self.path.clone(),
-                    },
-                    _ => FilterError::Rules {
-                        cgroup: self.path.clone(),
-                        source,
-                    },
-                },
-            ),
-        }
-    }
-
-    fn write(&self, (verdict, num, access): Transition) -> Result<(), FilterError> {
         let kind = match num.kind {
             DevKind::Block => DeviceType::Block,
             DevKind::Char => DeviceType::Char,
@@ -186,24 +193,15 @@ fn permissions(access: Access) -> Vec<DevicePermissions> {
         .collect()
 }
 
-/// Converts a rule of cgroups-rs, which has -1 for `*`.
-fn rule(resource: &DeviceResource) -> DeviceRule {
-    let access = resource.access.iter().fold(Access::NONE, |access, permission| {
-        access
-            | match permission {
-                DevicePermissions::Read => Access::READ,
-                DevicePermissions::Write => Access::WRITE,
-                DevicePermissions::MkNod => Access::MKNOD,
-            }
-    });
-    DeviceRule {
-        kind: match resource.devtype {
-            DeviceType::All => None,
-            DeviceType::Char => Some(DevKind::Char),
-            DeviceType::Block => Some(DevKind::Block),
-        },
-        major: u32::try_from(resource.major).ok(),
-        minor: u32::try_from(resource.minor).ok(),
-        access,
+/// The rules of `devices.list`. A line of a kernel that has another form counts as no rule.
+fn rules_in(list: &str) -> Vec<DeviceRule> {
+    list.lines().filter_map(|line| line.parse().ok()).collect()
+}
+
+fn list_error(cgroup: &Path, source: io::Error) -> FilterError {
+    let cgroup = cgroup.to_owned();
+    match is_gone(&source) {
+        true => FilterError::Gone { cgroup },
+        false => FilterError::Rules { cgroup, source },
     }
 }

@@ -82,6 +82,16 @@ impl Programs {
         write(grants, &kept, &leaf.path)
     }
 
+    /// Whether the programs in effect are certainly the same as when [`Self::ensure`] last found
+    /// them in order. Costs one system call.
+    pub fn is_unchanged(&self) -> bool {
+        let Some(leaf) = self.cgroups.first() else {
+            return true;
+        };
+        let in_order = self.in_order.as_ref();
+        in_order.is_some_and(|ids| leaf.effective().is_ok_and(|effective| effective == *ids))
+    }
+
     /// What the map grants.
     pub fn held(&self) -> GrantSet {
         self.grants

@@ -6,6 +6,7 @@
 //! only in directories that only root can write: `/dev/shm` and `/dev/fd/12` lead to files of other
 //! users.
 
+use std::cell::RefCell;
 use std::fs::File;
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::path::{Component, Path, PathBuf};
@@ -14,6 +15,7 @@ use nix::errno::Errno;
 use nix::fcntl::{self, OFlag, OpenHow, ResolveFlag, openat2, readlink, readlinkat};
 use nix::sys::stat::{Mode, SFlag, fstat};
 
+use super::link_directories::UsedDirectories;
 use crate::host::file_system::attributes;
 use crate::model::device::{DevKind, DevNum, LinkTargets};
 
@@ -31,6 +33,8 @@ pub(super) struct HostLinks {
     root: PathBuf,
     /// The directory and its owner's user id; `None` if it does not exist.
     dev: Option<(OwnedFd, u32)>,
+    /// The directories that were used, if they are recorded.
+    used: Option<RefCell<UsedDirectories>>,
 }
 
 impl HostLinks {
@@ -47,7 +51,24 @@ impl HostLinks {
             let owner = fstat(&fd).ok()?.st_uid;
             Some((fd, owner))
         });
-        Self { root, dev }
+        Self {
+            root,
+            dev,
+            used: None,
+        }
+    }
+
+    /// Records the directories that are used from now on.
+    pub fn recording(self) -> Self {
+        Self {
+            used: Some(RefCell::new(UsedDirectories::begin())),
+            ..self
+        }
+    }
+
+    /// The directories that decided where the paths led.
+    pub fn used(self) -> UsedDirectories {
+        self.used.map(RefCell::into_inner).unwrap_or_default()
     }
 
     /// Resolves each path. A path that is not a link leads to itself.
@@ -121,14 +142,26 @@ impl HostLinks {
         } else {
             below
         };
-        let directory = open_below(
+        let opened = open_below(
             dev,
             below,
             OFlag::O_PATH | OFlag::O_DIRECTORY,
             ResolveFlag::RESOLVE_NO_SYMLINKS,
-        )?;
+        );
+        let Some(directory) = opened else {
+            // It may come: then a directory above it changes.
+            let above = below
+                .parent()
+                .filter(|_| self.used.is_some() && below != Path::new("."));
+            above.map(|above| self.directory(above));
+            return None;
+        };
         let facts = fstat(&directory).ok()?;
-        (facts.st_uid == *owner && facts.st_mode & WRITABLE_BY_OTHERS == 0).then_some(directory)
+        let is_trusted = facts.st_uid == *owner && facts.st_mode & WRITABLE_BY_OTHERS == 0;
+        if let Some(used) = self.used.as_ref().filter(|_| is_trusted) {
+            used.borrow_mut().add(self.root.join(below), &facts);
+        }
+        is_trusted.then_some(directory)
     }
 }
 

@@ -9,6 +9,7 @@
 //! sysfs.rs         listing and reading devices
 //! static_nodes.rs  nodes that sysfs does not know
 //! links.rs         where links lead
+//! link_directories.rs  whether they may lead elsewhere by now
 //! order.rs         udevd's late events sorted out (pure)
 //! database.rs      udev's database, through libudev
 //! udevd.rs         whether udevd runs
@@ -21,6 +22,7 @@ mod below;
 mod database;
 mod error;
 mod hubs;
+mod link_directories;
 mod links;
 pub mod message;
 mod order;
@@ -36,6 +38,7 @@ use std::os::fd::BorrowedFd;
 use std::path::{Path, PathBuf};
 
 pub use self::error::MonitorError;
+use self::link_directories::UsedDirectories;
 use self::links::HostLinks;
 use self::message::{Happened, Message, properties_of};
 use self::order::Gone;
@@ -71,6 +74,8 @@ pub struct DeviceMonitor {
     udevd: Udevd,
     /// Where [`FactsNeeded::followed_paths`] led when last followed, also if nothing is there yet.
     ends: RefCell<HashSet<PathBuf>>,
+    /// The directories that decided where followed links led when all were last followed.
+    directories: RefCell<UsedDirectories>,
     skipped: Skipped,
     /// Whether udevd has moved a link since this was last read.
     links_may_have_moved: bool,
@@ -127,6 +132,7 @@ impl DeviceMonitor {
             gone: Gone::default(),
             udevd: Udevd::default(),
             ends: RefCell::default(),
+            directories: RefCell::default(),
             skipped: Skipped::default(),
             links_may_have_moved: false,
             context: database::context()?,
@@ -243,14 +249,33 @@ impl DeviceMonitor {
     /// Several devices can claim one link. udevd moves the link while it processes a claimant's
     /// event, then sends that event (systemd, udev-worker.c); it sends no event for the device that
     /// gains or loses the link. Call this when [`Self::links_may_have_moved`] returns true, and
-    /// each second, for links made by hand and for lost events. inotify would not be earlier: it
-    /// would only cost one of the 128 instances that each user has.
+    /// when [`Self::are_links_unchanged`], asked each second, returns false, for links made by hand
+    /// and for lost events. inotify would cost one of the 128 instances that each user has.
     pub fn follow_links<'a>(&self, claimed: impl IntoIterator<Item = &'a PathBuf>) -> FollowedLinks {
-        let links = HostLinks::open();
-        FollowedLinks {
+        let links = HostLinks::open().recording();
+        let followed = FollowedLinks {
             named: self.follow_named(&links),
             claimed: links.follow(claimed),
-        }
+        };
+        self.directories.replace(links.used());
+        followed
+    }
+
+    /// Whether all links in `/dev` certainly lead where they led at the last call of
+    /// [`Self::follow_links`]. Costs one system call for each directory of such a link, and none if
+    /// there is no such directory.
+    pub fn are_links_unchanged(&self) -> bool {
+        self.directories.borrow().are_unchanged()
+    }
+
+    /// Whether [`Self::are_links_unchanged`] can change without an event.
+    pub fn follows_links(&self) -> bool {
+        !self.directories.borrow().is_empty()
+    }
+
+    /// Whether requests name nodes that sysfs may not know.
+    pub fn has_static_nodes(&self) -> bool {
+        !self.static_nodes.is_empty()
     }
 
     /// Whether udevd may have moved a link that matters since this was last called.

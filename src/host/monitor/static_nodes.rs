@@ -47,6 +47,11 @@ impl StaticNodes {
         self.listen()
     }
 
+    /// Whether no node is requested.
+    pub fn is_empty(&self) -> bool {
+        self.known.is_empty()
+    }
+
     /// Watches the directories of all nodes.
     fn listen(&mut self) -> Result<(), MonitorError> {
         if self.known.is_empty() {

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use std::fs;
 use std::os::fd::AsRawFd;
 use std::path::PathBuf;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use nix::sys::signal::{Signal, kill};
 use nix::sys::socket::{NetlinkAddr, getsockname, setsockopt, sockopt};
@@ -13,6 +13,9 @@ use nix::unistd::Pid;
 use rustix::process::{PidfdFlags, PidfdGetfdFlags, pidfd_getfd, pidfd_open};
 
 use super::eventually::eventually;
+
+/// Longer than the time between two wakes of a watcher that observes something without events.
+const LONGER_THAN_A_SHORT_TICK: Duration = Duration::from_secs(3);
 
 /// The process of a watcher.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -83,6 +86,29 @@ impl Watcher {
             let call = line.split(' ').next().and_then(|number| number.parse().ok());
             call.is_some_and(|call| waiting.contains(&call))
         });
+    }
+
+    /// Waits until the watcher sleeps for longer than a second at a time, as it does while nothing
+    /// can change without an event.
+    #[track_caller]
+    pub fn eventually_rests(&self) {
+        let mut last = (self.wakes(), Instant::now());
+        eventually(&format!("the watcher {self:?} rests"), || {
+            let wakes = self.wakes();
+            if wakes != last.0 {
+                last = (wakes, Instant::now());
+            }
+            last.1.elapsed() > LONGER_THAN_A_SHORT_TICK
+        });
+    }
+
+    /// How often it has slept.
+    fn wakes(&self) -> String {
+        let status = fs::read_to_string(self.proc("status")).expect("read the status of the watcher");
+        let line = status
+            .lines()
+            .find(|line| line.starts_with("voluntary_ctxt_switches"));
+        line.expect("a count of context switches").to_owned()
     }
 
     /// Sends SIGKILL.

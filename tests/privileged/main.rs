@@ -72,6 +72,7 @@ mod policy;
 mod recovery;
 mod requests;
 mod rootless;
+mod rootless_inside;
 #[path = "../support/silent_server.rs"]
 mod silent_server;
 #[path = "../support/skipped.rs"]

@@ -9,19 +9,19 @@ use nix::unistd::Pid;
 
 use crate::framework::container::text;
 use crate::framework::identity::{GROUPS, Identity, in_the_kernels_form, in_udevds_form, uevent_ports};
-use crate::framework::ordinary_user::OrdinaryUser;
+use crate::framework::ordinary_user::{OrdinaryUser, let_everyone_open};
 use crate::framework::udevd::host_settles;
 use crate::framework::user_manager::UserManager;
 use crate::framework::{Announcements, Disk, Machine, eventually};
 
-const ALONE: &str = "--network=none";
+pub const ALONE: &str = "--network=none";
 
 /// Plugs a partition in, and lets everyone open it, as udev rules would.
-fn plug_for_all(disk: &Disk, partition: u8) -> String {
+pub fn plug_for_all(disk: &Disk, partition: u8) -> String {
     let node = disk.plug(partition);
     // A udevd of the host sets the mode of the node as well.
     host_settles();
-    fs::set_permissions(&node, fs::Permissions::from_mode(0o666)).expect("let everyone open a node");
+    let_everyone_open(&node);
     node
 }
 

@@ -2,8 +2,10 @@
 //! and a runtime directory, all in the test's mount namespace. Does not know the product's
 //! internals.
 
+use std::cell::RefCell;
+use std::collections::BTreeSet;
 use std::fs;
-use std::os::unix::fs::chown;
+use std::os::unix::fs::{PermissionsExt, chown};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 use std::sync::atomic::{AtomicU32, Ordering};
@@ -29,6 +31,32 @@ const SUBORDINATES: u32 = 131_072;
 const COMMAND_DEADLINE: &str = "60";
 
 static USERS: AtomicU32 = AtomicU32::new(0);
+
+thread_local! {
+    /// The nodes that the test of this thread has opened to everyone.
+    static OPEN_NODES: RefCell<BTreeSet<String>> = const { RefCell::new(BTreeSet::new()) };
+}
+
+/// Lets everyone open a node of the host, as udev rules would.
+pub fn let_everyone_open(node: &str) {
+    set_open(node).expect("let everyone open a node");
+    OPEN_NODES.with_borrow_mut(|nodes| nodes.insert(node.to_owned()));
+}
+
+/// Does it again: the udevd of a test that runs at the same time also processes the devices of this
+/// one, and sets the mode of their nodes, which are shared.
+fn keep_nodes_open() {
+    OPEN_NODES.with_borrow(|nodes| {
+        for node in nodes {
+            // It may be unplugged.
+            let _ = set_open(node);
+        }
+    });
+}
+
+fn set_open(node: &str) -> std::io::Result<()> {
+    fs::set_permissions(node, fs::Permissions::from_mode(0o666))
+}
 
 /// The user. Its containers and its processes of podman end with it.
 pub struct OrdinaryUser<'m> {
@@ -349,6 +377,7 @@ impl RootlessContainer<'_> {
     pub fn eventually_reads(&self, node: &str, content: &str) {
         let line = format!("head -n 1 {node}");
         eventually(&format!("{} reads {node}", self.name), || {
+            keep_nodes_open();
             text(&self.exec(&line)).trim() == content
         });
     }

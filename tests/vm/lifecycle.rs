@@ -146,6 +146,50 @@ fn plug<'a>(vm: &'a Machine, serial: &'static str, port: &'static str) -> Plugge
     adapter
 }
 
+/// A container whose init writes down SIGHUP and ends with status 7 at SIGTERM.
+fn with_policy<'a>(machine: &'a Machine, policy: &str) -> Container<'a> {
+    podman_image(machine);
+    let name = machine.new_name("removal");
+    machine.run(&format!(
+        "podman run -d --name {name} --network none \
+         --annotation 'io.oci-hotplug.devices=usb:0403:6001;on-removal={policy}' localhost/box \
+         sh -c 'trap \"echo hup > /tmp/signal\" HUP; trap \"exit 7\" TERM; while :; do sleep 3600 & wait $!; done'"
+    ));
+    Container::new(
+        machine,
+        format!("podman exec -i {name}"),
+        format!("podman rm -f -t 2 {name}"),
+    )
+    .known_as("", &name)
+}
+
+#[test]
+#[ignore = "needs the virtual machine: tests/run.sh --vm"]
+fn a_removed_adapter_does_to_each_container_what_its_request_says() {
+    let vm = machine();
+    let containers = ["keep", "signal:HUP", "stop", "kill"].map(|policy| with_policy(&vm, policy));
+    let adapter = plug(&vm, "FT001", "2");
+    for container in &containers {
+        container.gains("/dev/ttyUSB0");
+    }
+    adapter.unplug();
+    let becomes = |container: &Container<'_>, state: &str| {
+        let inspect = "podman inspect --format '{{.State.Status}} {{.State.ExitCode}}'";
+        vm.wait_until(&format!("test \"$({inspect} {})\" = '{state}'", container.name));
+    };
+    let [keep, signal, stop, kill] = &containers;
+    becomes(stop, "exited 7");
+    becomes(kill, "exited 137");
+    signal.wait_until("grep hup /tmp/signal");
+    keep.loses("/dev/ttyUSB0");
+    keep.run("test ! -e /tmp/signal");
+    let _adapter = plug(&vm, "FT001", "2");
+    for running in [keep, signal] {
+        running.gains("/dev/ttyUSB0");
+        becomes(running, "running 0");
+    }
+}
+
 /// The machine's clock, which is set back when this is dropped.
 struct Clock<'a> {
     machine: &'a Machine,

@@ -91,6 +91,7 @@ mod tests {
                 rootfs: "/".into(),
                 cgroups_path: None,
                 user: Default::default(),
+                read_only_sys: false,
             },
             requests: all.to_vec(),
             attached,

@@ -213,6 +213,7 @@ pub fn engine_name(state: &HookState) -> Option<String> {
         rootfs: bundle.rootfs,
         cgroups_path: None,
         user: bundle.user,
+        read_only_sys: bundle.read_only_sys,
     };
     engine::name(&annotations)
         .or_else(|| engine_names::name(engine::engine(&facts.bundle, &annotations)?, &facts))
@@ -254,6 +255,7 @@ fn record(
         rootfs: bundle.rootfs,
         cgroups_path: bundle.cgroups_path,
         user: bundle.user,
+        read_only_sys: bundle.read_only_sys,
     };
     Ok(Record::new(container, requests, traits, config.named.clone()))
 }

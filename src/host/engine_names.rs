@@ -94,6 +94,7 @@ mod tests {
             rootfs,
             cgroups_path: None,
             user: ProcessUser { uid: 0, gid: 0 },
+            read_only_sys: false,
         }
     }
 

@@ -97,6 +97,7 @@ fn read(dir: &Path) -> Option<RunningContainer> {
             rootfs: config.rootfs,
             cgroups_path: config.cgroups_path,
             user: config.user,
+            read_only_sys: config.read_only_sys,
         },
         traits: ContainerTraits::new(
             config.annotations,
@@ -180,6 +181,7 @@ pub fn of_process(pid: i32) -> Result<RunningContainer, NotInContainer> {
             } else {
                 user_of(init).unwrap_or_default()
             },
+            read_only_sys: false,
         },
         traits: ContainerTraits::new(Default::default(), user_namespace, false),
     })

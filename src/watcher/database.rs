@@ -93,7 +93,7 @@ impl ContainerDatabase {
             AtRunUdev::Files => return Ok(DatabaseState::Image),
             AtRunUdev::Nothing => {}
         }
-        if self.files.is_none() && dev.has_writable_sys()? {
+        if self.files.is_none() && !container.facts().read_only_sys && dev.has_writable_sys()? {
             return Ok(DatabaseState::WritableSys);
         }
         let Some(namespace) = container.own_mount_namespace()? else {

@@ -199,6 +199,7 @@ mod tests {
                 rootfs: bundle.join("rootfs"),
                 cgroups_path: None,
                 user: ProcessUser::default(),
+                read_only_sys: false,
             },
             requests: Vec::new(),
             symlinks: Vec::new(),

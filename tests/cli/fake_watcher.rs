@@ -48,6 +48,7 @@ pub fn watcher(dir: &std::path::Path, name: &str) {
             rootfs: "/b/rootfs".into(),
             cgroups_path: None,
             user: Default::default(),
+            read_only_sys: false,
         },
         requests: vec![asked],
         attached,

@@ -138,6 +138,7 @@ impl Inside {
             rootfs: directory.path().into(),
             cgroups_path: None,
             user: ProcessUser::default(),
+            read_only_sys: false,
         };
         Self {
             shell,

@@ -23,6 +23,10 @@ pub struct ContainerFacts {
     pub cgroups_path: Option<String>,
     /// The OCI config's `process.user`.
     pub user: ProcessUser,
+    /// Whether the OCI config mounts /sys read-only. A runtime may do that only after the hooks
+    /// (crun 1.21, createRuntime).
+    #[serde(default)]
+    pub read_only_sys: bool,
 }
 
 /// The container's own cgroups, as directories of the host.

@@ -28,6 +28,7 @@ impl Sleeper {
             rootfs: "/".into(),
             cgroups_path: None,
             user: ProcessUser::default(),
+            read_only_sys: false,
         }
     }
 }

@@ -32,6 +32,8 @@ pub struct BundleConfig {
     /// Whether `linux.resources.devices` allows every device, as engines write it for
     /// `--privileged`.
     pub allows_every_device: bool,
+    /// Whether `mounts` mounts /sys read-only.
+    pub read_only_sys: bool,
 }
 
 /// Only the relevant fields: decoding the whole specification would double the size of the hook.
@@ -41,12 +43,14 @@ struct RawConfig {
     root: Option<RawRoot>,
     annotations: Annotations,
     process: Option<RawProcess>,
+    mounts: Vec<RawMount>,
     linux: Option<RawLinux>,
 }
 go_fields!(RawConfig {
     "root" => root,
     "annotations" => annotations,
     "process" => process,
+    "mounts" => mounts,
     "linux" => linux,
 });
 
@@ -68,6 +72,13 @@ struct RawUser {
     gid: u32,
 }
 go_fields!(RawUser { "uid" => uid, "gid" => gid });
+
+#[derive(Default)]
+struct RawMount {
+    destination: String,
+    options: Vec<String>,
+}
+go_fields!(RawMount { "destination" => destination, "options" => options });
 
 #[derive(Default)]
 struct RawLinux {
@@ -114,6 +125,14 @@ impl RawDeviceRule {
         let all = |number: Option<i64>| number.is_none_or(|number| number < 0);
         matches!(self.kind.as_str(), "" | "a") && all(self.major) && all(self.minor)
     }
+}
+
+/// The last mount on /sys decides: it covers the others.
+fn has_read_only_sys(mounts: &[RawMount]) -> bool {
+    let sys = mounts
+        .iter()
+        .rfind(|mount| mount.destination.trim_end_matches('/') == "/sys");
+    sys.is_some_and(|sys| sys.options.iter().any(|option| option == "ro"))
 }
 
 impl RawLinux {
@@ -172,6 +191,7 @@ impl BundleConfig {
             },
             user_namespace: linux.has_user_namespace(),
             allows_every_device: linux.allows_every_device(),
+            read_only_sys: has_read_only_sys(&raw.mounts),
             cgroups_path: Some(linux.cgroups_path).filter(|path| !path.is_empty()),
         })
     }

@@ -115,6 +115,32 @@ fn the_config_has_root_user_and_cgroup() {
 }
 
 #[test]
+fn the_last_mount_on_sys_says_whether_it_is_read_only() {
+    let read_only = |mounts: &str| {
+        let json = format!(r#"{{"root":{{"path":"r"}},"mounts":{mounts}}}"#);
+        let config = BundleConfig::parse(Path::new("/b"), json.as_bytes());
+        config.unwrap().read_only_sys
+    };
+    let sys = |options: &str| {
+        format!(r#"{{"destination":"/sys","type":"sysfs","source":"sysfs","options":{options}}}"#)
+    };
+    let (ro, rw) = (sys(r#"["nosuid","ro"]"#), sys(r#"["rw"]"#));
+    let cgroup = r#"{"destination":"/sys/fs/cgroup","options":["ro"]}"#;
+    assert!(read_only(&format!("[{ro},{cgroup}]")));
+    assert!(read_only(&format!("[{rw},{ro}]")));
+    for mounts in [
+        format!("[{ro},{rw}]"),
+        format!("[{rw},{cgroup}]"),
+        format!("[{}]", sys("null")),
+    ] {
+        assert!(!read_only(&mounts), "{mounts}");
+    }
+    for mounts in ["[]", "null"] {
+        assert!(!read_only(mounts), "{mounts}");
+    }
+}
+
+#[test]
 fn user_namespaces_and_privileged_containers_are_recognized() {
     let config = |linux: &str| {
         let json = format!(r#"{{"root":{{"path":"r"}},"linux":{linux}}}"#);

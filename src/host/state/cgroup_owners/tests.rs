@@ -29,6 +29,7 @@ impl Scene {
             rootfs: "/b/rootfs".into(),
             cgroups_path: None,
             user: ProcessUser::default(),
+            read_only_sys: false,
         };
         let dir = self.state.path().join("containers").join(id);
         fs::create_dir_all(&dir).unwrap();

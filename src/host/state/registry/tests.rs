@@ -23,6 +23,7 @@ fn record(name: &str) -> Record {
             rootfs: "/b/rootfs".into(),
             cgroups_path: None,
             user: ProcessUser { uid: 0, gid: 0 },
+            read_only_sys: false,
         },
         requests: vec![RequestEntry::new(
             crate::model::request::entry::Origin::Annotation,

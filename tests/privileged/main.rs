@@ -73,6 +73,7 @@ mod recovery;
 mod requests;
 mod rootless;
 mod rootless_inside;
+mod rootless_setups;
 #[path = "../support/silent_server.rs"]
 mod silent_server;
 #[path = "../support/skipped.rs"]

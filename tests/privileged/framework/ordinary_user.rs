@@ -69,6 +69,15 @@ pub struct OrdinaryUser<'m> {
 impl<'m> OrdinaryUser<'m> {
     /// Creates the user, and an image that has the host's `/usr`.
     pub fn new(machine: &'m Machine) -> Self {
+        Self::with(machine, SUBORDINATES)
+    }
+
+    /// The same without subordinate ids: the user's containers have one user.
+    pub fn without_subordinates(machine: &'m Machine) -> Self {
+        Self::with(machine, 0)
+    }
+
+    fn with(machine: &'m Machine, subordinates: u32) -> Self {
         let number = USERS.fetch_add(1, Ordering::Relaxed);
         let uid = FIRST_UID + number;
         let user = Self {
@@ -78,7 +87,10 @@ impl<'m> OrdinaryUser<'m> {
             cgroup: Path::new("/sys/fs/cgroup").join(cgroup_parent()).join("user"),
         };
         let first = FIRST_SUBORDINATE + number * SUBORDINATES;
-        let subordinates = format!("ordinary:{first}:{SUBORDINATES}\n");
+        let subordinates = match subordinates {
+            0 => String::new(),
+            count => format!("ordinary:{first}:{count}\n"),
+        };
         let passwd = format!("ordinary:x:{uid}:{uid}::{}:/bin/sh\n", user.home.display());
         add_lines(machine, "passwd", &passwd);
         add_lines(machine, "group", &format!("ordinary:x:{uid}:\n"));

@@ -7,6 +7,7 @@
 use std::fs::{self, File};
 use std::io::{self, Read};
 use std::os::fd::AsFd;
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
 use nix::fcntl::{OFlag, OpenHow, ResolveFlag, openat2};
@@ -20,6 +21,9 @@ use crate::model::policy::{HostUse, Use};
 
 /// The size up to which a list is read with one call that returns it and one that finds its end.
 const USUAL_BYTES: usize = 16 << 10;
+
+/// The directory with a directory for each mounted btrfs.
+const BTRFS: &str = "/sys/fs/btrfs";
 
 /// Device numbers (major, minor) with their use. If a device has several uses, the first one found
 /// comes first.
@@ -194,7 +198,12 @@ fn mounted(mountinfo: &str, used: &mut Uses) {
 
 /// Each mounted btrfs lists its devices (fs/btrfs/sysfs.c).
 fn btrfs(used: &mut Uses) {
-    for file_system in fs::read_dir("/sys/fs/btrfs").into_iter().flatten().flatten() {
+    // A directory of sysfs has a link more for each directory in it (fs/kernfs/dir.c): `features`
+    // is always there.
+    if fs::metadata(BTRFS).is_ok_and(|directory| directory.nlink() <= 3) {
+        return;
+    }
+    for file_system in fs::read_dir(BTRFS).into_iter().flatten().flatten() {
         let devices = fs::read_dir(file_system.path().join("devices"));
         for device in devices.into_iter().flatten().flatten() {
             let text = fs::read_to_string(device.path().join("dev")).unwrap_or_default();
@@ -248,7 +257,6 @@ mod tests {
     use super::*;
     use crate::model::device::DevNum;
     use nix::sys::stat::{major, minor};
-    use std::os::unix::fs::MetadataExt;
 
     #[test]
     fn mounts_are_identified_by_device_number_or_else_by_source() {

@@ -10,10 +10,11 @@ use std::cell::RefCell;
 use std::fs::File;
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::path::{Component, Path, PathBuf};
+use std::rc::Rc;
 
 use nix::errno::Errno;
 use nix::fcntl::{self, OFlag, OpenHow, ResolveFlag, openat2, readlink, readlinkat};
-use nix::sys::stat::{Mode, SFlag, fstat};
+use nix::sys::stat::{FileStat, Mode, SFlag, fstat};
 
 use super::link_directories::UsedDirectories;
 use crate::host::file_system::attributes;
@@ -31,8 +32,8 @@ const WRITABLE_BY_OTHERS: u32 = 0o022;
 /// An open `/dev`, to resolve some links at one moment.
 pub(super) struct HostLinks {
     root: PathBuf,
-    /// The directory and its owner's user id; `None` if it does not exist.
-    dev: Option<(OwnedFd, u32)>,
+    /// The directory and its facts; `None` if it does not exist.
+    dev: Option<(Rc<OwnedFd>, FileStat)>,
     /// The directories that were used, if they are recorded.
     used: Option<RefCell<UsedDirectories>>,
 }
@@ -48,8 +49,8 @@ impl HostLinks {
         let flags = OFlag::O_PATH | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC;
         let opened = fcntl::open(&root, flags, Mode::empty()).ok();
         let dev = opened.and_then(|fd| {
-            let owner = fstat(&fd).ok()?.st_uid;
-            Some((fd, owner))
+            let facts = fstat(&fd).ok()?;
+            Some((Rc::new(fd), facts))
         });
         Self {
             root,
@@ -129,40 +130,36 @@ impl HostLinks {
     }
 
     /// Opens the directory that a path is in, to be watched. `None` if it is not trusted.
-    pub fn directory_of(&self, path: &Path) -> Option<OwnedFd> {
+    pub fn directory_of(&self, path: &Path) -> Option<Rc<OwnedFd>> {
         self.directory(path.strip_prefix(&self.root).ok()?.parent()?)
     }
 
     /// Opens a directory of the same file system as `/dev`, without following links. `None` if
     /// anyone but the owner of `/dev` can write to it.
-    fn directory(&self, below: &Path) -> Option<OwnedFd> {
-        let (dev, owner) = self.dev.as_ref()?;
-        let below = if below.as_os_str().is_empty() {
-            Path::new(".")
+    fn directory(&self, below: &Path) -> Option<Rc<OwnedFd>> {
+        let (dev, facts_of_dev) = self.dev.as_ref()?;
+        let (directory, facts) = if below.as_os_str().is_empty() {
+            (dev.clone(), *facts_of_dev)
+        } else if let Some(directory) = open_directory(dev, below) {
+            let facts = fstat(&directory).ok()?;
+            (Rc::new(directory), facts)
         } else {
-            below
-        };
-        let opened = open_below(
-            dev,
-            below,
-            OFlag::O_PATH | OFlag::O_DIRECTORY,
-            ResolveFlag::RESOLVE_NO_SYMLINKS,
-        );
-        let Some(directory) = opened else {
             // It may come: then a directory above it changes.
-            let above = below
-                .parent()
-                .filter(|_| self.used.is_some() && below != Path::new("."));
+            let above = below.parent().filter(|_| self.used.is_some());
             above.map(|above| self.directory(above));
             return None;
         };
-        let facts = fstat(&directory).ok()?;
-        let is_trusted = facts.st_uid == *owner && facts.st_mode & WRITABLE_BY_OTHERS == 0;
+        let is_trusted = facts.st_uid == facts_of_dev.st_uid && facts.st_mode & WRITABLE_BY_OTHERS == 0;
         if let Some(used) = self.used.as_ref().filter(|_| is_trusted) {
             used.borrow_mut().add(self.root.join(below), &facts);
         }
         is_trusted.then_some(directory)
     }
+}
+
+fn open_directory(dev: impl AsFd, below: &Path) -> Option<OwnedFd> {
+    let flags = OFlag::O_PATH | OFlag::O_DIRECTORY;
+    open_below(dev, below, flags, ResolveFlag::RESOLVE_NO_SYMLINKS)
 }
 
 /// Resolves a path of sysfs without leaving sysfs: the path may contain `..`.

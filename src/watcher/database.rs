@@ -22,9 +22,11 @@ pub(super) struct ContainerDatabase {
     /// Earlier files, which were removed from the state directory: the container may still have
     /// them mounted.
     replaced: Option<DirectoryIdentity>,
-    /// When to look again; `None`: with every plan.
+    /// When to look again; `None`: at once.
     due: Option<Instant>,
     backoff: Backoff,
+    /// Whether it was found mounted by this watcher.
+    was_found: bool,
 }
 
 impl ContainerDatabase {
@@ -43,6 +45,7 @@ impl ContainerDatabase {
             replaced: None,
             due: None,
             backoff: Backoff::new(FIRST_INTERVAL),
+            was_found: false,
         }
     }
 
@@ -55,6 +58,12 @@ impl ContainerDatabase {
         self.files.as_ref().map(UdevDatabase::entries)
     }
 
+    /// Whether [`Self::ensure`] must run before a plan, because what it finds decides whether the
+    /// container has entries. Otherwise it may run after the nodes, which programs wait for.
+    pub fn is_undecided(&self) -> bool {
+        !self.was_found
+    }
+
     /// Mounts the database if it is due and not mounted. Logs a state that is new.
     pub fn ensure(&mut self, dev: &mut ContainerDev, container: &Container, lock: &RecordLock) {
         let is_due = self.due.is_none_or(|due| due <= Instant::now());
@@ -64,7 +73,8 @@ impl ContainerDatabase {
         let state = self
             .place(dev, container, lock)
             .unwrap_or_else(|error| failure(&error));
-        if state == DatabaseState::Placed {
+        self.was_found = state == DatabaseState::Placed;
+        if self.was_found {
             self.backoff.reset();
             self.due = None;
         } else {
@@ -112,6 +122,7 @@ impl ContainerDatabase {
     /// The container's directory in the state directory was removed and created again: the files
     /// are created again, too.
     pub fn restart(&mut self) {
+        self.was_found = false;
         let old = self.files.take();
         self.replaced = old.and_then(|files| files.identity().ok()).or(self.replaced);
     }

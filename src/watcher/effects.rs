@@ -3,6 +3,7 @@
 use std::cell::Cell;
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
+use std::rc::Rc;
 
 use super::access::{ContainerAccess, Place};
 use super::database::ContainerDatabase;
@@ -32,9 +33,12 @@ use crate::model::uevent::{UeventAction, UeventForm};
 
 /// One container's filter, /dev, listeners and notes.
 pub struct ContainerEffects {
+    container: Rc<Container>,
     access: ContainerAccess,
     dev: ContainerDev,
     database: ContainerDatabase,
+    /// Whether the database is to be looked for before the next entry is written.
+    must_find_database: bool,
     announcer: Announcer,
     lock: RecordLock,
     journal: JournalWriter<Notes>,
@@ -58,7 +62,7 @@ impl ContainerEffects {
     /// When its cgroup, /dev or network namespace cannot be opened, or when another container owns
     /// its cgroup.
     pub fn open(
-        container: &Container,
+        container: &Rc<Container>,
         lock: RecordLock,
         notes: &mut Notes,
         due: GrantSet,
@@ -98,9 +102,11 @@ impl ContainerEffects {
             }
         };
         let inside = Self {
+            container: container.clone(),
             access,
             dev,
             database: ContainerDatabase::open(udev, &lock),
+            must_find_database: false,
             announcer,
             lock,
             journal: JournalWriter::default(),
@@ -128,10 +134,19 @@ impl ContainerEffects {
 
     /// Mounts the container's udev database unless it is mounted. Returns whether a directory was
     /// created for that, which the notes must have.
-    pub fn ensure_database(&mut self, container: &Container) -> bool {
+    pub fn ensure_database(&mut self) -> bool {
+        self.must_find_database = false;
         let before = self.dev.directories().len();
-        self.database.ensure(&mut self.dev, container, &self.lock);
+        self.database.ensure(&mut self.dev, &self.container, &self.lock);
         self.dev.directories().len() != before
+    }
+
+    /// Call this before a plan. Looks for the database if that decides on the plan, as
+    /// [`Self::ensure_database`] does. Otherwise it is looked for when the plan has created its
+    /// nodes.
+    pub fn begin_plan(&mut self) -> bool {
+        self.must_find_database = true;
+        self.database.is_undecided() && self.ensure_database()
     }
 
     /// Whether the container has a udev database.
@@ -265,8 +280,8 @@ impl ContainerEffects {
     }
 
     /// Follows the container into another cgroup, see [`ContainerAccess::follow`].
-    pub(super) fn follow(&mut self, container: &Container) -> Place {
-        self.access.follow(container)
+    pub(super) fn follow(&mut self) -> Place {
+        self.access.follow(&self.container)
     }
 
     /// Revokes all access after the container has ended. Returns whether nothing is granted any
@@ -340,6 +355,11 @@ impl Effects for ContainerEffects {
     }
 
     fn write_entry(&mut self, id: &DatabaseId, facts: &EntryFacts) -> Result<(), EffectError> {
+        if self.must_find_database {
+            // A program in the container, such as its systemd, may have mounted over it. A
+            // directory that is created now is in the notes that end the plan.
+            self.ensure_database();
+        }
         Ok(self.database.write(id, facts)?)
     }
 

@@ -1,6 +1,7 @@
 //! The container: its record, attachments, grants, and the effects that change them.
 
 use std::path::{Path, PathBuf};
+use std::rc::Rc;
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use nix::sys::signal::Signal;
@@ -32,7 +33,7 @@ use crate::model::udev_database::DatabaseState;
 
 /// One container.
 pub(super) struct Inside {
-    container: Container,
+    container: Rc<Container>,
     record: Record,
     attachments: Attachments,
     granted: GrantSet,
@@ -54,6 +55,7 @@ impl Inside {
         mut notes: Notes,
         inventory: &Inventory,
     ) -> Result<Self, EffectError> {
+        let container = Rc::new(container);
         let due = still_due(&notes.filter.held, &notes.attachments, inventory);
         let (effects, granted) = ContainerEffects::open(&container, lock, &mut notes, due, record.udev)?;
         let mut inside = Self {
@@ -151,8 +153,15 @@ impl Inside {
 
     /// Mounts the container's udev database unless it is mounted.
     pub fn ensure_database(&mut self) {
-        if self.effects.ensure_database(&self.container) {
+        if self.effects.ensure_database() {
             // The directories are removed after a crash, too.
+            self.try_write_notes();
+        }
+    }
+
+    /// Call this before a plan, see [`ContainerEffects::begin_plan`].
+    pub fn begin_plan(&mut self) {
+        if self.effects.begin_plan() {
             self.try_write_notes();
         }
     }
@@ -371,7 +380,7 @@ impl Inside {
 
     /// Follows the container into another cgroup, see [`super::access::ContainerAccess::follow`].
     pub fn follow(&mut self) -> Place {
-        let place = self.effects.follow(&self.container);
+        let place = self.effects.follow();
         if matches!(place, Place::Nowhere(_)) {
             // No grant is in force: the next plan sets each of them again, and reports those that
             // fail.

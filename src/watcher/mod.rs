@@ -231,7 +231,7 @@ impl Watcher {
             self.check_access();
         }
         self.revoke_gone();
-        self.inside.ensure_database();
+        self.inside.begin_plan();
         self.read_reservations();
         let removed = self.planner.find_roots(self.world.inventory());
         let removed = self.removals.take(removed, &self.planner);

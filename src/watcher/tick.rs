@@ -55,6 +55,7 @@ impl Watcher {
             is_news = true;
         }
         if is_news {
+            self.inside.ensure_database();
             self.reconcile();
             // Only few pages stay in use between two plans.
             trim_heap();

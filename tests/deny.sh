@@ -4,7 +4,7 @@
 #
 #   tests/deny.sh              everything
 #   tests/deny.sh --prepare    only builds the tool: cargo-deny, once for each version, in
-#   ~/.cache/oci-hotplug/tools
+#                              ~/.cache/oci-hotplug/tools
 set -euo pipefail
 export HOME=${HOME:-/root}
 cd "$(dirname "$0")/.."

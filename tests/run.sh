@@ -24,6 +24,7 @@ export HOME=${HOME:-/root}
 cd "$(dirname "$0")/.."
 . packaging/prepare.sh
 . tests/runner/results.sh
+. tests/runner/beside.sh
 
 # The image of the virtual machine is built in the background, in a process group with this number.
 image=
@@ -42,6 +43,7 @@ finish() {
     for background in $image $building; do
         kill -- "-$background" 2>/dev/null || :
     done
+    stop_checks
     [ -n "$started" ] || exit "$status"
     [ -z "$now" ] || fact broken "level $now ended early" ""
     summary "$skips" || exit 1
@@ -99,14 +101,15 @@ unit() {
     need prometheus command -v promtool
     install_missing
     check cargo fmt --check
+    # These compute while cargo links and tests wait.
+    begin_check tests/lint.sh
+    begin_check tests/deny.sh
+    begin_check tests/site.sh
     # The feature `kubernetes` adds the device plugin to the rest. One set of artifacts serves all
     # tests.
-    check cargo clippy --locked --features kubernetes --all-targets --test vm -- -D warnings
-    check cargo clippy --locked -- -D warnings
     run_tests --features kubernetes --lib --bins --tests -- "$@"
     run_tests --features kubernetes --test cdi -- --ignored
-    check tests/deny.sh
-    check tests/site.sh
+    end_checks
 }
 
 privileged() {

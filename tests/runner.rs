@@ -245,6 +245,45 @@ fn skipped_tests_are_counted_with_their_reasons() {
 }
 
 #[test]
+fn a_check_beside_the_tests_is_waited_for_shown_and_counted_when_it_fails() {
+    let run = Run::new();
+    run.binary(ALL_PASS, 0);
+    // The outputs are named after the commands.
+    for name in ["works", "fails"] {
+        symlink("/bin/bash", run.path(name)).expect("make a program");
+    }
+    let script = format!(
+        "cd {}; . runner/results.sh; . runner/beside.sh; begin_check {} -c 'echo all is well'; \
+         begin_check {} -c 'echo it is broken; exit 3'; end_checks; end_checks; \
+         begin_check {} -c 'sleep 1000'; stop_checks; wait $! || echo it was stopped",
+        here("tests").display(),
+        run.path("works").display(),
+        run.path("fails").display(),
+        run.path("works").display()
+    );
+    let ended = run
+        .command(&PathBuf::from("bash"))
+        .args(["-euo", "pipefail", "-c", &script])
+        .output();
+    let ended = ended.expect("start bash");
+    let text = String::from_utf8_lossy(&[ended.stdout, ended.stderr].concat()).into_owned();
+    for part in [
+        "check-works.log has passed:\nall is well\n",
+        "check-fails.log has FAILED:\nit is broken\n",
+        "it was stopped",
+    ] {
+        assert!(text.contains(part), "{text}");
+    }
+    let verdict = run.verdict();
+    assert!(
+        !verdict.is_success && verdict.text.contains("FAILED: check-fails.log (log: "),
+        "{}",
+        verdict.text
+    );
+    assert_eq!(verdict.last_line, "2 passed, 1 failed, 0 skipped");
+}
+
+#[test]
 fn more_skipped_tests_than_allowed_fail_the_run() {
     for (allowed, is_success) in [("0", false), ("1", true)] {
         let mut run = Run::new();

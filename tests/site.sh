@@ -2,8 +2,7 @@
 # Builds the site of the documents, docs/book.toml, into target/book.
 #
 #   tests/site.sh              builds it, and draws every diagram in a browser; fails when mdBook or
-#   the
-#                              browser reports an error
+#                              the browser reports an error
 #   tests/site.sh --prepare    only gets mdBook and Mermaid, once for each version, into
 #                              ~/.cache/oci-hotplug/tools
 set -euo pipefail

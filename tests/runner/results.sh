@@ -2,13 +2,13 @@
 # them.
 #
 # $OCI_HOTPLUG_RUN is the directory of the run:
-#   results             one line for each fact, fields separated by tabs: `passed N`, `failed BINARY
-#   TEST LOG`,
-#                       `broken WHAT LOG` (a check or a program that failed as a whole), `level NAME
-#                       SECONDS`
+#   results             one line for each fact, fields separated by tabs: `passed N`,
+#                       `failed BINARY TEST LOG`, `broken WHAT LOG` (a check or a program that
+#                       failed as a whole), `level NAME SECONDS`
 #   skipped             one line for each test that this machine cannot run: `BINARY::TEST: REASON`
 #   infrastructure      one line for each fault of the test equipment that was overcome (a machine
-#   that did not boot, say) logs/               the output of each test binary
+#                       that did not boot, say)
+#   logs/               the output of each test binary and of each check that ran beside them
 # Tests append to `skipped` and `infrastructure` themselves (OCI_HOTPLUG_SKIPPED_LOG,
 # OCI_HOTPLUG_INFRASTRUCTURE_LOG).
 

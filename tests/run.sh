@@ -117,6 +117,8 @@ privileged() {
     need_to_run
     need_to_package
     need python3-grpcio /usr/bin/python3 -c "import grpc"
+    # Kills a watcher at a system call of choice.
+    need strace command -v strace
     # Rootless podman, for an ordinary user that the tests create.
     need podman command -v podman
     need crun command -v crun

@@ -80,3 +80,4 @@ mod silent_server;
 mod skipped;
 mod storm;
 mod udev_database;
+mod udev_database_crashes;

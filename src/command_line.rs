@@ -40,7 +40,7 @@ pub(crate) enum OwnArgument {
 
 impl OwnArgument {
     /// The error for an argument that the program does not have.
-    pub fn unexpected(self) -> Error {
+    pub(crate) fn unexpected(self) -> Error {
         match self {
             Self::Option(name) => Error::UnexpectedOption(format!("--{name}")),
             Self::Value(value) => Error::UnexpectedArgument(value),

@@ -15,6 +15,10 @@
 //! host                           the Linux host as objects: effects
 //! model  sys                     pure facts and decisions; system calls, the only unsafe code
 //! ```
+//! A module is public if a program or a test of `tests` uses it. Everything else is visible in the
+//! crate alone, so that the compiler finds dead code.
+
+#![warn(unreachable_pub)]
 
 pub mod cdi;
 pub mod cli;

@@ -18,13 +18,13 @@ use super::rules;
 use crate::model::yaml;
 
 /// The default directories of engines; the later one has precedence (spec-dirs.go:26-33).
-pub const DEFAULT_DIRECTORIES: [&str; 2] = ["/etc/cdi", "/var/run/cdi"];
+pub(crate) const DEFAULT_DIRECTORIES: [&str; 2] = ["/etc/cdi", "/var/run/cdi"];
 
 /// The longest spec that is read, in bytes.
 const MAX_SPEC: u64 = 16 << 20;
 
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct SpecFile {
+pub(crate) struct SpecFile {
     pub path: PathBuf,
     /// The index of its directory: a higher one has precedence.
     pub priority: usize,
@@ -34,7 +34,7 @@ pub struct SpecFile {
 
 /// All files of all directories.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Specs {
+pub(crate) struct Specs {
     /// The directories, each once.
     pub directories: Vec<PathBuf>,
     /// The files, in the order in which they are read.
@@ -45,7 +45,7 @@ pub struct Specs {
 
 /// The files that define a device.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Definition<'s> {
+pub(crate) enum Definition<'s> {
     /// Exactly one file in the directory with the highest precedence.
     By {
         file: &'s SpecFile,
@@ -62,7 +62,7 @@ pub enum Definition<'s> {
 /// The name of a device that cannot be resolved.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("{name}: {reason}")]
-pub struct Unresolved {
+pub(crate) struct Unresolved {
     pub name: String,
     /// The reason, with a hint.
     pub reason: String,
@@ -70,7 +70,7 @@ pub struct Unresolved {
 
 impl SpecFile {
     /// Reads and checks one file.
-    pub fn read(path: &Path, priority: usize) -> Self {
+    pub(crate) fn read(path: &Path, priority: usize) -> Self {
         let spec = match read_text(path) {
             Err(error) => Err(vec![Fault {
                 field: String::new(),
@@ -123,14 +123,14 @@ fn read_text(path: &Path) -> io::Result<String> {
 }
 
 /// Whether engines read files with this name.
-pub fn is_spec_name(path: &Path) -> bool {
+pub(crate) fn is_spec_name(path: &Path) -> bool {
     path.extension()
         .is_some_and(|extension| extension == "json" || extension == "yaml")
 }
 
 impl Specs {
     /// Reads all specs in these directories. A missing directory has no specs.
-    pub fn scan(directories: &[PathBuf]) -> Self {
+    pub(crate) fn scan(directories: &[PathBuf]) -> Self {
         let mut specs = Self::default();
         for directory in directories {
             if !specs.directories.iter().any(|known| is_same(known, directory)) {
@@ -148,7 +148,7 @@ impl Specs {
         specs
     }
 
-    pub fn devices(&self) -> BTreeMap<String, Definition<'_>> {
+    pub(crate) fn devices(&self) -> BTreeMap<String, Definition<'_>> {
         let mut devices: BTreeMap<String, Definition<'_>> = BTreeMap::new();
         for file in &self.files {
             let Ok(spec) = &file.spec else { continue };
@@ -174,7 +174,7 @@ impl Specs {
     ///
     /// # Errors
     /// All names that cannot be resolved; engines then add no device at all.
-    pub fn resolve(&self, names: &[String]) -> Result<Edits, Vec<Unresolved>> {
+    pub(crate) fn resolve(&self, names: &[String]) -> Result<Edits, Vec<Unresolved>> {
         let devices = self.devices();
         let (mut edits, mut unresolved, mut taken) = (Edits::default(), Vec::new(), Vec::new());
         for name in names {
@@ -255,7 +255,7 @@ impl<'s> Definition<'s> {
 }
 
 /// Paths as a phrase for a message.
-pub fn shown(paths: &[&Path]) -> String {
+pub(crate) fn shown(paths: &[&Path]) -> String {
     let paths: Vec<String> = paths.iter().map(|path| path.display().to_string()).collect();
     match paths.split_last() {
         Some((last, others)) if !others.is_empty() => format!("{} and {last}", others.join(", ")),

@@ -15,7 +15,7 @@ use crate::host::state::atomic_file::{Durability, replace};
 
 /// How a file was changed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum FileChange {
+pub(crate) enum FileChange {
     Created,
     /// Another spec of oci-hotplug was in the file.
     Updated,
@@ -26,7 +26,7 @@ pub enum FileChange {
 
 impl FileChange {
     /// The word for messages.
-    pub fn word(self) -> &'static str {
+    pub(crate) fn word(self) -> &'static str {
         match self {
             Self::Created => "wrote",
             Self::Updated => "updated",
@@ -40,7 +40,7 @@ impl FileChange {
 ///
 /// # Errors
 /// If it would be too long.
-pub fn file_name(kind: &Kind, name: &str) -> Result<String, GenerateError> {
+pub(crate) fn file_name(kind: &Kind, name: &str) -> Result<String, GenerateError> {
     let file = format!("{}-{}_{name}.json", kind.vendor, kind.class);
     // The name of the temporary file is longer by this suffix.
     let length = file.len() + ".4194304.tmp".len() + 1;
@@ -59,7 +59,7 @@ pub fn file_name(kind: &Kind, name: &str) -> Result<String, GenerateError> {
 ///
 /// # Errors
 /// If a file of another program has this path, or another file defines the device.
-pub fn check(
+pub(crate) fn check(
     specs: &Specs,
     dir: &Path,
     kind: &Kind,
@@ -106,7 +106,7 @@ fn defines(document: &Document, kind: &Kind, name: &str) -> bool {
 }
 
 /// The files that oci-hotplug wrote, each with the device that it defines.
-pub fn files_of_ours(specs: &Specs) -> Vec<(&Path, String)> {
+pub(crate) fn files_of_ours(specs: &Specs) -> Vec<(&Path, String)> {
     let files = specs.files.iter().filter_map(|file| {
         let document = file.spec.as_ref().ok().filter(|document| is_ours(document))?;
         let (kind, [device]) = (document.kind.parse::<Kind>().ok()?, &document.devices[..]) else {
@@ -143,7 +143,7 @@ fn check_existing(path: &Path, kind: &Kind, name: &str) -> Result<(), GenerateEr
 ///
 /// # Errors
 /// If the directory or the file cannot be written.
-pub fn write(path: &Path, document: &Document) -> Result<FileChange, GenerateError> {
+pub(crate) fn write(path: &Path, document: &Document) -> Result<FileChange, GenerateError> {
     let text = text(document);
     let change = match fs::read(path) {
         Ok(before) if before == text.as_bytes() => return Ok(FileChange::Unchanged),

@@ -8,12 +8,12 @@
 //! Must not know how a request is matched. Used by the operator's tool and the device plugin; hooks
 //! and watchers do not use it.
 
-pub mod directories;
+pub(crate) mod directories;
 pub mod document;
 pub mod fault;
 mod fields;
 pub mod generate;
-pub mod generated_files;
+pub(crate) mod generated_files;
 pub mod names;
-pub mod node_requests;
+pub(crate) mod node_requests;
 pub mod rules;

@@ -19,7 +19,7 @@ const DEFAULT_MODE: u32 = 0o666;
 /// The nodes of edits, divided into those that a running container can get and those that it
 /// cannot.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct NodeRequests {
+pub(crate) struct NodeRequests {
     pub requests: Vec<Request>,
     /// The other nodes, each with the reason.
     pub not_applied: Vec<String>,
@@ -27,7 +27,7 @@ pub struct NodeRequests {
 
 /// Requests for the nodes of these edits. The host's devices may be absent; a request then waits
 /// for its device.
-pub fn node_requests(edits: &Edits) -> NodeRequests {
+pub(crate) fn node_requests(edits: &Edits) -> NodeRequests {
     let mut all = NodeRequests::default();
     for node in &edits.device_nodes {
         match request(node) {

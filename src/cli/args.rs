@@ -14,7 +14,7 @@ use super::{allow, attach, cdi, check, class, events, install, metrics, tree, us
 /// watcher. This tool shows what the watchers do.
 #[derive(Debug, Parser)]
 #[command(name = "oci-hotplug", version, max_term_width = 110)]
-pub struct Command {
+pub(super) struct Command {
     #[command(subcommand)]
     pub(super) verb: Verb,
     #[command(flatten)]

@@ -20,7 +20,7 @@ use crate::model::plan::attachment::{Attachment, NodeCreator};
 use crate::model::request::entry::Origin;
 
 /// Prints all that is known of one container.
-pub fn run(registry: &Registry, id: &str, as_json: bool) -> Result<()> {
+pub(super) fn run(registry: &Registry, id: &str, as_json: bool) -> Result<()> {
     let container = Enrolled::find(registry, id)?;
     let mut out = std::io::stdout().lock();
     if as_json {

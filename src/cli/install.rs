@@ -34,7 +34,7 @@ use self::user::UserInstallation;
 
 /// The options.
 #[derive(Debug, clap::Args)]
-pub struct Options {
+pub(super) struct Options {
     /// The host's root directory, as this container has it.
     #[arg(long, value_name = "DIR", default_value = "/", conflicts_with = "staging")]
     to: PathBuf,
@@ -73,7 +73,7 @@ pub struct Options {
 }
 
 /// Installs or uninstalls.
-pub fn run(options: &Options, write_docs: WriteDocs, as_json: bool) -> Result<()> {
+pub(super) fn run(options: &Options, write_docs: WriteDocs, as_json: bool) -> Result<()> {
     if options.user {
         let installation = UserInstallation::own()?;
         let report = match options.uninstall {

@@ -19,7 +19,7 @@ use crate::host::state::registry::Registry;
 use crate::model::request::entry::RequestEntry;
 
 /// Prints one line for each container, and below the table what needs attention.
-pub fn run(registry: &Registry, as_json: bool) -> Result<()> {
+pub(super) fn run(registry: &Registry, as_json: bool) -> Result<()> {
     let mut containers = Enrolled::all(registry)?;
     // All requests were taken back by `detach`: such a watcher has nothing to do.
     containers.retain(|container| {

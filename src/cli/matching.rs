@@ -30,7 +30,7 @@ use crate::model::request::symlink::SymlinkRule;
 use crate::usbip::{self, records};
 
 /// Prints what a request selects now, and with `watch` also the changes.
-pub fn run(text: &str, classes: &Classes, state_dir: &Path, watch: bool, as_json: bool) -> Result<()> {
+pub(super) fn run(text: &str, classes: &Classes, state_dir: &Path, watch: bool, as_json: bool) -> Result<()> {
     let Requests {
         entries, symlinks, ..
     } = read_list(Origin::Root, text, classes)?;

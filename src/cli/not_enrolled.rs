@@ -40,7 +40,7 @@ impl NotEnrolled {
     }
 
     /// Its name; where it has none, its id as people know it.
-    pub fn display_name(&self) -> &str {
+    pub(super) fn display_name(&self) -> &str {
         match &self.name {
             Some(name) => name,
             None => engine::short_id(&self.id),
@@ -57,7 +57,7 @@ impl NotEnrolled {
     }
 
     /// How to start it so that it gets a watcher.
-    pub fn how_to_start(&self) -> &'static str {
+    pub(super) fn how_to_start(&self) -> &'static str {
         match self.engine {
             Some(Engine::Docker) => "start it with `--device oci-hotplug.dev/device=annotated`",
             Some(Engine::Containerd) => "start it with the CDI device oci-hotplug.dev/device=annotated",
@@ -69,7 +69,7 @@ impl NotEnrolled {
     }
 
     /// Why it has no watcher, and what to do.
-    pub fn explanation(&self) -> String {
+    pub(super) fn explanation(&self) -> String {
         let name = self.display_name();
         match &self.requests {
             Some(requests) if !requests.is_empty() => {

@@ -17,7 +17,7 @@ const MAX_PATH: usize = 4095;
 
 /// The bundle cannot be used.
 #[derive(Debug, thiserror::Error)]
-pub enum BundleError {
+pub(crate) enum BundleError {
     /// The state has no bundle.
     #[error("the container's state has no bundle (this hook belongs to stage createRuntime or prestart)")]
     Missing,
@@ -42,7 +42,7 @@ pub enum BundleError {
 ///
 /// # Errors
 /// When the state has no bundle, or the file cannot be read or is malformed.
-pub fn read(state: &HookState) -> Result<BundleConfig, BundleError> {
+pub(super) fn read(state: &HookState) -> Result<BundleConfig, BundleError> {
     let bundle = state.bundle.as_deref().ok_or(BundleError::Missing)?;
     check_path("bundle", bundle)?;
     let path = bundle.join("config.json");
@@ -56,7 +56,7 @@ pub fn read(state: &HookState) -> Result<BundleConfig, BundleError> {
 /// crun's command line. crun 1.21 writes its own working directory into the state, and that is the
 /// root directory once crun has mounted an engine's device into a user namespace (setns(2) into a
 /// mount namespace moves it there).
-pub fn with_usable_bundle(state: &HookState) -> Cow<'_, HookState> {
+pub(super) fn with_usable_bundle(state: &HookState) -> Cow<'_, HookState> {
     let has_config = |bundle: &Path| bundle != Path::new("/") && bundle.join("config.json").exists();
     if state.bundle.as_deref().is_some_and(has_config) {
         return Cow::Borrowed(state);

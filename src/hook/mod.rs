@@ -3,8 +3,8 @@
 
 mod bundle;
 pub mod command;
-pub mod poststop;
-pub mod prestart;
+pub(crate) mod poststop;
+pub(crate) mod prestart;
 
 use std::io::{self, Read};
 

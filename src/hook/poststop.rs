@@ -36,7 +36,7 @@ const INIT_TIMEOUT: Duration = Duration::from_secs(2);
 ///
 /// # Errors
 /// When something is left that cannot be removed.
-pub fn run(state: &HookState, registry: &Registry) -> Result<(), RegistryError> {
+pub(crate) fn run(state: &HookState, registry: &Registry) -> Result<(), RegistryError> {
     let id = &state.id;
     if !registry.container_dir(id).exists() {
         // The watcher has cleaned up itself. Other watchers that were killed may have left remote

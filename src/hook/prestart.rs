@@ -29,7 +29,7 @@ use crate::watcher::enroll::{EnrollError, Enroller, enroll};
 
 /// The requests on the command line of the hook.
 #[derive(Debug, Clone, Default)]
-pub struct Arguments {
+pub(crate) struct Arguments {
     /// `--device`: trusted requests, each a list as in the annotation.
     pub devices: Vec<String>,
     /// `--symlink`: rules for links, each a list as in the annotation.
@@ -39,7 +39,7 @@ pub struct Arguments {
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Outcome {
+pub(crate) enum Outcome {
     /// The container requests nothing.
     NotOurs,
     /// The container has a watcher, and the devices that are present are attached.
@@ -48,7 +48,7 @@ pub enum Outcome {
 
 /// The reason why the container must not start.
 #[derive(Debug, thiserror::Error)]
-pub enum PrestartError {
+pub(crate) enum PrestartError {
     #[error(transparent)]
     Annotation(#[from] AnnotationError),
     /// An argument of the hook is malformed.
@@ -95,7 +95,7 @@ pub enum PrestartError {
 
 impl PrestartError {
     /// Whether a request of the container is malformed.
-    pub fn is_malformed_request(&self) -> bool {
+    pub(crate) fn is_malformed_request(&self) -> bool {
         match self {
             Self::Annotation(AnnotationError::Key { .. }) => true,
             Self::Annotation(AnnotationError::Value { source, .. }) | Self::Argument { source, .. } => {
@@ -106,7 +106,7 @@ impl PrestartError {
     }
 
     /// Whether the policy denies the start.
-    pub fn is_refusal(&self) -> bool {
+    pub(crate) fn is_refusal(&self) -> bool {
         match self {
             Self::Denied { .. } | Self::Refused(_) => true,
             Self::Annotation(error) => error.is_refusal(),
@@ -120,7 +120,7 @@ impl PrestartError {
 /// # Errors
 /// When a request is malformed, or the container cannot have what it requests: then it must not
 /// start.
-pub fn run(
+pub(crate) fn run(
     state: &HookState,
     arguments: &Arguments,
     config: &Config,
@@ -191,7 +191,7 @@ fn add_arguments(
 
 /// Whether the container requests anything, well-formed or not. A container without requests is
 /// started even with an unusable configuration.
-pub fn has_request(state: &HookState, arguments: &Arguments) -> bool {
+pub(crate) fn has_request(state: &HookState, arguments: &Arguments) -> bool {
     let is_ours = |annotations: &Annotations| annotations.keys().any(|key| annotations::is_ours(key));
     !arguments.devices.is_empty() || !arguments.symlinks.is_empty() || is_ours(&state.annotations) || {
         let state = bundle::with_usable_bundle(state);
@@ -200,7 +200,7 @@ pub fn has_request(state: &HookState, arguments: &Arguments) -> bool {
 }
 
 /// The engine's name of the container, for messages.
-pub fn engine_name(state: &HookState) -> Option<String> {
+pub(crate) fn engine_name(state: &HookState) -> Option<String> {
     let state = bundle::with_usable_bundle(state);
     let bundle = bundle::read(&state).ok()?;
     let mut annotations = bundle.annotations;

@@ -9,38 +9,38 @@ const MAX_DOUBLINGS: u32 = 16;
 
 /// The failures of one series of attempts.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Backoff {
+pub(crate) struct Backoff {
     first: Duration,
     failures: u32,
 }
 
 impl Backoff {
     /// A series without failures; `first` is the pause after the first failure.
-    pub const fn new(first: Duration) -> Self {
+    pub(crate) const fn new(first: Duration) -> Self {
         Self { first, failures: 0 }
     }
 
     /// The number of failed attempts since the last success.
-    pub fn failures(&self) -> u32 {
+    pub(crate) fn failures(&self) -> u32 {
         self.failures
     }
 
     /// Counts a failure and returns the pause until the next attempt, at most `longest`.
-    pub fn failed(&mut self, longest: Duration) -> Duration {
+    pub(crate) fn failed(&mut self, longest: Duration) -> Duration {
         let pause = self.first.saturating_mul(1 << self.failures.min(MAX_DOUBLINGS));
         self.failures = self.failures.saturating_add(1);
         pause.min(longest)
     }
 
     /// Begins a new series, after a success or when the circumstances have changed.
-    pub fn reset(&mut self) {
+    pub(crate) fn reset(&mut self) {
         self.failures = 0;
     }
 }
 
 /// Makes a pause up to a quarter shorter or longer, so that programs that lost the same server do
 /// not all return to it at once.
-pub fn jittered(pause: Duration) -> Duration {
+pub(crate) fn jittered(pause: Duration) -> Duration {
     let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
     let seed = now.subsec_nanos() ^ std::process::id();
     pause.mul_f32(0.75 + (seed % 512) as f32 / 1024.0)

@@ -4,7 +4,7 @@
 //! Does not know which devices are requested, nor how the container was found (the hook and the
 //! registry know).
 
-pub mod engine_namespace;
+pub(crate) mod engine_namespace;
 mod error;
 mod facts;
 mod membership;

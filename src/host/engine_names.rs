@@ -31,7 +31,7 @@ struct DockerConfig {
 }
 
 /// The name that the engine's files give the container; `None` if they have none or cannot be read.
-pub fn name(engine: Engine, facts: &ContainerFacts) -> Option<String> {
+pub(crate) fn name(engine: Engine, facts: &ContainerFacts) -> Option<String> {
     match engine {
         Engine::Podman => storage_name(facts),
         Engine::Docker => docker_name(facts),
@@ -42,7 +42,7 @@ pub fn name(engine: Engine, facts: &ContainerFacts) -> Option<String> {
 }
 
 /// The name to display for a container: the engine's name for it, or its id.
-pub fn display_name(facts: &ContainerFacts, annotations: &Annotations) -> String {
+pub(crate) fn display_name(facts: &ContainerFacts, annotations: &Annotations) -> String {
     let by_engine = || name(engine::engine(&facts.bundle, annotations)?, facts);
     engine::name(annotations)
         .or_else(by_engine)

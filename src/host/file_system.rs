@@ -27,7 +27,7 @@ const MAX_MOUNTS: u64 = 2 << 20;
 
 /// The cached attributes of an open file (an O_PATH descriptor is enough): type, mode, owner, size,
 /// numbers; since Linux 5.8 also the id of the mount by which it was opened.
-pub fn attributes(fd: impl AsFd) -> io::Result<Statx> {
+pub(crate) fn attributes(fd: impl AsFd) -> io::Result<Statx> {
     let flags = AtFlags::EMPTY_PATH | AtFlags::STATX_DONT_SYNC | AtFlags::NO_AUTOMOUNT;
     Ok(statx(
         fd,
@@ -38,18 +38,18 @@ pub fn attributes(fd: impl AsFd) -> io::Result<Statx> {
 }
 
 /// The device number (major, minor) of the file system that a file is on.
-pub fn file_system_number(attributes: &Statx) -> (u32, u32) {
+pub(crate) fn file_system_number(attributes: &Statx) -> (u32, u32) {
     (attributes.stx_dev_major, attributes.stx_dev_minor)
 }
 
 /// Identifies a file: the device number of its file system, and its inode number.
-pub fn identity(attributes: &Statx) -> ((u32, u32), u64) {
+pub(crate) fn identity(attributes: &Statx) -> ((u32, u32), u64) {
     (file_system_number(attributes), attributes.stx_ino)
 }
 
 /// The same for attributes that the standard library has read: two files are the same if these are
 /// equal.
-pub fn file_id(metadata: &Metadata) -> (u64, u64) {
+pub(crate) fn file_id(metadata: &Metadata) -> (u64, u64) {
     (metadata.dev(), metadata.ino())
 }
 

@@ -32,7 +32,7 @@ type Uses = Vec<((u32, u32), Use)>;
 /// A file with the host's use of its disks cannot be read.
 #[derive(Debug, thiserror::Error)]
 #[error("cannot read which disks the host uses, {path}: {source} (until it can be read, untrusted requests get no disks)", path = path.display())]
-pub struct HostUseError {
+pub(crate) struct HostUseError {
     pub path: PathBuf,
     pub source: io::Error,
 }
@@ -41,14 +41,14 @@ pub struct HostUseError {
 ///
 /// # Errors
 /// When the use is unknown.
-pub fn read(devices: &[&Device]) -> Result<HostUse, HostUseError> {
+pub(crate) fn read(devices: &[&Device]) -> Result<HostUse, HostUseError> {
     HostUseReader::default().read(devices)
 }
 
 /// Reads which block devices the host uses. The lists of mounts and of swap are read again only
 /// after they have changed: a host with many containers has thousands of mounts.
 #[derive(Debug, Default)]
-pub struct HostUseReader(Option<Lists>);
+pub(crate) struct HostUseReader(Option<Lists>);
 
 /// The lists as last read.
 #[derive(Debug)]
@@ -75,7 +75,7 @@ impl HostUseReader {
     /// # Errors
     /// When one of these cannot be read. Then the use is unknown, and [`HostUse::unknown`] is the
     /// safe value.
-    pub fn read(&mut self, devices: &[&Device]) -> Result<HostUse, HostUseError> {
+    pub(crate) fn read(&mut self, devices: &[&Device]) -> Result<HostUse, HostUseError> {
         let lists = match self.0.take().filter(Lists::are_unchanged) {
             Some(lists) => lists,
             None => Lists::read()?,
@@ -100,13 +100,13 @@ impl HostUseReader {
     }
 
     /// Whether the lists are known.
-    pub fn was_read(&self) -> bool {
+    pub(crate) fn was_read(&self) -> bool {
         self.0.is_some()
     }
 
     /// Whether mounts or swap may have changed since they were read; `false` if they were not read.
     /// Costs one system call.
-    pub fn may_differ(&mut self) -> bool {
+    pub(crate) fn may_differ(&mut self) -> bool {
         let was_read = self.0.is_some();
         // A change is reported only once: these lists must not be used any more.
         self.0 = self.0.take().filter(Lists::are_unchanged);

@@ -13,7 +13,7 @@ const USUAL_BYTES: usize = 4096;
 ///
 /// # Errors
 /// When it cannot be read, or is not UTF-8.
-pub fn read(file: &File) -> io::Result<String> {
+pub(crate) fn read(file: &File) -> io::Result<String> {
     let mut bytes = vec![0; USUAL_BYTES];
     let mut length = 0;
     loop {
@@ -35,7 +35,7 @@ pub fn read(file: &File) -> io::Result<String> {
 
 /// Whether the text is still this one. Costs one system call and no memory; a text that does not
 /// fit into a page, or cannot be read, counts as changed.
-pub fn is_still(file: &File, text: &str) -> bool {
+pub(crate) fn is_still(file: &File, text: &str) -> bool {
     let mut bytes = [0; USUAL_BYTES];
     match file.read_at(&mut bytes, 0) {
         Ok(length) => length < USUAL_BYTES && bytes[..length] == *text.as_bytes(),

@@ -19,7 +19,7 @@ use tracing_subscriber::fmt::time::{FormatTime, SystemTime};
 use tracing_subscriber::layer::{Context, Layer};
 use tracing_subscriber::prelude::*;
 
-pub use self::file::LOG_FILE;
+pub(crate) use self::file::LOG_FILE;
 use self::file::{LogFile, LogWriter};
 use crate::model::quoting::visible;
 
@@ -27,28 +27,28 @@ use crate::model::quoting::visible;
 /// in sysfs) and `node` (its path in the container). In the journal these fields are
 /// `OCI_HOTPLUG_EVENT=` and so on; in the log file they are at the end of the line in this order,
 /// quoted as Rust does it.
-pub mod event {
-    pub const ATTACHED: &str = "attached";
-    pub const DETACHED: &str = "detached";
+pub(crate) mod event {
+    pub(crate) const ATTACHED: &str = "attached";
+    pub(crate) const DETACHED: &str = "detached";
     /// The policy denies a device.
-    pub const DENIED: &str = "denied";
+    pub(crate) const DENIED: &str = "denied";
     /// Another container holds the device exclusively; it is attached when that container releases
     /// it.
-    pub const WAITING: &str = "waiting";
+    pub(crate) const WAITING: &str = "waiting";
     /// A disk that was attached is in another container as well.
-    pub const SHARED: &str = "shared";
+    pub(crate) const SHARED: &str = "shared";
     /// A device was attached to a rootless container, and nobody there may open the host's node.
-    pub const INACCESSIBLE: &str = "inaccessible";
+    pub(crate) const INACCESSIBLE: &str = "inaccessible";
     /// A step failed and will be tried again.
-    pub const FAILED: &str = "failed";
+    pub(crate) const FAILED: &str = "failed";
     /// The engine had replaced the device filter, and access was granted again.
-    pub const RESTORED: &str = "restored";
+    pub(crate) const RESTORED: &str = "restored";
     /// Uevents were lost, so all devices are read again.
-    pub const OVERRUN: &str = "overrun";
+    pub(crate) const OVERRUN: &str = "overrun";
     /// A hook refused to start a container. The record has neither `device` nor `node`.
-    pub const REFUSED_START: &str = "refused-start";
+    pub(crate) const REFUSED_START: &str = "refused-start";
     /// All events of watchers.
-    pub const ALL: [&str; 9] = [
+    pub(crate) const ALL: [&str; 9] = [
         ATTACHED,
         DETACHED,
         DENIED,
@@ -62,9 +62,9 @@ pub mod event {
 }
 
 /// The log identifier of the prestart hook.
-pub const PRESTART: &str = "oci-hotplug-prestart";
+pub(crate) const PRESTART: &str = "oci-hotplug-prestart";
 /// The log identifier of watchers.
-pub const WATCHER: &str = "oci-hotplug-watcher";
+pub(crate) const WATCHER: &str = "oci-hotplug-watcher";
 
 /// The journal's socket (systemd-journald.service(8)).
 const JOURNAL: &str = "/run/systemd/journal/socket";
@@ -74,7 +74,7 @@ const STDERR_TIMEOUT: u16 = 1000;
 
 /// Prints a line to standard error as far as possible. Standard error may be closed, full, or never
 /// read; none of that changes the exit code.
-pub fn print_to_stderr(line: &str) {
+pub(crate) fn print_to_stderr(line: &str) {
     let mut stderr = io::stderr();
     // A pipe that poll(2) reports as writable takes this much without blocking (pipe(7)).
     for piece in format!("{}\n", visible(line))
@@ -93,7 +93,7 @@ pub fn print_to_stderr(line: &str) {
 /// `to_stderr` also prints records without timestamps to standard error, for people and runtimes.
 ///
 /// A log that cannot be opened is not an error: standard error remains.
-pub fn start(program: &'static str, level: LevelFilter, state_dir: &Path, to_stderr: bool) {
+pub(crate) fn start(program: &'static str, level: LevelFilter, state_dir: &Path, to_stderr: bool) {
     let journal = has_journal()
         .then(|| tracing_journald::layer().ok())
         .flatten()
@@ -197,7 +197,7 @@ impl Visit for Fields {
 }
 
 /// Whether the host has a journal, which then has the log.
-pub fn has_journal() -> bool {
+pub(crate) fn has_journal() -> bool {
     Path::new(JOURNAL).exists()
 }
 

@@ -10,7 +10,7 @@ use crate::model::device::{Device, SysPath};
 const CLASSES: [&str; 2] = ["net", "bluetooth"];
 
 /// The devices of this host that are not in `known`. A device that cannot be read is left out.
-pub fn devices(known: &[Device]) -> Vec<Device> {
+pub(crate) fn devices(known: &[Device]) -> Vec<Device> {
     devices_of(Path::new("/sys"), known)
 }
 

@@ -13,7 +13,7 @@ const HOOKS: &str = "libexec/oci/hooks.d";
 /// An executable of this project was not found.
 #[derive(Debug, thiserror::Error)]
 #[error("{name} is not in {looked} (packaging/install.sh installs all executables)", looked = shown(dirs))]
-pub struct ProgramError {
+pub(crate) struct ProgramError {
     pub name: String,
     /// The directories that were searched.
     pub dirs: Vec<PathBuf>,
@@ -25,7 +25,7 @@ pub struct ProgramError {
 ///
 /// # Errors
 /// When /proc/self/exe cannot be read.
-pub fn directories() -> io::Result<Vec<PathBuf>> {
+pub(crate) fn directories() -> io::Result<Vec<PathBuf>> {
     Ok(directories_of(&std::fs::read_link("/proc/self/exe")?))
 }
 
@@ -45,7 +45,7 @@ fn directories_of(own: &Path) -> Vec<PathBuf> {
 ///
 /// # Errors
 /// When it is in none of [`directories`].
-pub fn find(name: &str) -> Result<PathBuf, ProgramError> {
+pub(crate) fn find(name: &str) -> Result<PathBuf, ProgramError> {
     let dirs = directories().unwrap_or_default();
     match dirs.iter().map(|dir| dir.join(name)).find(|path| path.exists()) {
         Some(path) => Ok(path),

@@ -15,18 +15,18 @@ const OVERFLOW_UID: (&str, u32) = ("/proc/sys/kernel/overflowuid", 65534);
 
 /// Whether this process belongs to an ordinary user, or to root of a user namespace: neither can
 /// load a device filter or create device nodes (bpf(2), mknod(2)).
-pub fn rootless() -> Option<Rootless> {
+pub(crate) fn rootless() -> Option<Rootless> {
     Rootless::of(geteuid().as_raw(), &uid_map())
 }
 
 /// The user id by which this process sees the host's root.
-pub fn host_root() -> u32 {
+pub(crate) fn host_root() -> u32 {
     rootless::host_root(&uid_map(), unmapped_user())
 }
 
 /// The id by which this process sees all users that are not mapped, and, unless an administrator
 /// has changed one of them, all groups.
-pub fn unmapped_user() -> u32 {
+pub(crate) fn unmapped_user() -> u32 {
     let overflow = fs::read_to_string(OVERFLOW_UID.0).ok();
     let overflow = overflow.and_then(|text| text.trim().parse().ok());
     overflow.unwrap_or(OVERFLOW_UID.1)
@@ -34,7 +34,7 @@ pub fn unmapped_user() -> u32 {
 
 /// The user's home directory, by the user database (passwd(5)): hooks of stage poststop have no
 /// environment, and that of other hooks is the caller's. `None` if the user has no entry there.
-pub fn home(user: Rootless) -> Option<PathBuf> {
+pub(crate) fn home(user: Rootless) -> Option<PathBuf> {
     let entry = User::from_uid(Uid::from_raw(user.uid)).ok()??;
     Some(entry.dir).filter(|home| home.is_absolute())
 }

@@ -13,7 +13,7 @@ use crate::sys::namespaces;
 
 /// A container of a rootless engine cannot have its devices.
 #[derive(Debug, thiserror::Error)]
-pub enum RootlessError {
+pub(crate) enum RootlessError {
     /// The hook was not started by a rootless engine.
     #[error(
         "this process belongs to user {uid} and is not root of a user namespace, so it can give no devices to a container (the hooks of rootless podman are; run other engines as root)"
@@ -39,7 +39,7 @@ pub enum RootlessError {
 ///
 /// # Errors
 /// The first reason why it cannot, with a hint.
-pub fn check(rootless: Rootless, requests: &Requests) -> Result<(), RootlessError> {
+pub(crate) fn check(rootless: Rootless, requests: &Requests) -> Result<(), RootlessError> {
     if !rootless.is_namespace_root {
         return Err(RootlessError::NoNamespace { uid: rootless.uid });
     }
@@ -60,7 +60,7 @@ pub fn check(rootless: Rootless, requests: &Requests) -> Result<(), RootlessErro
 ///
 /// # Errors
 /// [`RootlessError::Unsupported`].
-pub fn check_request(request: &Request) -> Result<(), RootlessError> {
+pub(crate) fn check_request(request: &Request) -> Result<(), RootlessError> {
     match rootless::unsupported(request) {
         Some(what) => Err(RootlessError::Unsupported {
             request: request.to_string(),

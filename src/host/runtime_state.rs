@@ -41,7 +41,7 @@ const MAX_FILE: u64 = 16 << 20;
 
 /// A container that runs now.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct RunningContainer {
+pub(crate) struct RunningContainer {
     pub facts: ContainerFacts,
     /// The traits that conditions of policy rules are evaluated on.
     pub traits: ContainerTraits,
@@ -49,7 +49,7 @@ pub struct RunningContainer {
 
 /// The directories to search: first `more` (the `--root` of a runtime that was started with one),
 /// then the default ones that exist.
-pub fn roots(more: &[PathBuf]) -> Vec<PathBuf> {
+pub(crate) fn roots(more: &[PathBuf]) -> Vec<PathBuf> {
     let mut roots = more.to_vec();
     for pattern in ROOTS {
         let found = glob::glob(pattern).into_iter().flatten().flatten();
@@ -60,7 +60,7 @@ pub fn roots(more: &[PathBuf]) -> Vec<PathBuf> {
 
 /// All containers below these directories whose init runs. Entries that cannot be parsed are
 /// skipped: the runtime may be creating or removing the container right now.
-pub fn running(roots: &[PathBuf]) -> Vec<RunningContainer> {
+pub(crate) fn running(roots: &[PathBuf]) -> Vec<RunningContainer> {
     let mut found: Vec<RunningContainer> = Vec::new();
     for root in roots {
         let entries = fs::read_dir(root).into_iter().flatten().flatten();
@@ -128,7 +128,7 @@ pub(super) fn read_file(path: &Path) -> Option<Vec<u8>> {
 
 /// Why a process is not in a container.
 #[derive(Debug, thiserror::Error)]
-pub enum NotInContainer {
+pub(crate) enum NotInContainer {
     /// The process does not exist.
     #[error("process {0} does not exist (--pid takes the host's pid of a container's process)")]
     Gone(i32),
@@ -145,7 +145,7 @@ pub enum NotInContainer {
 ///
 /// # Errors
 /// When the process does not exist or is not in a container.
-pub fn of_process(pid: i32) -> Result<RunningContainer, NotInContainer> {
+pub(crate) fn of_process(pid: i32) -> Result<RunningContainer, NotInContainer> {
     // O_PATH: the root of a container may be on a file system whose server never answers.
     let root = |pid: &str| {
         let flags = OFlags::PATH | OFlags::CLOEXEC;

@@ -24,7 +24,7 @@ const CHECK_INTERVAL: Duration = Duration::from_millis(5);
 
 /// The standard streams of a child; `None` = /dev/null.
 #[derive(Debug, Default, Clone, Copy)]
-pub struct Streams<'a> {
+pub(crate) struct Streams<'a> {
     pub stdin: Option<BorrowedFd<'a>>,
     pub stdout: Option<BorrowedFd<'a>>,
 }
@@ -33,7 +33,7 @@ pub struct Streams<'a> {
 ///
 /// # Errors
 /// When the program cannot be started, or an argument contains a NUL byte.
-pub fn spawn(path: &Path, arguments: &[&OsStr], streams: Streams<'_>) -> io::Result<Child> {
+pub(crate) fn spawn(path: &Path, arguments: &[&OsStr], streams: Streams<'_>) -> io::Result<Child> {
     spawn_with(&[], path, arguments, streams)
 }
 
@@ -41,7 +41,7 @@ pub fn spawn(path: &Path, arguments: &[&OsStr], streams: Streams<'_>) -> io::Res
 ///
 /// # Errors
 /// As [`spawn`].
-pub fn spawn_with(
+pub(crate) fn spawn_with(
     environment: &[&OsStr],
     path: &Path,
     arguments: &[&OsStr],

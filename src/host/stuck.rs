@@ -6,7 +6,7 @@ use std::path::Path;
 /// Whether a process of a cgroup, or of a cgroup below it, is in uninterruptible sleep in the
 /// kernel's USB core. As a rule it is in usb_kill_urb (drivers/usb/core/urb.c), which waits for the
 /// server's confirmation. SIGKILL does not end such a process.
-pub fn is_blocked_by_usb(cgroup: &Path) -> bool {
+pub(crate) fn is_blocked_by_usb(cgroup: &Path) -> bool {
     let tasks = ["cgroup.threads", "tasks", "cgroup.procs"]
         .iter()
         .find_map(|file| fs::read_to_string(cgroup.join(file)).ok())

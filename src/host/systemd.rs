@@ -55,7 +55,7 @@ const SYSTEMCTL: [&str; 2] = ["/usr/bin/systemctl", "/bin/systemctl"];
 const NOTIFY_SOCKET: &str = "NOTIFY_SOCKET";
 
 /// The unit for this container's watcher; `None` if its name would be too long.
-pub fn unit_of(id: &ContainerId) -> Option<String> {
+pub(crate) fn unit_of(id: &ContainerId) -> Option<String> {
     let name = format!("{}{}{}", UNIT.0, escape(id.as_str()), UNIT.1);
     (name.len() <= UNIT_NAME_MAX).then_some(name)
 }
@@ -76,7 +76,7 @@ fn escape(text: &str) -> String {
 }
 
 /// The watcher unit that a process is in, from the text of its `/proc/PID/cgroup`.
-pub fn unit_in(cgroups: &str) -> Option<&str> {
+pub(crate) fn unit_in(cgroups: &str) -> Option<&str> {
     cgroups
         .lines()
         .flat_map(|line| line.split('/'))
@@ -166,14 +166,14 @@ fn user_unit_dirs(runtime_dir: &Path, home: Option<&Path>) -> Vec<PathBuf> {
 }
 
 /// Whether systemd started this process as a unit of type `notify`.
-pub fn is_systemd_unit() -> bool {
+pub(crate) fn is_systemd_unit() -> bool {
     std::env::var_os(NOTIFY_SOCKET).is_some()
 }
 
 /// How often this process must notify systemd that it is alive: half of the unit's `WatchdogSec=`
 /// (sd_watchdog_enabled(3)). `None` if the unit has no watchdog, or if the watchdog is for another
 /// process.
-pub fn watchdog_interval() -> Option<Duration> {
+pub(crate) fn watchdog_interval() -> Option<Duration> {
     let variable = |name| std::env::var(name).ok();
     interval(
         variable("WATCHDOG_USEC")?.as_str(),
@@ -190,7 +190,7 @@ fn interval(microseconds: &str, pid: Option<&str>, own: u32) -> Option<Duration>
 
 /// Sends a state such as `READY=1` or `STATUS=...` to systemd (sd_notify(3)). Does nothing outside
 /// of a unit.
-pub fn notify(text: &str) {
+pub(crate) fn notify(text: &str) {
     let send = |name: &OsStr| -> io::Result<usize> {
         let address = match name.as_bytes() {
             [b'@', rest @ ..] => SocketAddr::from_abstract_name(rest)?,

@@ -51,7 +51,7 @@ pub struct UdevDatabaseError {
 
 /// The database of one container. Only the container's watcher changes it.
 #[derive(Debug)]
-pub struct UdevDatabase {
+pub(crate) struct UdevDatabase {
     /// The container's directory.
     container: OwnedFd,
     directory: OwnedFd,
@@ -67,7 +67,7 @@ impl UdevDatabase {
     ///
     /// # Errors
     /// When it cannot be read.
-    pub fn open(container: BorrowedFd<'_>) -> Result<Option<Self>, UdevDatabaseError> {
+    pub(crate) fn open(container: BorrowedFd<'_>) -> Result<Option<Self>, UdevDatabaseError> {
         match open_directory(container, DIRECTORY) {
             Err(Errno::ENOENT) => Ok(None),
             _ => Self::create(container).map(Some),
@@ -78,7 +78,7 @@ impl UdevDatabase {
     ///
     /// # Errors
     /// When it cannot be created or read.
-    pub fn create(container: BorrowedFd<'_>) -> Result<Self, UdevDatabaseError> {
+    pub(crate) fn create(container: BorrowedFd<'_>) -> Result<Self, UdevDatabaseError> {
         let directory = make_directory(container, DIRECTORY)?;
         let data = make_directory(directory.as_fd(), "data")?;
         let tags = make_directory(directory.as_fd(), "tags")?;
@@ -98,17 +98,17 @@ impl UdevDatabase {
     }
 
     /// The directory, to be mounted in the container.
-    pub fn directory(&self) -> &OwnedFd {
+    pub(crate) fn directory(&self) -> &OwnedFd {
         &self.directory
     }
 
     /// Identifies [`Self::directory`].
-    pub fn identity(&self) -> io::Result<DirectoryIdentity> {
+    pub(crate) fn identity(&self) -> io::Result<DirectoryIdentity> {
         Ok(identity(&attributes(&self.directory)?))
     }
 
     /// The entries as they were last written.
-    pub fn entries(&self) -> &Entries {
+    pub(crate) fn entries(&self) -> &Entries {
         &self.entries
     }
 
@@ -117,7 +117,7 @@ impl UdevDatabase {
     ///
     /// # Errors
     /// When it cannot be written; then the old one stays.
-    pub fn write(&mut self, id: &DatabaseId, facts: &EntryFacts) -> Result<(), UdevDatabaseError> {
+    pub(crate) fn write(&mut self, id: &DatabaseId, facts: &EntryFacts) -> Result<(), UdevDatabaseError> {
         let name = id.to_string();
         let host = read_host_entry(&name);
         match entry_for_container(host.as_deref(), facts, microseconds_since_boot()) {
@@ -132,7 +132,7 @@ impl UdevDatabase {
     ///
     /// # Errors
     /// When it cannot be removed.
-    pub fn remove(&mut self, id: &DatabaseId) -> Result<(), UdevDatabaseError> {
+    pub(crate) fn remove(&mut self, id: &DatabaseId) -> Result<(), UdevDatabaseError> {
         self.remove_files(id, &id.to_string())?;
         self.entries.remove(id);
         Ok(())

@@ -70,7 +70,7 @@ impl Credentials {
 
 /// The users that a container's processes run as now.
 #[derive(Debug, Clone, Default)]
-pub struct Users {
+pub(crate) struct Users {
     all: BTreeSet<Credentials>,
     maps: Option<IdMaps>,
 }
@@ -78,7 +78,7 @@ pub struct Users {
 impl Users {
     /// The users of the container with this init. Empty if the container shares the host's pid
     /// namespace, in which other processes run as well.
-    pub fn of(init: i32) -> Self {
+    pub(crate) fn of(init: i32) -> Self {
         let namespace = |pid: &str| fs::read_link(format!("/proc/{pid}/ns/pid")).ok();
         let own = namespace("self");
         let Some(its) = namespace(&init.to_string()).filter(|its| Some(its) != own.as_ref()) else {
@@ -100,7 +100,7 @@ impl Users {
 
     /// Why a user cannot open the node of an attached device, and what changes that; `None` if all
     /// users can open it.
-    pub fn fault(&self, attachment: &Attachment) -> Option<String> {
+    pub(crate) fn fault(&self, attachment: &Attachment) -> Option<String> {
         match (rootless(), &attachment.device.node) {
             (Some(_), Some(node)) => {
                 let permissions = permissions_of(&node.path)?;
@@ -165,7 +165,7 @@ impl Users {
 /// Why nobody in a rootless container can open the host's node of a device, for the log; `None` if
 /// someone may. For a process in the engine's user namespace, by whose ids files belong to the
 /// user, to subordinate ids, or to nobody.
-pub fn closed_to_all(device: &Device, init: i32) -> Option<String> {
+pub(crate) fn closed_to_all(device: &Device, init: i32) -> Option<String> {
     let node = &device.node.as_ref()?.path;
     let permissions = permissions_of(node)?;
     let unmapped = unmapped_user();

@@ -18,7 +18,7 @@ const TIMEOUT: Duration = Duration::from_secs(5);
 
 /// The absent units by id, each with the time since when.
 #[derive(Debug, Default)]
-pub struct Absences {
+pub(super) struct Absences {
     since: BTreeMap<String, Instant>,
     /// The absent units of the previous round.
     previous: BTreeMap<String, Instant>,
@@ -26,18 +26,18 @@ pub struct Absences {
 
 impl Absences {
     /// Starts a round, in which each resource is bridged once.
-    pub fn begin_round(&mut self) {
+    pub(super) fn begin_round(&mut self) {
         self.previous = std::mem::take(&mut self.since);
     }
 
     /// When the next absence becomes final.
-    pub fn deadline(&self) -> Option<Instant> {
+    pub(super) fn deadline(&self) -> Option<Instant> {
         self.since.values().min().map(|since| *since + TIMEOUT)
     }
 
     /// Leaves the units of `resource` as they were `before` while their device is absent only
     /// briefly: a remote device, or any device if `ids_may_change`.
-    pub fn bridge(&mut self, resource: &mut Resource, before: &Resource, ids_may_change: bool) {
+    pub(super) fn bridge(&mut self, resource: &mut Resource, before: &Resource, ids_may_change: bool) {
         for (id, unit) in &mut resource.units {
             let was_attached = before.units.get(id).and_then(|unit| unit.attached);
             let is_detached = (was_attached, unit.attached) == (Some(true), Some(false));

@@ -10,7 +10,7 @@ use clap::{ArgMatches, CommandFactory, FromArgMatches, Parser, ValueEnum};
 use super::config;
 use super::resources::names::ResourceName;
 
-pub const NAME: &str = "oci-hotplug-device-plugin";
+pub(super) const NAME: &str = "oci-hotplug-device-plugin";
 
 /// The default path of smarter-device-manager's file.
 const SMARTER_DEFAULT: &str = "config/conf.yaml";
@@ -26,7 +26,7 @@ const GENERIC_LISTEN: &str = ":8080";
 /// The sources --devs, --smarter-config, --device, --usbip-config and --config add up.
 #[derive(Debug, Parser)]
 #[command(name = NAME, version, args_override_self = true)]
-pub struct Arguments {
+pub(super) struct Arguments {
     /// Devices in the hostdev plugin's format, such as /dev/mem:r,/dev/fuse:rwm.
     #[arg(long, value_name = "LIST", env = "OCI_HOTPLUG_PLUGIN_DEVS")]
     pub devs: Option<String>,
@@ -171,7 +171,7 @@ pub struct Arguments {
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
-pub enum Cdi {
+pub(super) enum Cdi {
     /// What the engine reports; if no engine answers, what containerd's configuration says;
     /// otherwise on.
     Auto,
@@ -180,13 +180,13 @@ pub enum Cdi {
 }
 
 #[derive(Debug, Clone, Copy, ValueEnum)]
-pub enum LogFormat {
+pub(super) enum LogFormat {
     Text,
     Json,
 }
 
 #[derive(Debug, Clone, Copy, ValueEnum)]
-pub enum Level {
+pub(super) enum Level {
     None,
     Error,
     Warn,
@@ -197,7 +197,7 @@ pub enum Level {
 
 impl Arguments {
     /// Reads the arguments of the process.
-    pub fn read() -> Result<Self, clap::Error> {
+    pub(super) fn read() -> Result<Self, clap::Error> {
         let matches = Self::command().get_matches_from(with_two_dashes(std::env::args_os()));
         Self::from_arg_matches(&matches)?.with_compatible_settings(&matches)
     }

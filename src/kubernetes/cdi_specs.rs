@@ -22,7 +22,7 @@ use crate::cdi::names::Kind;
 
 /// Where specs are written, and what they contain.
 #[derive(Debug, Clone)]
-pub struct CdiSpecs {
+pub(super) struct CdiSpecs {
     /// Vendor and class of the devices.
     pub kind: Kind,
     pub dir: PathBuf,
@@ -41,7 +41,7 @@ impl CdiSpecs {
     /// # Errors
     ///
     /// If a spec cannot be written, or a file of another program has its path.
-    pub fn write(&self, resource: &Resource) -> Result<usize, GenerateError> {
+    pub(super) fn write(&self, resource: &Resource) -> Result<usize, GenerateError> {
         if !self.enabled {
             return Ok(0);
         }
@@ -68,7 +68,7 @@ impl CdiSpecs {
 
     /// The specs written by this or an earlier run of the plugin: their files, and the names of
     /// their devices.
-    pub fn own_specs(&self) -> Vec<(PathBuf, String)> {
+    pub(super) fn own_specs(&self) -> Vec<(PathBuf, String)> {
         let specs = Specs::scan(std::slice::from_ref(&self.dir));
         let ours = specs.files.into_iter().filter_map(|file| {
             let document = file.spec.ok().filter(generate::is_ours)?;
@@ -87,7 +87,7 @@ impl CdiSpecs {
     /// # Errors
     ///
     /// If its file cannot be removed.
-    pub fn remove(&self, spec: &Path) -> io::Result<()> {
+    pub(super) fn remove(&self, spec: &Path) -> io::Result<()> {
         self.ours
             .lock()
             .unwrap_or_else(PoisonError::into_inner)
@@ -99,7 +99,7 @@ impl CdiSpecs {
     }
 
     /// The qualified name of an offer's CDI device; `None` for an offer of nodes, or if CDI is off.
-    pub fn device_name(&self, offer: &Offer) -> Option<String> {
+    pub(super) fn device_name(&self, offer: &Offer) -> Option<String> {
         let name = offer.cdi.as_ref().filter(|_| self.enabled)?;
         Some(format!("{}={name}", self.kind))
     }
@@ -107,11 +107,11 @@ impl CdiSpecs {
 
 /// Specs that are not needed, each with the time since when.
 #[derive(Debug, Default)]
-pub struct Unneeded(BTreeMap<PathBuf, Instant>);
+pub(super) struct Unneeded(BTreeMap<PathBuf, Instant>);
 
 impl Unneeded {
     /// Removes the specs whose devices have not been needed for the grace period.
-    pub fn remove(&mut self, specs: &CdiSpecs, is_needed: impl Fn(&str) -> bool, grace: Duration) {
+    pub(super) fn remove(&mut self, specs: &CdiSpecs, is_needed: impl Fn(&str) -> bool, grace: Duration) {
         let before = std::mem::take(&mut self.0);
         for (path, device) in specs.own_specs() {
             if is_needed(&device) {

@@ -25,10 +25,10 @@ const MAX_DEBOUNCE: Duration = Duration::from_secs(3);
 
 /// The interval of checking for changes without events, such as a directory that is mounted over
 /// another one.
-pub const POLL_INTERVAL: Duration = Duration::from_secs(10);
+pub(super) const POLL_INTERVAL: Duration = Duration::from_secs(10);
 
 /// Watches a directory, even if it is removed and created again.
-pub struct DirectoryWatch {
+pub(super) struct DirectoryWatch {
     path: PathBuf,
     watch: Option<Watch>,
 }
@@ -41,7 +41,7 @@ struct Watch {
 
 impl DirectoryWatch {
     /// Watches from now on, or from the creation of the directory on.
-    pub fn new(path: &Path) -> Self {
+    pub(super) fn new(path: &Path) -> Self {
         Self {
             path: path.to_owned(),
             watch: watch(path).ok(),
@@ -51,7 +51,7 @@ impl DirectoryWatch {
     /// Waits until a file was created, removed or written in the directory, or until `at_most` has
     /// passed. After that time, the caller checks for changes without events, such as another
     /// directory that is mounted over this one.
-    pub async fn changed(&mut self, at_most: Duration) {
+    pub(super) async fn changed(&mut self, at_most: Duration) {
         let Some(watch) = &self.watch else {
             sleep(REAPPEAR_INTERVAL.min(at_most)).await;
             self.watch = self::watch(&self.path).ok();
@@ -96,11 +96,11 @@ fn watch(path: &Path) -> io::Result<Watch> {
 
 /// Watches the directories of files: the files of a ConfigMap change by a link in their directory,
 /// and a node that was created outside /dev has no other event.
-pub struct FileWatch(Vec<DirectoryWatch>);
+pub(super) struct FileWatch(Vec<DirectoryWatch>);
 
 impl FileWatch {
     /// Watches from now on.
-    pub fn of<'a>(files: impl Iterator<Item = &'a PathBuf>) -> Self {
+    pub(super) fn of<'a>(files: impl Iterator<Item = &'a PathBuf>) -> Self {
         let directory = |file: &'a PathBuf| match file.parent() {
             Some(parent) if !parent.as_os_str().is_empty() => parent,
             _ => Path::new("."),
@@ -110,7 +110,7 @@ impl FileWatch {
     }
 
     /// Waits until something may have happened to one of the files.
-    pub async fn changed(&mut self) {
+    pub(super) async fn changed(&mut self) {
         let mut changes: Vec<_> = self
             .0
             .iter_mut()
@@ -129,7 +129,7 @@ impl FileWatch {
 
 /// What may have changed.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub struct Changes {
+pub(super) struct Changes {
     /// The configuration files.
     pub configuration: bool,
     /// What a snapshot contains.
@@ -138,12 +138,12 @@ pub struct Changes {
 
 impl Changes {
     /// A change of the configuration.
-    pub const CONFIGURATION: Self = Self {
+    pub(super) const CONFIGURATION: Self = Self {
         configuration: true,
         host: false,
     };
     /// A change of the host.
-    pub const HOST: Self = Self {
+    pub(super) const HOST: Self = Self {
         configuration: false,
         host: true,
     };
@@ -152,7 +152,7 @@ impl Changes {
 /// Collects the changes of a burst, for one reaction to all: kubelet rewrites its checkpoint at
 /// each list.
 #[derive(Debug, Default)]
-pub struct Debounce {
+pub(super) struct Debounce {
     changes: Changes,
     /// The times of the first and the last change.
     burst: Option<(Instant, Instant)>,
@@ -160,7 +160,7 @@ pub struct Debounce {
 
 impl Debounce {
     /// Adds a change.
-    pub fn add(&mut self, changes: Changes) {
+    pub(super) fn add(&mut self, changes: Changes) {
         let now = Instant::now();
         let first = self.burst.map_or(now, |(first, _)| first);
         self.burst = Some((first, now));
@@ -169,12 +169,12 @@ impl Debounce {
     }
 
     /// Whether there are changes.
-    pub fn is_pending(&self) -> bool {
+    pub(super) fn is_pending(&self) -> bool {
         self.burst.is_some()
     }
 
     /// Waits until a burst is over and takes its changes; forever if there are none.
-    pub async fn over(&mut self) -> Changes {
+    pub(super) async fn over(&mut self) -> Changes {
         let Some((first, last)) = self.burst else {
             return std::future::pending().await;
         };

@@ -30,7 +30,7 @@ struct Finding {
 /// # Errors
 ///
 /// If the configuration is unusable, or the host's devices cannot be listed.
-pub fn run(options: &Options, engine: &Cdi) -> Result<bool> {
+pub(super) fn run(options: &Options, engine: &Cdi) -> Result<bool> {
     let (_, configuration) = options.config_sources.read()?;
     let servers = config::servers(&configuration.definitions);
     let lists = usbip_servers::list_all(&servers);

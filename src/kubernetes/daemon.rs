@@ -28,7 +28,7 @@ use crate::model::remote::address::Server;
 /// # Errors
 ///
 /// If the configuration is unusable at the start, or the host's devices cannot be watched.
-pub async fn run(options: Options) -> Result<()> {
+pub(super) async fn run(options: Options) -> Result<()> {
     let signals = Signals::install()?;
     let mut current = Current::read(&options)?;
     let metrics = Arc::new(Metrics::new());

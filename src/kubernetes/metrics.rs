@@ -10,7 +10,7 @@
 use std::collections::BTreeMap;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
-pub use prometheus_client::encoding::prometheus_text::CONTENT_TYPE;
+pub(super) use prometheus_client::encoding::prometheus_text::CONTENT_TYPE;
 use prometheus_client::encoding::prometheus_text::encode;
 use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::family::Family;
@@ -24,7 +24,7 @@ type Gauges = Family<Labels, Gauge>;
 type Counters = Family<Labels, Counter>;
 
 #[derive(Debug)]
-pub struct Metrics {
+pub(super) struct Metrics {
     registry: Registry,
     devices: Gauges,
     registered: Gauges,
@@ -52,7 +52,7 @@ struct FormatMetrics {
 }
 
 impl Metrics {
-    pub fn new() -> Self {
+    pub(super) fn new() -> Self {
         let mut registry = Registry::default();
         let ours = registry.sub_registry_with_prefix("oci_hotplug_device_plugin");
         let devices = gauges(ours, "devices", "Devices advertised to kubelet, by health");
@@ -107,7 +107,7 @@ impl Metrics {
     }
 
     /// Sets the numbers of a resource's devices.
-    pub fn set_devices(&self, resource: &Resource) {
+    pub(super) fn set_devices(&self, resource: &Resource) {
         let name = resource.name.as_str();
         let (healthy, unhealthy) = resource.health();
         set(&self.devices, with_health(name, "healthy"), healthy);
@@ -135,19 +135,19 @@ impl Metrics {
     }
 
     /// Sets how many of a resource's devices containers have.
-    pub fn set_in_use(&self, resource: &str, count: usize) {
+    pub(super) fn set_in_use(&self, resource: &str, count: usize) {
         set(&self.in_use, of(resource), count);
     }
 
     /// Sets whether kubelet watches a resource's devices.
-    pub fn set_registered(&self, resource: &str, is_registered: bool) {
+    pub(super) fn set_registered(&self, resource: &str, is_registered: bool) {
         set(&self.registered, of(resource), usize::from(is_registered));
         self.registrations_now()
             .insert(resource.to_owned(), is_registered);
     }
 
     /// Counts a registration; `is_restart` unless it is the first.
-    pub fn count_registration(&self, resource: &str, format: Format, is_restart: bool) {
+    pub(super) fn count_registration(&self, resource: &str, format: Format, is_restart: bool) {
         count(&self.registrations, of(resource), 1);
         if let Some(format) = self.of_format(format).filter(|_| is_restart) {
             count(&format.restarts, of(resource), 1);
@@ -155,12 +155,12 @@ impl Metrics {
     }
 
     /// Counts a list that is sent to kubelet.
-    pub fn count_list(&self, resource: &str) {
+    pub(super) fn count_list(&self, resource: &str) {
         count(&self.lists, of(resource), 1);
     }
 
     /// Counts an Allocate call.
-    pub fn count_allocation(&self, resource: &str, format: Format) {
+    pub(super) fn count_allocation(&self, resource: &str, format: Format) {
         count(&self.allocations, of(resource), 1);
         if let Some(format) = self.of_format(format) {
             count(&format.allocations, of(resource), 1);
@@ -168,22 +168,22 @@ impl Metrics {
     }
 
     /// Counts a device that was unplugged while a container had it.
-    pub fn count_unplugged_in_use(&self, resource: &str) {
+    pub(super) fn count_unplugged_in_use(&self, resource: &str) {
         count(&self.unplugged_in_use, of(resource), 1);
     }
 
     /// Counts changes by the result of sending them as events.
-    pub fn count_events(&self, result: &'static str, changes: u32) {
+    pub(super) fn count_events(&self, result: &'static str, changes: u32) {
         count(&self.events, by_result(result), changes);
     }
 
     /// Counts a reload of the configuration.
-    pub fn count_reload(&self, result: &'static str) {
+    pub(super) fn count_reload(&self, result: &'static str) {
         count(&self.reloads, by_result(result), 1);
     }
 
     /// Removes the current values of a resource. Its counters remain.
-    pub fn forget(&self, resource: &str) {
+    pub(super) fn forget(&self, resource: &str) {
         for health in ["healthy", "unhealthy"] {
             self.devices.remove(&with_health(resource, health));
         }
@@ -200,14 +200,14 @@ impl Metrics {
     }
 
     /// The resources that are configured but not registered.
-    pub fn unregistered(&self) -> Vec<String> {
+    pub(super) fn unregistered(&self) -> Vec<String> {
         let registrations = self.registrations_now();
         let missing = registrations.iter().filter(|(_, is_registered)| !**is_registered);
         missing.map(|(resource, _)| resource.clone()).collect()
     }
 
     /// All metrics in Prometheus' text format.
-    pub fn text(&self) -> String {
+    pub(super) fn text(&self) -> String {
         let mut text = String::new();
         // Writing to a String cannot fail.
         let _ = encode(&mut text, &self.registry);

@@ -11,7 +11,7 @@ use super::config::{self, Configuration, Texts};
 use crate::host::config::Config;
 
 #[derive(Debug, Clone)]
-pub struct Options {
+pub(super) struct Options {
     pub config_sources: ConfigSources,
     pub kubelet_dir: PathBuf,
     /// kubelet's pod-resources socket; `None` if kubelet is not to be asked.
@@ -27,7 +27,7 @@ pub struct Options {
 
 /// The sources of the configuration. They are combined.
 #[derive(Debug, Clone, Default)]
-pub struct ConfigSources {
+pub(super) struct ConfigSources {
     /// hostdev's list.
     pub devs: Option<String>,
     /// smarter-device-manager's file.
@@ -44,7 +44,7 @@ pub struct ConfigSources {
 
 impl ConfigSources {
     /// The files among the sources.
-    pub fn files(&self) -> impl Iterator<Item = &PathBuf> {
+    pub(super) fn files(&self) -> impl Iterator<Item = &PathBuf> {
         [&self.own, &self.smarter, &self.usbip].into_iter().flatten()
     }
 
@@ -53,7 +53,7 @@ impl ConfigSources {
     /// # Errors
     ///
     /// If a file cannot be read or is invalid.
-    pub fn read(&self) -> Result<(Texts, Configuration)> {
+    pub(super) fn read(&self) -> Result<(Texts, Configuration)> {
         let texts = self.texts()?;
         let classes = Config::load(None, None)?.classes()?;
         let configuration = config::read(&texts, &classes)?;

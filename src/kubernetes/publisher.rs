@@ -31,7 +31,7 @@ use super::snapshot::Snapshot;
 const START_TIMEOUT: Duration = Duration::from_secs(60);
 
 /// Everything that is advertised.
-pub struct Publisher {
+pub(super) struct Publisher {
     cdi_specs: CdiSpecs,
     kubelet_dir: PathBuf,
     /// Changes whenever kubelet's directory changes.
@@ -67,7 +67,7 @@ impl Drop for Served {
 
 impl Publisher {
     /// Advertises nothing at first.
-    pub fn new(
+    pub(super) fn new(
         options: &Options,
         kubelet: watch::Receiver<u64>,
         metrics: Arc<Metrics>,
@@ -89,12 +89,12 @@ impl Publisher {
     }
 
     /// When a new snapshot is needed even without a change: an absence becomes final.
-    pub fn deadline(&self) -> Option<Instant> {
+    pub(super) fn deadline(&self) -> Option<Instant> {
         self.absences.deadline()
     }
 
     /// Advertises the resources that result from definitions and a snapshot.
-    pub fn publish(&mut self, definitions: &[Definition], mut snapshot: Snapshot) {
+    pub(super) fn publish(&mut self, definitions: &[Definition], mut snapshot: Snapshot) {
         if self.cdi_specs.enabled {
             snapshot.in_use = self.remotes_in_use(definitions);
             let free = usbip::released(definitions, &snapshot);
@@ -125,7 +125,7 @@ impl Publisher {
 
     /// Applies kubelet's list of holders. Returns whether a new snapshot is needed: with devices of
     /// USB/IP servers after every change of the list, otherwise only after a unit has become free.
-    pub fn take_holders(&mut self, holders: Holders, has_servers: bool) -> bool {
+    pub(super) fn take_holders(&mut self, holders: Holders, has_servers: bool) -> bool {
         let mut changed = has_servers && holders != self.in_use.now;
         self.in_use.update(holders, Instant::now(), self.grace);
         for (name, served) in &self.served {

@@ -24,7 +24,7 @@ const MAX_DEPTH: usize = 10;
 
 /// The type of a path after following links.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum PathKind {
+pub(crate) enum PathKind {
     Device,
     Directory,
     /// A file or a socket: not usable as a device.
@@ -32,11 +32,11 @@ pub enum PathKind {
 }
 
 /// For each server that answered, the exported devices that no host has imported.
-pub type Exports = BTreeMap<Server, Vec<(BusId, UsbIds)>>;
+pub(super) type Exports = BTreeMap<Server, Vec<(BusId, UsbIds)>>;
 
 /// The host at one moment, as far as definitions need it.
 #[derive(Debug, Clone, Default)]
-pub struct Snapshot {
+pub(crate) struct Snapshot {
     /// The devices that the kernel and udev know, except for remote devices that are attached for
     /// one container or are being attached: no other container may have them.
     pub inventory: Inventory,
@@ -62,7 +62,11 @@ impl Snapshot {
     /// # Errors
     ///
     /// If sysfs cannot be listed.
-    pub fn take(definitions: &[Definition], monitor: &DeviceMonitor, state_dir: &Path) -> Result<Self> {
+    pub(crate) fn take(
+        definitions: &[Definition],
+        monitor: &DeviceMonitor,
+        state_dir: &Path,
+    ) -> Result<Self> {
         let reservations = records::reservations(state_dir);
         let mut snapshot = Self::default();
         if !reservations.is_empty() || definitions.iter().any(Definition::needs_devices) {
@@ -94,7 +98,7 @@ impl Snapshot {
     }
 
     /// Removes remote devices that are reserved for one container from the inventory.
-    pub fn set_reserved_apart(&mut self, reservations: &[Reservation]) {
+    pub(crate) fn set_reserved_apart(&mut self, reservations: &[Reservation]) {
         self.attached = self
             .inventory
             .iter()
@@ -119,12 +123,12 @@ impl Snapshot {
 
     /// The common place of a socket, whichever bus its device is on: a socket has one port for low,
     /// full and high speed and another port for higher speeds.
-    pub fn socket<'a>(&'a self, place: &'a SysPath) -> &'a SysPath {
+    pub(crate) fn socket<'a>(&'a self, place: &'a SysPath) -> &'a SysPath {
         self.peers.get(place).map_or(place, |peer| place.min(peer))
     }
 
     /// Finds the places that share a socket.
-    pub fn find_peers(&mut self) {
+    pub(crate) fn find_peers(&mut self) {
         for device in self.inventory.iter() {
             if device.devtype.as_deref() == Some("usb_device") {
                 if let Some(peer) = peer(&device.syspath) {
@@ -150,7 +154,7 @@ pub(super) fn is_remote(device: &Device) -> bool {
 }
 
 /// The paths outside /dev that match patterns of groups.
-pub fn paths_outside_dev(definitions: &[Definition]) -> BTreeMap<PathBuf, PathKind> {
+pub(super) fn paths_outside_dev(definitions: &[Definition]) -> BTreeMap<PathBuf, PathKind> {
     let patterns = definitions.iter().flat_map(Definition::patterns_outside_dev);
     patterns.flat_map(glob).collect()
 }

@@ -35,7 +35,7 @@ const OUTSIDE_INTERVAL: Duration = Duration::from_secs(5);
 /// withdrawn for a moment, a kubelet that starts at the same time could miss their return.
 const FIRST_ANSWERS_TIMEOUT: Duration = Duration::from_secs(3);
 
-pub enum Wake {
+pub(super) enum Wake {
     /// SIGTERM or SIGINT.
     End,
     /// kubelet listed which containers have which units.
@@ -45,7 +45,7 @@ pub enum Wake {
 }
 
 /// The signals that end the daemon in order; without handlers, they would kill the process.
-pub struct Signals {
+pub(super) struct Signals {
     terminate: Signal,
     interrupt: Signal,
 }
@@ -56,7 +56,7 @@ impl Signals {
     /// # Errors
     ///
     /// If the kernel refuses a handler.
-    pub fn install() -> Result<Self> {
+    pub(super) fn install() -> Result<Self> {
         Ok(Self {
             terminate: signal(SignalKind::terminate())?,
             interrupt: signal(SignalKind::interrupt())?,
@@ -65,7 +65,7 @@ impl Signals {
 }
 
 /// Everything that wakes the daemon.
-pub struct Sources {
+pub(super) struct Sources {
     signals: Signals,
     monitor: DeviceMonitor,
     /// Copies of the monitor's descriptors, so that the monitor itself can be drained.
@@ -90,7 +90,7 @@ impl Sources {
     /// # Errors
     ///
     /// If the host's devices cannot be watched.
-    pub fn start(signals: Signals, options: &Options, definitions: &[Definition]) -> Result<Self> {
+    pub(super) fn start(signals: Signals, options: &Options, definitions: &[Definition]) -> Result<Self> {
         let mut tasks = JoinSet::new();
         let (answers, often) = (watch::Sender::new(None), watch::Sender::new(false));
         let holders = answers.subscribe();
@@ -121,7 +121,7 @@ impl Sources {
     }
 
     /// Watches what these definitions need, from now on.
-    pub fn watch(&mut self, definitions: &[Definition]) {
+    pub(super) fn watch(&mut self, definitions: &[Definition]) {
         self.monitor.add_needed(&resources::facts_needed(definitions));
         self.monitor.poll_static_nodes();
         self.paths = FileWatch::of(paths_outside_dev(definitions));
@@ -129,19 +129,19 @@ impl Sources {
     }
 
     /// Lists exactly these USB/IP servers from now on.
-    pub fn ask(&mut self, servers: BTreeSet<Server>) {
+    pub(super) fn ask(&mut self, servers: BTreeSet<Server>) {
         self.often.send_replace(!servers.is_empty());
         self.servers.follow(servers);
     }
 
     /// Whether any USB/IP server is listed.
-    pub fn has_servers(&self) -> bool {
+    pub(super) fn has_servers(&self) -> bool {
         *self.often.borrow()
     }
 
     /// Waits, for a limited time, until the facts about remote devices for the first snapshot are
     /// known.
-    pub async fn first_answers(&mut self) -> Option<Holders> {
+    pub(super) async fn first_answers(&mut self) -> Option<Holders> {
         if !self.has_servers() {
             return None;
         }
@@ -166,14 +166,14 @@ impl Sources {
     /// # Errors
     ///
     /// If sysfs cannot be listed.
-    pub fn snapshot(&mut self, definitions: &[Definition], state_dir: &Path) -> Result<Snapshot> {
+    pub(super) fn snapshot(&mut self, definitions: &[Definition], state_dir: &Path) -> Result<Snapshot> {
         let mut snapshot = Snapshot::take(definitions, &self.monitor, state_dir)?;
         snapshot.exports = self.known.borrow_and_update().exports.clone();
         Ok(snapshot)
     }
 
     /// Adds a change, which leads to a wake.
-    pub fn add(&mut self, changes: Changes) {
+    pub(super) fn add(&mut self, changes: Changes) {
         self.debounce.add(changes);
     }
 
@@ -182,7 +182,7 @@ impl Sources {
     /// # Errors
     ///
     /// If the host's devices can no longer be watched.
-    pub async fn next(&mut self, deadline: Option<Instant>) -> Result<Wake> {
+    pub(super) async fn next(&mut self, deadline: Option<Instant>) -> Result<Wake> {
         loop {
             // A pending change leads to a new snapshot anyway.
             let deadline = deadline.filter(|_| !self.debounce.is_pending());

@@ -29,7 +29,7 @@ const PLAIN: &str = "text/plain; charset=utf-8";
 /// # Errors
 ///
 /// If listening on the address fails.
-pub async fn listen(address: &str) -> io::Result<TcpListener> {
+pub(super) async fn listen(address: &str) -> io::Result<TcpListener> {
     match address.strip_prefix(':') {
         // Without IPv6 in the kernel, listen on IPv4 only.
         Some(port) => match TcpListener::bind(format!("[::]:{port}")).await {
@@ -41,7 +41,7 @@ pub async fn listen(address: &str) -> io::Result<TcpListener> {
 }
 
 /// Answers requests on a listener until it fails.
-pub async fn serve(listener: TcpListener, metrics: Arc<Metrics>) {
+pub(super) async fn serve(listener: TcpListener, metrics: Arc<Metrics>) {
     let Err(error) = answer_all(listener, metrics).await;
     warn!("cannot accept connections for /metrics: {error}");
 }

@@ -28,18 +28,18 @@ const MAX_INTERVAL: Duration = Duration::from_secs(10);
 const TIMEOUT: Duration = Duration::from_secs(5);
 
 /// The exported devices of a server that no host has imported.
-pub type ListResult = Result<Vec<(BusId, UsbIds)>, ClientError>;
+pub(super) type ListResult = Result<Vec<(BusId, UsbIds)>, ClientError>;
 
 /// The known state of the servers.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Known {
+pub(super) struct Known {
     /// The exports of the servers whose last list succeeded.
     pub exports: Exports,
     /// The servers whose last list failed.
     failed: BTreeSet<Server>,
 }
 
-pub struct Servers {
+pub(super) struct Servers {
     tasks: BTreeMap<Server, Task>,
     known: watch::Sender<Known>,
 }
@@ -55,7 +55,7 @@ impl Drop for Task {
 
 impl Servers {
     /// Lists no server.
-    pub fn none() -> Self {
+    pub(super) fn none() -> Self {
         Self {
             tasks: BTreeMap::new(),
             known: watch::Sender::new(Known::default()),
@@ -63,7 +63,7 @@ impl Servers {
     }
 
     /// Lists exactly these servers from now on.
-    pub fn follow(&mut self, servers: BTreeSet<Server>) {
+    pub(super) fn follow(&mut self, servers: BTreeSet<Server>) {
         self.tasks.retain(|server, _| servers.contains(server));
         self.known.send_if_modified(|known| {
             let before = known.exports.len();
@@ -78,12 +78,12 @@ impl Servers {
     }
 
     /// The state of the servers, and each change of it.
-    pub fn known(&self) -> watch::Receiver<Known> {
+    pub(super) fn known(&self) -> watch::Receiver<Known> {
         self.known.subscribe()
     }
 
     /// Waits until each server has been listed once, but at most `at_most`.
-    pub async fn first_lists(&self, at_most: Duration) {
+    pub(super) async fn first_lists(&self, at_most: Duration) {
         let mut known = self.known();
         let all = known.wait_for(|known| known.exports.len() + known.failed.len() >= self.tasks.len());
         // The timeout is not an error: the remaining servers count as failed.
@@ -105,7 +105,7 @@ fn list(server: &Server) -> ListResult {
 }
 
 /// Lists all servers at the same time.
-pub fn list_all(servers: &BTreeSet<Server>) -> Vec<(&Server, ListResult)> {
+pub(super) fn list_all(servers: &BTreeSet<Server>) -> Vec<(&Server, ListResult)> {
     thread::scope(|scope| {
         let threads: Vec<_> = servers
             .iter()

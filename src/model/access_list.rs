@@ -2,7 +2,7 @@
 
 /// The permissions of a file; ids as the host counts them.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Permissions {
+pub(crate) struct Permissions {
     pub mode: u32,
     pub uid: u32,
     pub gid: u32,
@@ -13,7 +13,7 @@ pub struct Permissions {
 /// One entry of an access control list: what it is about, the id of a named user or group, and
 /// three permission bits.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct ListEntry {
+pub(crate) struct ListEntry {
     tag: u16,
     id: u32,
     bits: u32,
@@ -30,7 +30,7 @@ const MASK: u16 = 0x10;
 const READ_OR_WRITE: u32 = 0o6;
 
 /// Parses the extended attribute `system.posix_acl_access`. Returns no entries if it is malformed.
-pub fn parse_list(attribute: &[u8]) -> Vec<ListEntry> {
+pub(crate) fn parse_list(attribute: &[u8]) -> Vec<ListEntry> {
     let (version, entries) = attribute.split_at(attribute.len().min(4));
     if version != VERSION.to_le_bytes() || entries.len() % 8 != 0 {
         return Vec::new();
@@ -47,7 +47,7 @@ impl Permissions {
     /// The permission bits (4 read, 2 write, 1 execute) of a user who has no capabilities over the
     /// file. With several matching groups, the sum of their bits: an open for reading and writing
     /// needs both from one group, which is not distinguished here.
-    pub fn bits(&self, uid: u32, groups: &[u32]) -> u32 {
+    pub(crate) fn bits(&self, uid: u32, groups: &[u32]) -> u32 {
         let mask = self.list.iter().find(|entry| entry.tag == MASK);
         let mask = mask.map_or(7, |entry| entry.bits);
         if uid == self.uid {
@@ -73,7 +73,7 @@ impl Permissions {
     }
 
     /// Whether a user or group among these may read or write the file.
-    pub fn admits(&self, has_user: impl Fn(u32) -> bool, has_group: impl Fn(u32) -> bool) -> bool {
+    pub(crate) fn admits(&self, has_user: impl Fn(u32) -> bool, has_group: impl Fn(u32) -> bool) -> bool {
         let entry_of = |tag: u16| self.list.iter().find(|entry| entry.tag == tag);
         let mask = entry_of(MASK).map_or(7, |entry| entry.bits);
         let owning = entry_of(OWNING_GROUP).map_or(self.mode >> 3 & 7, |entry| entry.bits);

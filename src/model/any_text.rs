@@ -5,7 +5,7 @@ use proptest::strategy::ValueTree;
 
 /// A string of up to 40 characters, many of them special: control characters, escapes, direction
 /// marks, quotes. (`any::<String>()` never yields control characters.)
-pub fn any_text() -> impl Strategy<Value = String> {
+pub(crate) fn any_text() -> impl Strategy<Value = String> {
     prop::collection::vec(any::<char>(), 0..=40).prop_map(String::from_iter)
 }
 

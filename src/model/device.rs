@@ -9,12 +9,12 @@ pub mod event;
 pub mod hid_usages;
 pub mod input_capabilities;
 pub mod inventory;
-pub mod nodeless;
+pub(crate) mod nodeless;
 #[cfg(test)]
 pub(crate) mod recorded;
-pub mod same_data;
+pub(crate) mod same_data;
 pub(crate) mod serial;
-pub mod tree;
+pub(crate) mod tree;
 pub mod usb_classes;
 pub mod usb_hub;
 

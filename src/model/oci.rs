@@ -4,7 +4,7 @@
 mod bundle_argument;
 mod bundle_config;
 mod container_id;
-pub mod engine;
+pub(crate) mod engine;
 pub(crate) mod go_json;
 mod hook_state;
 

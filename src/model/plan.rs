@@ -9,19 +9,19 @@
 //! without a node are passed on. Applying a plan and planning again yields the empty plan. Pure: no
 //! I/O, no clock, no callback. Must not know how a step is carried out (`watcher::transaction`).
 
-pub mod admission;
-pub mod announcements;
+pub(crate) mod admission;
+pub(crate) mod announcements;
 pub mod attachment;
-pub mod attachment_changes;
+pub(crate) mod attachment_changes;
 mod candidates;
 mod database;
 mod desired;
-pub mod named_node;
-pub mod node_names;
+pub(crate) mod named_node;
+pub(crate) mod node_names;
 mod not_attached;
 mod planner;
-pub mod relevance;
-pub mod removal;
+pub(crate) mod relevance;
+pub(crate) mod removal;
 mod step;
 mod steps;
 

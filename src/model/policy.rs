@@ -27,7 +27,7 @@ mod fallback;
 mod hints;
 mod host_use;
 mod of_user;
-pub mod protected;
+pub(crate) mod protected;
 mod rule;
 mod subject;
 mod traits;

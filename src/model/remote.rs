@@ -2,9 +2,9 @@
 //! attached (`usbip`).
 
 pub mod address;
-pub mod binding;
-pub mod reservation;
-pub mod vhci;
+pub(crate) mod binding;
+pub(crate) mod reservation;
+pub(crate) mod vhci;
 
 /// The port of usbipd(8).
 pub const DEFAULT_PORT: u16 = 3240;

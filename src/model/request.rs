@@ -10,7 +10,7 @@ pub mod entry;
 mod error;
 pub mod facts_needed;
 mod grammar;
-pub mod id;
+pub(crate) mod id;
 pub(crate) mod mismatch;
 mod options;
 pub mod selector;

@@ -54,7 +54,7 @@ impl Rootless {
 /// The user id by which a process with this map sees the host's root, for instance as the sender of
 /// a message. `overflow` stands for all users that are not mapped (proc_sys_kernel(5),
 /// `overflowuid`).
-pub fn host_root(uid_map: &str, overflow: u32) -> u32 {
+pub(crate) fn host_root(uid_map: &str, overflow: u32) -> u32 {
     match IdMaps::parse(uid_map, "") {
         Ok(map) if !uid_map.is_empty() => map.container_uid(0).unwrap_or(overflow),
         _ => 0,
@@ -63,7 +63,7 @@ pub fn host_root(uid_map: &str, overflow: u32) -> u32 {
 
 /// A part of a request that a rootless engine cannot satisfy, because only the host's root can.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Unsupported {
+pub(crate) enum Unsupported {
     /// The kernel does not restrict what is done with a node that can be opened.
     Access,
     /// The node inside is the host's own: changing it would change the host.
@@ -93,7 +93,7 @@ impl fmt::Display for Unsupported {
 ///
 /// `access=rw` is possible: in a user namespace the kernel never allows to create device nodes
 /// (mknod(2)), which is what `m` stands for.
-pub fn unsupported(request: &Request) -> Option<Unsupported> {
+pub(crate) fn unsupported(request: &Request) -> Option<Unsupported> {
     let options = &request.options;
     if request.selector.remote().is_some() {
         return Some(Unsupported::Remote);

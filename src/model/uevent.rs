@@ -15,9 +15,9 @@ use udev_header::header;
 use crate::model::device::Device;
 
 pub mod facts;
-pub mod nodeless;
+pub(crate) mod nodeless;
 pub mod received;
-pub mod socket_filter;
+pub(crate) mod socket_filter;
 mod udev_header;
 
 /// What an event reports of a device (`kobject_actions` in lib/kobject_uevent.c).

@@ -8,7 +8,7 @@ use nix::errno::Errno;
 /// # Errors
 /// As the system call; ENOSYS on older kernels.
 #[allow(unsafe_code)]
-pub fn close_from(first: u32) -> std::io::Result<()> {
+pub(crate) fn close_from(first: u32) -> std::io::Result<()> {
     // SAFETY: close_range takes three integers and touches no memory of ours. That no owner of a
     // descriptor in the range exists is what the caller promises; breaking it gives EBADF, not
     // undefined behaviour of this call.

@@ -12,7 +12,7 @@ use nix::errno::Errno;
 ///
 /// # Errors
 /// When `/proc/self/maps` cannot be read, or a system call fails.
-pub fn forget_start_up() -> io::Result<()> {
+pub(crate) fn forget_start_up() -> io::Result<()> {
     for line in std::fs::read_to_string("/proc/self/maps")?.lines() {
         if let Some((start, end)) = code_mapping(line) {
             drop_pages(start, end - start)?;
@@ -45,7 +45,7 @@ fn drop_pages(start: usize, length: usize) -> io::Result<()> {
 /// Returns free heap to the kernel.
 #[cfg(target_env = "gnu")]
 #[allow(unsafe_code)]
-pub fn trim_heap() {
+pub(crate) fn trim_heap() {
     // SAFETY: malloc_trim(3) touches only memory that the allocator has as free.
     unsafe { libc::malloc_trim(0) };
 }

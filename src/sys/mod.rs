@@ -2,11 +2,11 @@
 //! use our own types.
 
 pub mod bpf;
-pub mod descriptors;
+pub(crate) mod descriptors;
 pub mod loop_device;
-pub mod memory;
-pub mod mount;
-pub mod namespaces;
+pub(crate) mod memory;
+pub(crate) mod mount;
+pub(crate) mod namespaces;
 #[cfg(feature = "kubernetes")]
-pub mod readiness;
-pub mod socket_filter;
+pub(crate) mod readiness;
+pub(crate) mod socket_filter;

@@ -12,7 +12,7 @@ use nix::errno::Errno;
 ///
 /// # Errors
 /// Those of mount_setattr(2); `ENOSYS` before Linux 5.12.
-pub fn restrict(mount: BorrowedFd<'_>) -> io::Result<()> {
+pub(crate) fn restrict(mount: BorrowedFd<'_>) -> io::Result<()> {
     let attributes =
         libc::MOUNT_ATTR_RDONLY | libc::MOUNT_ATTR_NOSUID | libc::MOUNT_ATTR_NODEV | libc::MOUNT_ATTR_NOEXEC;
     set(mount, attributes, libc::MS_PRIVATE)
@@ -22,7 +22,7 @@ pub fn restrict(mount: BorrowedFd<'_>) -> io::Result<()> {
 ///
 /// # Errors
 /// As [`restrict`].
-pub fn isolate(mount: BorrowedFd<'_>) -> io::Result<()> {
+pub(crate) fn isolate(mount: BorrowedFd<'_>) -> io::Result<()> {
     set(
         mount,
         libc::MOUNT_ATTR_NOSUID | libc::MOUNT_ATTR_NOEXEC,
@@ -34,7 +34,7 @@ pub fn isolate(mount: BorrowedFd<'_>) -> io::Result<()> {
 ///
 /// # Errors
 /// As [`restrict`].
-pub fn forbid_devices(mount: BorrowedFd<'_>) -> io::Result<()> {
+pub(crate) fn forbid_devices(mount: BorrowedFd<'_>) -> io::Result<()> {
     set(mount, libc::MOUNT_ATTR_NODEV, 0)
 }
 

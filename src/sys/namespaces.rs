@@ -14,7 +14,7 @@ const NS_GET_OWNER_UID: libc::c_ulong = 0xb704;
 ///
 /// # Errors
 /// PermissionDenied when it is neither the calling process's own user namespace nor one below it.
-pub fn owner_of(namespace: BorrowedFd<'_>) -> io::Result<OwnedFd> {
+pub(crate) fn owner_of(namespace: BorrowedFd<'_>) -> io::Result<OwnedFd> {
     related(namespace, NS_GET_USERNS)
 }
 
@@ -22,7 +22,7 @@ pub fn owner_of(namespace: BorrowedFd<'_>) -> io::Result<OwnedFd> {
 ///
 /// # Errors
 /// As [`owner_of`].
-pub fn parent_of(user_namespace: BorrowedFd<'_>) -> io::Result<OwnedFd> {
+pub(crate) fn parent_of(user_namespace: BorrowedFd<'_>) -> io::Result<OwnedFd> {
     related(user_namespace, NS_GET_PARENT)
 }
 
@@ -31,7 +31,7 @@ pub fn parent_of(user_namespace: BorrowedFd<'_>) -> io::Result<OwnedFd> {
 /// # Errors
 /// Those of ioctl(2).
 #[allow(unsafe_code)]
-pub fn creator_of(user_namespace: BorrowedFd<'_>) -> io::Result<u32> {
+pub(crate) fn creator_of(user_namespace: BorrowedFd<'_>) -> io::Result<u32> {
     let mut uid: libc::uid_t = u32::MAX;
     // SAFETY: the kernel writes one uid_t through the pointer, which is valid for the call.
     let result = unsafe { libc::ioctl(user_namespace.as_raw_fd(), NS_GET_OWNER_UID as _, &raw mut uid) };

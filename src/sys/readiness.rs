@@ -11,7 +11,7 @@ use tokio::io::unix::AsyncFd;
 ///
 /// # Errors
 /// Those of epoll_ctl(2).
-pub fn of(fd: OwnedFd) -> io::Result<AsyncFd<OwnedFd>> {
+pub(crate) fn of(fd: OwnedFd) -> io::Result<AsyncFd<OwnedFd>> {
     // SAFETY: an OwnedFd is open and stays the same for its whole life, and the AsyncFd owns it
     // from here on, so it cannot be closed or replaced while it is registered.
     Ok(unsafe { AsyncFd::register_with_interest(fd, Interest::READABLE) }?)

@@ -4,14 +4,14 @@
 use std::io;
 use std::os::fd::{AsRawFd, BorrowedFd};
 
-pub use libc::sock_filter as Instruction;
+pub(crate) use libc::sock_filter as Instruction;
 use nix::errno::Errno;
 
 /// Attaches a filter in place of the one before, if there is one.
 ///
 /// # Errors
 /// The kernel does not accept the program.
-pub fn attach(socket: BorrowedFd<'_>, program: &mut [Instruction]) -> io::Result<()> {
+pub(crate) fn attach(socket: BorrowedFd<'_>, program: &mut [Instruction]) -> io::Result<()> {
     let program = libc::sock_fprog {
         len: u16::try_from(program.len()).map_err(|_| io::ErrorKind::InvalidInput)?,
         filter: program.as_mut_ptr(),
@@ -23,7 +23,7 @@ pub fn attach(socket: BorrowedFd<'_>, program: &mut [Instruction]) -> io::Result
 ///
 /// # Errors
 /// The socket has none.
-pub fn detach(socket: BorrowedFd<'_>) -> io::Result<()> {
+pub(crate) fn detach(socket: BorrowedFd<'_>) -> io::Result<()> {
     set(socket, libc::SO_DETACH_FILTER, &0_i32)
 }
 

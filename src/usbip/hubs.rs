@@ -38,7 +38,7 @@ fn failed(action: &'static str, path: &Path) -> impl FnOnce(io::Error) -> HubErr
 
 /// While this value exists, no driver binds to a newly attached device.
 #[derive(Debug)]
-pub struct Hold {
+pub(crate) struct Hold {
     lock: File,
     before: PathBuf,
 }
@@ -50,7 +50,7 @@ impl Hold {
     /// # Errors
     /// If the directory or a hub cannot be written, or the lock is not available before the
     /// deadline.
-    pub fn take(dir: &Path, vhci: &Vhci, deadline: Instant) -> Result<Self, HubError> {
+    pub(crate) fn take(dir: &Path, vhci: &Vhci, deadline: Instant) -> Result<Self, HubError> {
         let hold = Self {
             lock: lock(dir, deadline)?,
             before: dir.join("hubs.json"),
@@ -91,7 +91,7 @@ impl Drop for Hold {
 }
 
 /// Restores the settings of the hubs if the processes that changed them were killed.
-pub fn heal(dir: &Path) {
+pub(crate) fn heal(dir: &Path) {
     let before = dir.join("hubs.json");
     if !before.exists() {
         return;

@@ -15,12 +15,12 @@ pub mod client;
 pub mod command;
 mod detach;
 mod error;
-pub mod hubs;
-pub mod protocol;
-pub mod records;
+pub(crate) mod hubs;
+pub(crate) mod protocol;
+pub(crate) mod records;
 pub mod task;
 pub mod vhci;
-pub mod worker;
+pub(crate) mod worker;
 
 pub use attachments::{Attached, Named, Purpose, Usbip, binding_of};
 pub use error::UsbipError;

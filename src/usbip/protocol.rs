@@ -11,9 +11,9 @@ use std::io::{self, Read};
 use crate::model::remote::address::{BusId, UsbIds};
 
 /// The only version of the protocol.
-pub const VERSION: u16 = 0x0111;
+pub(crate) const VERSION: u16 = 0x0111;
 /// The most devices in a list. A host has at most 127 USB devices per bus.
-pub const MAX_DEVICES: u32 = 1024;
+pub(crate) const MAX_DEVICES: u32 = 1024;
 
 const REQ_DEVLIST: u16 = 0x8005;
 const REP_DEVLIST: u16 = 0x0005;
@@ -23,11 +23,11 @@ const REP_IMPORT: u16 = 0x0003;
 const BUSID_LEN: usize = 32;
 const DEVICE_LEN: usize = 312;
 
-pub fn devlist_request() -> [u8; 8] {
+pub(crate) fn devlist_request() -> [u8; 8] {
     header(REQ_DEVLIST)
 }
 
-pub fn import_request(busid: &BusId) -> [u8; 40] {
+pub(crate) fn import_request(busid: &BusId) -> [u8; 40] {
     let mut request = [0; 8 + BUSID_LEN];
     request[..8].copy_from_slice(&header(REQ_IMPORT));
     request[8..8 + busid.as_str().len()].copy_from_slice(busid.as_str().as_bytes());
@@ -215,7 +215,7 @@ fn text(field: &[u8]) -> &[u8] {
 ///
 /// # Errors
 /// If it is incomplete, invalid, or longer than a list can be.
-pub fn read_devlist(from: &mut impl Read) -> Result<Vec<Exported>, ReplyError> {
+pub(crate) fn read_devlist(from: &mut impl Read) -> Result<Vec<Exported>, ReplyError> {
     read_header(from, REP_DEVLIST)?;
     let count = u32::from_be_bytes(read(from)?);
     if count > MAX_DEVICES {
@@ -237,7 +237,7 @@ pub fn read_devlist(from: &mut impl Read) -> Result<Vec<Exported>, ReplyError> {
 ///
 /// # Errors
 /// If it is incomplete or invalid, a refusal, or about another device.
-pub fn read_import(from: &mut impl Read, requested: &BusId) -> Result<Exported, ReplyError> {
+pub(crate) fn read_import(from: &mut impl Read, requested: &BusId) -> Result<Exported, ReplyError> {
     read_header(from, REP_IMPORT)?;
     let (device, _) = Exported::parse(&read(from)?)?;
     if device.busid != *requested {

@@ -214,7 +214,7 @@ impl ReservationRecord {
 }
 
 /// The remote devices that this host has attached or is attaching.
-pub fn reservations(state_dir: &Path) -> Vec<Reservation> {
+pub(crate) fn reservations(state_dir: &Path) -> Vec<Reservation> {
     let entries = fs::read_dir(state_dir.join(DIRECTORY)).into_iter().flatten();
     let paths = entries.flatten().map(|entry| entry.path());
     // The other files are locks, and records that are being written.
@@ -226,7 +226,11 @@ pub fn reservations(state_dir: &Path) -> Vec<Reservation> {
 
 /// The devices that requests of a container for local devices must not select, because they are
 /// reserved.
-pub fn reserved_devices(state_dir: &Path, container: &str, inventory: &Inventory) -> Vec<ReservedDevice> {
+pub(crate) fn reserved_devices(
+    state_dir: &Path,
+    container: &str,
+    inventory: &Inventory,
+) -> Vec<ReservedDevice> {
     let reservations = reservations(state_dir);
     let reserved = reservations.iter();
     let reserved = reserved.filter_map(|reservation| reservation.against(container, inventory));
@@ -234,13 +238,13 @@ pub fn reserved_devices(state_dir: &Path, container: &str, inventory: &Inventory
 }
 
 #[derive(Debug)]
-pub struct Records {
+pub(crate) struct Records {
     dir: PathBuf,
 }
 
 impl Records {
     /// The records in a directory, which [`Records::make`] creates.
-    pub fn new(dir: PathBuf) -> Self {
+    pub(crate) fn new(dir: PathBuf) -> Self {
         Self { dir }
     }
 
@@ -248,12 +252,12 @@ impl Records {
     ///
     /// # Errors
     /// If it cannot be created.
-    pub fn make(&self) -> Result<(), RecordError> {
+    pub(crate) fn make(&self) -> Result<(), RecordError> {
         flock::create_dir(&self.dir).map_err(|source| failed("create", &self.dir, source))
     }
 
     /// All readable records. Records in another version's format are ignored.
-    pub fn all(&self) -> Vec<Record> {
+    pub(crate) fn all(&self) -> Vec<Record> {
         let mut records: Vec<Record> = fs::read_dir(&self.dir)
             .into_iter()
             .flatten()
@@ -265,7 +269,7 @@ impl Records {
     }
 
     /// The record of a port, if there is a readable one.
-    pub fn at(&self, port: u32) -> Option<Record> {
+    pub(crate) fn at(&self, port: u32) -> Option<Record> {
         read(&self.path(port))
     }
 
@@ -273,7 +277,7 @@ impl Records {
     ///
     /// # Errors
     /// If it cannot be written.
-    pub fn write(&self, record: &Record) -> Result<(), RecordError> {
+    pub(crate) fn write(&self, record: &Record) -> Result<(), RecordError> {
         let path = self.path(record.port);
         serde_json::to_vec(record)
             .map_err(io::Error::from)
@@ -282,7 +286,7 @@ impl Records {
     }
 
     /// Removes the record of a port.
-    pub fn remove(&self, port: u32) {
+    pub(crate) fn remove(&self, port: u32) {
         let _ = fs::remove_file(self.path(port));
     }
 

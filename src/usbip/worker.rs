@@ -28,13 +28,13 @@ const WORKER: &str = "oci-hotplug-usbip";
 /// The longest reply that is read, in bytes.
 const MAX_REPLY: usize = 64 * 1024;
 /// The timeout of a release at the end of a container. Measured: 0.4 s.
-pub const RELEASE_TIMEOUT: Duration = Duration::from_secs(3);
+pub(crate) const RELEASE_TIMEOUT: Duration = Duration::from_secs(3);
 /// The timeout for a killed worker to end.
 const KILL_TIMEOUT: Duration = Duration::from_millis(20);
 
 /// Why a worker cannot be started.
 #[derive(Debug, thiserror::Error)]
-pub enum WorkerError {
+pub(crate) enum WorkerError {
     /// The executable is missing.
     #[error(transparent)]
     Absent(#[from] ProgramError),
@@ -45,19 +45,19 @@ pub enum WorkerError {
 /// A worker that attaches a device. Dropping it kills it; the next worker, or [`release`], undoes
 /// an unfinished attachment.
 #[derive(Debug)]
-pub struct Worker(Started);
+pub(crate) struct Worker(Started);
 
 impl Worker {
     /// Starts a worker that attaches a device for a container.
     ///
     /// # Errors
     /// If the worker cannot be started.
-    pub fn attach(state_dir: &Path, task: AttachTask) -> Result<Self, WorkerError> {
+    pub(crate) fn attach(state_dir: &Path, task: AttachTask) -> Result<Self, WorkerError> {
         Started::new(state_dir, Work::Attach(task)).map(Self)
     }
 
     /// The reply; `None` while the worker runs. Never blocks.
-    pub fn reply(&mut self) -> Option<AttachReply> {
+    pub(crate) fn reply(&mut self) -> Option<AttachReply> {
         self.0.reply()
     }
 }
@@ -79,7 +79,7 @@ impl Drop for Worker {
 
 /// Detaches devices that were attached for containers, and waits until that is done or the timeout
 /// has passed. The worker continues after the timeout.
-pub fn release(state_dir: &Path, release: Release, timeout: Duration) {
+pub(crate) fn release(state_dir: &Path, release: Release, timeout: Duration) {
     // A directory that other users can write cannot be trusted.
     if trust::check(state_dir).is_err() || !is_in_use(state_dir) {
         return;

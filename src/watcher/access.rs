@@ -51,7 +51,7 @@ impl ContainerAccess {
     /// # Errors
     /// When the cgroups cannot be opened, or another container owns them. A watcher with a
     /// predecessor gets a filter even then.
-    pub fn open(
+    pub(super) fn open(
         container: &Container,
         owner: Owner,
         memory: &mut FilterMemory,
@@ -125,19 +125,19 @@ impl ContainerAccess {
     }
 
     /// Whether init is in the same cgroups as before. Costs one system call.
-    pub fn is_in_place(&self) -> bool {
+    pub(super) fn is_in_place(&self) -> bool {
         let is_still = |file| kernel_text::is_still(file, &self.membership);
         self.nowhere.is_none() && self.membership_file.as_ref().is_none_or(is_still)
     }
 
     /// Whether access is certainly still in force, so that neither [`Self::follow`] nor
     /// [`Self::ensure`] has anything to do. Costs two or three system calls.
-    pub fn is_unchanged(&self) -> bool {
+    pub(super) fn is_unchanged(&self) -> bool {
         self.is_in_place() && self.filter.is_unchanged()
     }
 
     /// Checks where init is, and opens the filter there if it has moved. No event reports a move.
-    pub fn follow(&mut self, container: &Container) -> Place {
+    pub(super) fn follow(&mut self, container: &Container) -> Place {
         if !self.is_filtered {
             return Place::Same;
         }
@@ -193,7 +193,7 @@ impl ContainerAccess {
     }
 
     /// Grants exactly this access, except for the numbers that it returns, each with the reason.
-    pub fn set(&mut self, grants: &GrantSet) -> Result<Vec<(DevNum, String)>, FilterError> {
+    pub(super) fn set(&mut self, grants: &GrantSet) -> Result<Vec<(DevNum, String)>, FilterError> {
         if let Some(reason) = &self.nowhere {
             return Ok(grants.keys().map(|num| (*num, reason.clone())).collect());
         }
@@ -206,23 +206,23 @@ impl ContainerAccess {
 
     /// Checks that access is still in force, and grants it again where an engine has replaced the
     /// filter.
-    pub fn ensure(&mut self, granted: &GrantSet) -> Result<Change, FilterError> {
+    pub(super) fn ensure(&mut self, granted: &GrantSet) -> Result<Change, FilterError> {
         self.filter.ensure(granted)
     }
 
     /// What to store for the next watcher.
-    pub fn memory(&self) -> FilterMemory {
+    pub(super) fn memory(&self) -> FilterMemory {
         self.filter.memory()
     }
 
     /// Makes the container the owner of its cgroups again: the state directory was removed.
-    pub fn forget_owned(&mut self) {
+    pub(super) fn forget_owned(&mut self) {
         self.filter.forget_owned();
     }
 
     /// Revokes everything after the container has ended, because its cgroup may still exist.
     /// Returns whether nothing is granted any more.
-    pub fn revoke(&self) -> bool {
+    pub(super) fn revoke(&self) -> bool {
         let outcome = filter::revoke(&self.filter.memory(), &self.owner);
         if let Err(error) = &outcome {
             tracing::warn!("cannot revoke the access of a container that has ended: {error}");

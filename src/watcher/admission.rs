@@ -47,7 +47,7 @@ pub(super) struct Admission {
 }
 
 impl Admission {
-    pub fn new(policy: Policy, config: Option<PathBuf>, leases: Leases) -> Self {
+    pub(super) fn new(policy: Policy, config: Option<PathBuf>, leases: Leases) -> Self {
         Self {
             policy,
             config,
@@ -62,13 +62,13 @@ impl Admission {
         }
     }
 
-    pub fn policy(&self) -> &Policy {
+    pub(super) fn policy(&self) -> &Policy {
         &self.policy
     }
 
     /// Decides on each candidate: first the policy, then the lease for what it allows. Leases are
     /// taken here, and released by [`Admission::finish`] after the plan has been applied.
-    pub fn decide(&mut self, candidates: &Candidates<'_>, traits: &ContainerTraits) -> Admissions {
+    pub(super) fn decide(&mut self, candidates: &Candidates<'_>, traits: &ContainerTraits) -> Admissions {
         self.decided = Instant::now();
         let host_use = self.host_use(candidates);
         let context = PolicyContext {
@@ -89,17 +89,17 @@ impl Admission {
     /// Whether the same candidates may be decided on differently now, although no event came: the
     /// host may use other disks, another container may have released a lease, or the last decision
     /// was long ago.
-    pub fn may_decide_differently(&mut self) -> bool {
+    pub(super) fn may_decide_differently(&mut self) -> bool {
         self.host_use.may_differ() || self.has_refused() || self.decided.elapsed() >= DECISION_HOLDS
     }
 
     /// Whether the last plan does not attach some of the devices.
-    pub fn has_refused(&self) -> bool {
+    pub(super) fn has_refused(&self) -> bool {
         !self.not_attached.is_empty()
     }
 
     /// Whether the use of disks by the host can change the decision without an event.
-    pub fn depends_on_host_use(&self) -> bool {
+    pub(super) fn depends_on_host_use(&self) -> bool {
         self.host_use.was_read()
     }
 
@@ -156,7 +156,12 @@ impl Admission {
 
     /// Call this after a plan was applied: releases the leases of devices that are neither admitted
     /// nor attached any more, and logs once for each device why it is not attached.
-    pub fn finish(&mut self, not_attached: Vec<NotAttached>, planner: &Planner, holders: &Holders<'_>) {
+    pub(super) fn finish(
+        &mut self,
+        not_attached: Vec<NotAttached>,
+        planner: &Planner,
+        holders: &Holders<'_>,
+    ) {
         self.release_leases(holders.inside().attachments(), holders.inventory());
         self.not_attached = not_attached;
         self.log(planner, holders);
@@ -220,22 +225,22 @@ impl Admission {
         self.logged = logged;
     }
 
-    pub fn not_attached(&self) -> &[NotAttached] {
+    pub(super) fn not_attached(&self) -> &[NotAttached] {
         &self.not_attached
     }
 
     /// Forgets the leases, because their files were removed.
-    pub fn renew_leases(&mut self, state_dir: &Path) {
+    pub(super) fn renew_leases(&mut self, state_dir: &Path) {
         self.leases = Leases::new(state_dir);
     }
 
     /// The files whose locks are the leases, for the next watcher.
-    pub fn lease_files(&self) -> impl Iterator<Item = &File> {
+    pub(super) fn lease_files(&self) -> impl Iterator<Item = &File> {
         self.leases.files()
     }
 
     /// Leaves the leases to the next watcher, which has the files.
-    pub fn forget_leases(&mut self) {
+    pub(super) fn forget_leases(&mut self) {
         self.leases.forget();
     }
 
@@ -244,7 +249,7 @@ impl Admission {
     /// # Errors
     /// The reason why the configuration cannot be used; the previous policy stays in force. The
     /// status shows the reason, too.
-    pub fn reload(&mut self, state_dir: &Path) -> Result<(), String> {
+    pub(super) fn reload(&mut self, state_dir: &Path) -> Result<(), String> {
         let config = Config::load(self.config.as_deref(), Some(state_dir));
         match config.and_then(|config| config.policy()) {
             Ok(policy) => {
@@ -261,7 +266,7 @@ impl Admission {
     }
 
     /// Problems with devices that are not attached, with the host and with the configuration.
-    pub fn problems(&self, planner: &Planner, holders: &Holders<'_>) -> Vec<Problem> {
+    pub(super) fn problems(&self, planner: &Planner, holders: &Holders<'_>) -> Vec<Problem> {
         let of_device = |not_attached: &NotAttached| {
             let waiting = not_attached.is_waiting();
             let named = waiting.then(|| not_attached.with_holders(&holders.of(&not_attached.device)));

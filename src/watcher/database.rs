@@ -31,7 +31,7 @@ pub(super) struct ContainerDatabase {
 
 impl ContainerDatabase {
     /// Opens the files of an earlier watcher, if there are any. Nothing is mounted yet.
-    pub fn open(mode: UdevMode, lock: &RecordLock) -> Self {
+    pub(super) fn open(mode: UdevMode, lock: &RecordLock) -> Self {
         let (files, state) = match mode {
             UdevMode::Never => (None, DatabaseState::Never),
             UdevMode::Auto => match UdevDatabase::open(lock.dir_fd()) {
@@ -49,23 +49,23 @@ impl ContainerDatabase {
         }
     }
 
-    pub fn state(&self) -> &DatabaseState {
+    pub(super) fn state(&self) -> &DatabaseState {
         &self.state
     }
 
     /// The entries; `None` if the container has no database.
-    pub fn entries(&self) -> Option<&Entries> {
+    pub(super) fn entries(&self) -> Option<&Entries> {
         self.files.as_ref().map(UdevDatabase::entries)
     }
 
     /// Whether [`Self::ensure`] must run before a plan, because what it finds decides whether the
     /// container has entries. Otherwise it may run after the nodes, which programs wait for.
-    pub fn is_undecided(&self) -> bool {
+    pub(super) fn is_undecided(&self) -> bool {
         !self.was_found
     }
 
     /// Mounts the database if it is due and not mounted. Logs a state that is new.
-    pub fn ensure(&mut self, dev: &mut ContainerDev, container: &Container, lock: &RecordLock) {
+    pub(super) fn ensure(&mut self, dev: &mut ContainerDev, container: &Container, lock: &RecordLock) {
         let is_due = self.due.is_none_or(|due| due <= Instant::now());
         if self.state == DatabaseState::Never || !is_due {
             return;
@@ -121,20 +121,20 @@ impl ContainerDatabase {
 
     /// The container's directory in the state directory was removed and created again: the files
     /// are created again, too.
-    pub fn restart(&mut self) {
+    pub(super) fn restart(&mut self) {
         self.was_found = false;
         let old = self.files.take();
         self.replaced = old.and_then(|files| files.identity().ok()).or(self.replaced);
     }
 
-    pub fn write(&mut self, id: &DatabaseId, facts: &EntryFacts) -> Result<(), UdevDatabaseError> {
+    pub(super) fn write(&mut self, id: &DatabaseId, facts: &EntryFacts) -> Result<(), UdevDatabaseError> {
         match &mut self.files {
             Some(files) => files.write(id, facts),
             None => Ok(()),
         }
     }
 
-    pub fn remove(&mut self, id: &DatabaseId) -> Result<(), UdevDatabaseError> {
+    pub(super) fn remove(&mut self, id: &DatabaseId) -> Result<(), UdevDatabaseError> {
         match &mut self.files {
             Some(files) => files.remove(id),
             None => Ok(()),

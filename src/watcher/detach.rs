@@ -27,7 +27,7 @@ pub struct HandedOver {
 ///
 /// # Errors
 /// When a descriptor cannot be moved, or /dev/null cannot be opened.
-pub fn detach(handed_over: bool) -> io::Result<Option<HandedOver>> {
+pub(crate) fn detach(handed_over: bool) -> io::Result<Option<HandedOver>> {
     descriptors::close_from(3)?;
     let given = if handed_over {
         Some(HandedOver {

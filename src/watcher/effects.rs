@@ -32,7 +32,7 @@ use crate::model::udev_database::{DatabaseId, DatabaseState, Entries, EntryFacts
 use crate::model::uevent::{UeventAction, UeventForm};
 
 /// One container's filter, /dev, listeners and notes.
-pub struct ContainerEffects {
+pub(crate) struct ContainerEffects {
     container: Rc<Container>,
     access: ContainerAccess,
     dev: ContainerDev,
@@ -61,7 +61,7 @@ impl ContainerEffects {
     /// # Errors
     /// When its cgroup, /dev or network namespace cannot be opened, or when another container owns
     /// its cgroup.
-    pub fn open(
+    pub(crate) fn open(
         container: &Rc<Container>,
         lock: RecordLock,
         notes: &mut Notes,
@@ -120,12 +120,12 @@ impl ContainerEffects {
         Ok((inside, granted))
     }
 
-    pub fn lock(&self) -> &RecordLock {
+    pub(crate) fn lock(&self) -> &RecordLock {
         &self.lock
     }
 
     /// Replaces the lock, after the record was restored.
-    pub fn set_lock(&mut self, lock: RecordLock) {
+    pub(crate) fn set_lock(&mut self, lock: RecordLock) {
         self.lock = lock;
         self.journal.forget();
         self.access.forget_owned();
@@ -134,7 +134,7 @@ impl ContainerEffects {
 
     /// Mounts the container's udev database unless it is mounted. Returns whether a directory was
     /// created for that, which the notes must have.
-    pub fn ensure_database(&mut self) -> bool {
+    pub(crate) fn ensure_database(&mut self) -> bool {
         self.must_find_database = false;
         let before = self.dev.directories().len();
         self.database.ensure(&mut self.dev, &self.container, &self.lock);
@@ -144,28 +144,28 @@ impl ContainerEffects {
     /// Call this before a plan. Looks for the database if that decides on the plan, as
     /// [`Self::ensure_database`] does. Otherwise it is looked for when the plan has created its
     /// nodes.
-    pub fn begin_plan(&mut self) -> bool {
+    pub(crate) fn begin_plan(&mut self) -> bool {
         self.must_find_database = true;
         self.database.is_undecided() && self.ensure_database()
     }
 
     /// Whether the container has a udev database.
-    pub fn database_state(&self) -> &DatabaseState {
+    pub(crate) fn database_state(&self) -> &DatabaseState {
         self.database.state()
     }
 
     /// The entries of the container's udev database; `None` if it has none.
-    pub fn entries(&self) -> Option<&Entries> {
+    pub(crate) fn entries(&self) -> Option<&Entries> {
         self.database.entries()
     }
 
     /// Removes the directory that was created to mount the udev database on, and so the mount.
-    pub fn remove_database_mount(&mut self) {
+    pub(crate) fn remove_database_mount(&mut self) {
         self.dev.remove_run_udev();
     }
 
     /// Removes our files that still exist after the container has ended.
-    pub fn remove_outliving(&mut self, attachments: &Attachments, rootfs: &Path) {
+    pub(crate) fn remove_outliving(&mut self, attachments: &Attachments, rootfs: &Path) {
         self.dev.remove_outliving(attachments);
         let left = self.dev.directories();
         if !left.contains(Path::new(RUN_UDEV)) {
@@ -178,15 +178,15 @@ impl ContainerEffects {
     }
 
     /// Returns the lock, when nothing has to be changed any more.
-    pub fn into_lock(self) -> RecordLock {
+    pub(crate) fn into_lock(self) -> RecordLock {
         self.lock
     }
 
-    pub fn counters(&self) -> Counters {
+    pub(crate) fn counters(&self) -> Counters {
         self.counters.get()
     }
 
-    pub fn count(&self, change: impl FnOnce(&mut Counters)) {
+    pub(crate) fn count(&self, change: impl FnOnce(&mut Counters)) {
         let mut counters = self.counters.get();
         change(&mut counters);
         self.counters.set(counters);
@@ -196,13 +196,13 @@ impl ContainerEffects {
     ///
     /// # Errors
     /// When it cannot be written; the long one stays.
-    pub fn compact_notes(&mut self) -> Result<(), EffectError> {
+    pub(crate) fn compact_notes(&mut self) -> Result<(), EffectError> {
         Ok(self.journal.compact(&self.lock)?)
     }
 
     /// Whether the next watcher would miss something that was counted. Wakes alone are not worth a
     /// write.
-    pub fn has_counted(&self) -> bool {
+    pub(crate) fn has_counted(&self) -> bool {
         let counters = self.counters.get();
         let wakes = Counters {
             wakes: counters.wakes,
@@ -216,7 +216,7 @@ impl ContainerEffects {
     /// Stores the requests' roots for the next notes. Returns whether they have changed. A
     /// removed root with a running grace period is stored as if it were present: the next watcher
     /// finds it gone, and starts the period again.
-    pub fn note_roots<'r>(
+    pub(crate) fn note_roots<'r>(
         &mut self,
         requests: impl Iterator<Item = (RequestId, &'r RequestEntry)> + Clone,
         gone: &[RootRemoved],
@@ -242,7 +242,7 @@ impl ContainerEffects {
     }
 
     /// Stores the attached remote devices for the next notes. Returns whether they have changed.
-    pub fn note_bound(&mut self, bound: &[(RemoteDevice, Binding)]) -> bool {
+    pub(crate) fn note_bound(&mut self, bound: &[(RemoteDevice, Binding)]) -> bool {
         let are_new = bound != self.bound;
         if are_new {
             self.bound = bound.to_vec();
@@ -251,12 +251,12 @@ impl ContainerEffects {
     }
 
     /// The devices without a node that were announced in the container.
-    pub fn announced(&self) -> &AnnouncedDevices {
+    pub(crate) fn announced(&self) -> &AnnouncedDevices {
         &self.announced
     }
 
     /// Updates them after a device moved in sysfs.
-    pub fn follow_move(&mut self, from: &SysPath, to: &SysPath) {
+    pub(crate) fn follow_move(&mut self, from: &SysPath, to: &SysPath) {
         self.announced.follow_move(from, to);
     }
 
@@ -264,7 +264,7 @@ impl ContainerEffects {
     ///
     /// # Errors
     /// When access is not in force, and cannot be granted again.
-    pub fn ensure(&mut self, granted: &GrantSet) -> Result<Change, FilterError> {
+    pub(crate) fn ensure(&mut self, granted: &GrantSet) -> Result<Change, FilterError> {
         self.access.ensure(granted)
     }
 
@@ -286,7 +286,7 @@ impl ContainerEffects {
 
     /// Revokes all access after the container has ended. Returns whether nothing is granted any
     /// more.
-    pub fn revoke(&self) -> bool {
+    pub(crate) fn revoke(&self) -> bool {
         self.access.revoke()
     }
 }

@@ -25,7 +25,7 @@ const INIT_END_TIMEOUT: Duration = Duration::from_secs(2);
 
 /// The program that enrolls a container.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Enroller {
+pub(crate) enum Enroller {
     /// A hook of a container that is being started. Earlier hooks may have enrolled it already.
     Hook,
     /// `oci-hotplug attach`, for a container that may end at any time.
@@ -34,7 +34,7 @@ pub enum Enroller {
 
 /// A container cannot be enrolled.
 #[derive(Debug, thiserror::Error)]
-pub enum EnrollError {
+pub(crate) enum EnrollError {
     /// The state directory cannot be used, or the id belongs to another running container.
     #[error(transparent)]
     Registry(#[from] RegistryError),
@@ -61,7 +61,7 @@ pub enum EnrollError {
 /// [`RegistryError::IdInUse`], at once, if the id belongs to another running container. Otherwise
 /// when the state directory cannot be used, the watcher does not respond in time, or a new one does
 /// not start; then no record of the container is left.
-pub fn enroll(
+pub(crate) fn enroll(
     registry: &Registry,
     id: &ContainerId,
     record: &Record,

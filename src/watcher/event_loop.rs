@@ -16,13 +16,13 @@ const MAX_CLIENTS: usize = 64;
 
 /// Tokens of epoll: which file is ready.
 mod token {
-    pub const CONTAINER: u64 = 0;
-    pub const SIGNAL: u64 = 1;
-    pub const CONTROL: u64 = 2;
-    pub const KERNEL_EVENTS: u64 = 3;
-    pub const UDEV_EVENTS: u64 = 4;
-    pub const WORKER: u64 = 5;
-    pub const FIRST_CLIENT: u64 = 16;
+    pub(super) const CONTAINER: u64 = 0;
+    pub(super) const SIGNAL: u64 = 1;
+    pub(super) const CONTROL: u64 = 2;
+    pub(super) const KERNEL_EVENTS: u64 = 3;
+    pub(super) const UDEV_EVENTS: u64 = 4;
+    pub(super) const WORKER: u64 = 5;
+    pub(super) const FIRST_CLIENT: u64 = 16;
 }
 
 /// Why the watcher woke: any combination of these.
@@ -67,7 +67,11 @@ pub(super) struct EventLoop {
 
 impl EventLoop {
     /// Opens the loop; `signals` is from [`block_signals`].
-    pub fn open(signals: SignalFd, control: ControlSocket, sources: &Sources<'_>) -> nix::Result<Self> {
+    pub(super) fn open(
+        signals: SignalFd,
+        control: ControlSocket,
+        sources: &Sources<'_>,
+    ) -> nix::Result<Self> {
         Ok(Self {
             epoll: register(&signals, &control, sources)?,
             signals,
@@ -78,7 +82,11 @@ impl EventLoop {
     }
 
     /// Waits on other files from now on. Clients that have not sent a complete request are dropped.
-    pub fn reopen(&mut self, control: Option<ControlSocket>, sources: &Sources<'_>) -> nix::Result<()> {
+    pub(super) fn reopen(
+        &mut self,
+        control: Option<ControlSocket>,
+        sources: &Sources<'_>,
+    ) -> nix::Result<()> {
         if let Some(control) = control {
             self.control = control;
         }
@@ -88,13 +96,13 @@ impl EventLoop {
     }
 
     /// Waits on one more worker. If that fails, the next tick notices its reply.
-    pub fn add_worker(&self, worker: impl AsFd) {
+    pub(super) fn add_worker(&self, worker: impl AsFd) {
         let _ = self.epoll.add(worker, readable(token::WORKER));
     }
 
     /// Waits until something happens, but not longer than until `deadline` or the next tick, which
     /// is due this long after the last one.
-    pub fn wait(&mut self, deadline: Option<Instant>, tick_interval: Duration) -> nix::Result<Wake> {
+    pub(super) fn wait(&mut self, deadline: Option<Instant>, tick_interval: Duration) -> nix::Result<Wake> {
         let mut ready = [EpollEvent::empty(); 16];
         let tick = self.ticked + tick_interval;
         let until = deadline.map_or(tick, |deadline| deadline.min(tick));

@@ -73,7 +73,7 @@ pub(super) struct Handover {
 }
 
 impl Handover {
-    pub fn new(unit: SystemdUnit) -> Self {
+    pub(super) fn new(unit: SystemdUnit) -> Self {
         Self {
             unit,
             successor: None,
@@ -81,17 +81,21 @@ impl Handover {
     }
 
     /// Stores a request for a handover.
-    pub fn request(&mut self, successor: ControlClient) {
+    pub(super) fn request(&mut self, successor: ControlClient) {
         self.successor = Some(successor);
     }
 
-    pub fn is_requested(&self) -> bool {
+    pub(super) fn is_requested(&self) -> bool {
         self.successor.is_some()
     }
 
     /// Sends lock and leases to the new watcher. Returns whether it has received them; then this
     /// watcher must not touch the container any more.
-    pub fn hand_over<'l>(&mut self, inside: &mut Inside, leases: impl Iterator<Item = &'l File>) -> bool {
+    pub(super) fn hand_over<'l>(
+        &mut self,
+        inside: &mut Inside,
+        leases: impl Iterator<Item = &'l File>,
+    ) -> bool {
         let Some(mut successor) = self.successor.take() else {
             return false;
         };
@@ -106,12 +110,12 @@ impl Handover {
     }
 
     /// Whether a handover or the start of the unit is still to be done.
-    pub fn awaits_check(&self) -> bool {
+    pub(super) fn awaits_check(&self) -> bool {
         self.is_requested() || matches!(self.unit, SystemdUnit::Starting(_))
     }
 
     /// Notifies systemd, or starts the unit. `is_idle` says that no client waits.
-    pub fn maintain_unit(&mut self, inside: &Inside, has_problems: bool, is_idle: bool) {
+    pub(super) fn maintain_unit(&mut self, inside: &Inside, has_problems: bool, is_idle: bool) {
         self.unit.maintain(inside, has_problems, is_idle);
     }
 }

@@ -24,7 +24,7 @@ pub(super) struct Holders<'a> {
 
 impl<'a> Holders<'a> {
     /// The other containers, as seen from the container of `inside`.
-    pub fn new(inside: &'a Inside, inventory: &'a Inventory) -> Self {
+    pub(super) fn new(inside: &'a Inside, inventory: &'a Inventory) -> Self {
         Self {
             inside,
             inventory,
@@ -33,17 +33,17 @@ impl<'a> Holders<'a> {
     }
 
     /// The container that this is about.
-    pub fn inside(&self) -> &'a Inside {
+    pub(super) fn inside(&self) -> &'a Inside {
         self.inside
     }
 
-    pub fn inventory(&self) -> &'a Inventory {
+    pub(super) fn inventory(&self) -> &'a Inventory {
         self.inventory
     }
 
     /// The other containers that have the device, or a device that exposes its data, as text in
     /// parentheses; empty if there are none.
-    pub fn of(&self, device: &SysPath) -> String {
+    pub(super) fn of(&self, device: &SysPath) -> String {
         let others = self.others.get_or_init(|| self.read());
         let holders: Vec<String> = others
             .iter()
@@ -104,7 +104,7 @@ impl<'a> Holders<'a> {
 
     /// Warns if a disk among the new attachments is in another container as well: two systems that
     /// write to one disk destroy its data. Sharing other devices is normal.
-    pub fn warn_of_shared_disks(&self, attached: &[PathBuf]) {
+    pub(super) fn warn_of_shared_disks(&self, attached: &[PathBuf]) {
         for path in attached {
             let Some(attachment) = self.inside.attachments().get(path) else {
                 continue;

@@ -48,7 +48,7 @@ pub(super) struct Inside {
 impl Inside {
     /// Opens a container with the notes of an earlier watcher, and revokes access that its
     /// attachments do not need any more; see [`ContainerEffects::open`].
-    pub fn open(
+    pub(super) fn open(
         container: Container,
         record: Record,
         lock: RecordLock,
@@ -97,46 +97,46 @@ impl Inside {
         }
     }
 
-    pub fn id(&self) -> &str {
+    pub(super) fn id(&self) -> &str {
         &self.record.container.id
     }
 
-    pub fn facts(&self) -> &ContainerFacts {
+    pub(super) fn facts(&self) -> &ContainerFacts {
         &self.record.container
     }
 
     /// The traits that conditions of policy rules are evaluated on.
-    pub fn traits(&self) -> &ContainerTraits {
+    pub(super) fn traits(&self) -> &ContainerTraits {
         &self.record.traits
     }
 
     /// Whether this is the given container, and not another one with the same id.
-    pub fn is_of(&self, container: &ContainerFacts) -> bool {
+    pub(super) fn is_of(&self, container: &ContainerFacts) -> bool {
         self.record.is_of(container)
     }
 
-    pub fn init(&self) -> &Process {
+    pub(super) fn init(&self) -> &Process {
         self.container.init()
     }
 
-    pub fn cgroup_paths(&self) -> Result<CgroupPaths, ContainerError> {
+    pub(super) fn cgroup_paths(&self) -> Result<CgroupPaths, ContainerError> {
         self.container.cgroup_paths()
     }
 
-    pub fn state_dir(&self) -> &Path {
+    pub(super) fn state_dir(&self) -> &Path {
         self.effects.lock().state_dir()
     }
 
-    pub fn lock(&self) -> &RecordLock {
+    pub(super) fn lock(&self) -> &RecordLock {
         self.effects.lock()
     }
 
-    pub fn attachments(&self) -> &Attachments {
+    pub(super) fn attachments(&self) -> &Attachments {
         &self.attachments
     }
 
     /// The state that the next plan starts from.
-    pub fn current<'a>(
+    pub(super) fn current<'a>(
         &'a self,
         postponed: &'a std::collections::BTreeSet<PathBuf>,
         events: &'a [Announcement],
@@ -152,7 +152,7 @@ impl Inside {
     }
 
     /// Mounts the container's udev database unless it is mounted.
-    pub fn ensure_database(&mut self) {
+    pub(super) fn ensure_database(&mut self) {
         if self.effects.ensure_database() {
             // The directories are removed after a crash, too.
             self.try_write_notes();
@@ -160,26 +160,26 @@ impl Inside {
     }
 
     /// Call this before a plan, see [`ContainerEffects::begin_plan`].
-    pub fn begin_plan(&mut self) {
+    pub(super) fn begin_plan(&mut self) {
         if self.effects.begin_plan() {
             self.try_write_notes();
         }
     }
 
     /// Whether the container has a udev database.
-    pub fn database_state(&self) -> &DatabaseState {
+    pub(super) fn database_state(&self) -> &DatabaseState {
         self.effects.database_state()
     }
 
     /// Whether the device is attached, or was announced without a node.
-    pub fn has(&self, syspath: &SysPath) -> bool {
+    pub(super) fn has(&self, syspath: &SysPath) -> bool {
         let mut attachments = self.attachments.iter();
         attachments.any(|(_, attachment)| attachment.device.syspath == *syspath)
             || self.effects.announced().contains(syspath)
     }
 
     /// Updates attachments after a device moved in sysfs.
-    pub fn follow_move(&mut self, from: &SysPath, to: &SysPath) {
+    pub(super) fn follow_move(&mut self, from: &SysPath, to: &SysPath) {
         self.effects.follow_move(from, to);
         for (_, attachment) in self.attachments.iter_mut() {
             if let Some(syspath) = moved(&attachment.device.syspath, from, to) {
@@ -196,7 +196,7 @@ impl Inside {
     ///
     /// # Errors
     /// The reason why the access is still in force.
-    pub fn revoke_gone(&mut self, inventory: &Inventory) -> Result<(), String> {
+    pub(super) fn revoke_gone(&mut self, inventory: &Inventory) -> Result<(), String> {
         let due = still_due(&self.granted, &self.attachments, inventory);
         if due == self.granted {
             return Ok(());
@@ -206,17 +206,17 @@ impl Inside {
 
     /// Stores roots and remote devices for the next watcher; they are written with the next plan,
     /// or by [`Inside::write_notes`]. Returns whether they have changed.
-    pub fn note_requests(&mut self, planner: &Planner, gone: &[RootRemoved]) -> bool {
+    pub(super) fn note_requests(&mut self, planner: &Planner, gone: &[RootRemoved]) -> bool {
         self.effects.note_roots(planner.requests(), gone) | self.effects.note_bound(planner.bound())
     }
 
     /// Stores the roots of only the first `count` requests, for the next notes.
-    pub fn note_first_roots(&mut self, planner: &Planner, count: usize) {
+    pub(super) fn note_first_roots(&mut self, planner: &Planner, count: usize) {
         self.effects.note_roots(planner.requests().take(count), &[]);
     }
 
     /// Applies a plan, and logs what has changed.
-    pub fn apply(&mut self, plan: Plan) -> Report {
+    pub(super) fn apply(&mut self, plan: Plan) -> Report {
         let (steps, mut report) = Report::begin(plan);
         if !report.was_applied {
             return report;
@@ -255,7 +255,7 @@ impl Inside {
     }
 
     /// Detaches everything, because the container may not start or another container has its id.
-    pub fn remove_all(&mut self) {
+    pub(super) fn remove_all(&mut self) {
         let steps = remove_all(&self.current(&Default::default(), &[]));
         for failure in self.apply_steps(steps) {
             tracing::warn!(container = %self.id(), "{}", failure.reason);
@@ -314,7 +314,7 @@ impl Inside {
     /// Counts and logs an event of a device, in the form that `oci-hotplug events` reads: all
     /// fields are texts and have this order, so that the journal stores them unchanged and the log
     /// file quotes them. Device and node are empty for events that concern all of them.
-    pub fn log_event(&self, event: &'static str, device: &str, node: &Path, text: &str) {
+    pub(super) fn log_event(&self, event: &'static str, device: &str, node: &Path, text: &str) {
         self.count(|counters| counters.count(event));
         let container = self.id();
         let node = &*node.to_string_lossy();
@@ -326,21 +326,21 @@ impl Inside {
     }
 
     /// Changes the counters.
-    pub fn count(&self, change: impl FnOnce(&mut Counters)) {
+    pub(super) fn count(&self, change: impl FnOnce(&mut Counters)) {
         self.effects.count(change);
     }
 
-    pub fn counters(&self) -> Counters {
+    pub(super) fn counters(&self) -> Counters {
         self.effects.counters()
     }
 
     /// Writes what is attached, granted, selected and counted.
-    pub fn write_notes(&mut self) -> Result<(), EffectError> {
+    pub(super) fn write_notes(&mut self) -> Result<(), EffectError> {
         self.effects.write_notes(&self.attachments)
     }
 
     /// Like [`Inside::write_notes`], but only logs an error.
-    pub fn try_write_notes(&mut self) {
+    pub(super) fn try_write_notes(&mut self) {
         if let Err(error) = self.write_notes() {
             tracing::error!(container = %self.id(), "{error}");
         }
@@ -348,7 +348,7 @@ impl Inside {
 
     /// Writes the counters, for the next watcher and for `oci-hotplug metrics`. Call this when no
     /// device waits: it may also shorten the notes.
-    pub fn write_counters(&mut self) {
+    pub(super) fn write_counters(&mut self) {
         let written = match self.effects.has_counted() {
             true => self.write_notes(),
             false => Ok(()),
@@ -359,13 +359,13 @@ impl Inside {
     }
 
     /// Stores that this watcher ends normally.
-    pub fn note_end(&mut self) {
+    pub(super) fn note_end(&mut self) {
         self.count(Counters::end);
         self.write_counters();
     }
 
     /// Writes requests and rules for links into the record.
-    pub fn record_requests(&mut self, planner: &Planner) -> Result<(), EffectError> {
+    pub(super) fn record_requests(&mut self, planner: &Planner) -> Result<(), EffectError> {
         let mut record = self.record.clone();
         record.requests = planner
             .entries()
@@ -379,7 +379,7 @@ impl Inside {
     }
 
     /// Follows the container into another cgroup, see [`super::access::ContainerAccess::follow`].
-    pub fn follow(&mut self) -> Place {
+    pub(super) fn follow(&mut self) -> Place {
         let place = self.effects.follow();
         if matches!(place, Place::Nowhere(_)) {
             // No grant is in force: the next plan sets each of them again, and reports those that
@@ -391,23 +391,23 @@ impl Inside {
 
     /// Whether the container is certainly in the cgroup in which the next plan would grant access.
     /// While something is granted, that is checked every second.
-    pub fn is_in_place(&self) -> bool {
+    pub(super) fn is_in_place(&self) -> bool {
         self.has_access() || self.effects.is_in_place()
     }
 
     /// Whether access to some device is granted.
-    pub fn has_access(&self) -> bool {
+    pub(super) fn has_access(&self) -> bool {
         !self.granted.is_empty()
     }
 
     /// Whether all granted access is certainly in force. Costs two or three system calls, and none
     /// if nothing is granted.
-    pub fn is_access_unchanged(&self) -> bool {
+    pub(super) fn is_access_unchanged(&self) -> bool {
         !self.has_access() || self.effects.is_access_unchanged()
     }
 
     /// Checks that access is still in force; grants it again if an engine has replaced the filter.
-    pub fn ensure_access(&mut self) -> Result<Change, FilterError> {
+    pub(super) fn ensure_access(&mut self) -> Result<Change, FilterError> {
         let outcome = self.effects.ensure(&self.granted);
         if let Err(FilterError::Refused { refused }) = &outcome {
             // These are not in force: the next plan sets them again, and reports the devices.
@@ -419,14 +419,14 @@ impl Inside {
     }
 
     /// Sends a signal to the container's init.
-    pub fn signal(&self, signal: Signal) {
+    pub(super) fn signal(&self, signal: Signal) {
         if let Err(error) = self.container.init().signal(signal) {
             tracing::error!(container = %self.id(), "{error}");
         }
     }
 
     /// Restores the container's entry in the state directory if it was removed.
-    pub fn restore_entry(&mut self) -> Entry {
+    pub(super) fn restore_entry(&mut self) -> Entry {
         if self.effects.lock().is_in_place() {
             self.is_entry_missing = false;
             return Entry::InPlace;
@@ -441,18 +441,18 @@ impl Inside {
     }
 
     /// Whether something is left to be written or restored at the next check.
-    pub fn awaits_check(&self) -> bool {
+    pub(super) fn awaits_check(&self) -> bool {
         self.is_entry_missing || self.effects.has_counted()
     }
 
     /// Revokes all access after the container has ended. Returns whether nothing is granted any
     /// more.
-    pub fn revoke_all(&self) -> bool {
+    pub(super) fn revoke_all(&self) -> bool {
         self.effects.revoke()
     }
 
     /// After the container has ended: removes our files that still exist, and returns the lock.
-    pub fn close(mut self) -> RecordLock {
+    pub(super) fn close(mut self) -> RecordLock {
         self.effects
             .remove_outliving(&self.attachments, &self.record.container.rootfs);
         self.effects.into_lock()

@@ -21,7 +21,7 @@ const WATCHER: &str = "oci-hotplug-watcher";
 
 /// A watcher cannot be started.
 #[derive(Debug, thiserror::Error)]
-pub enum LaunchError {
+pub(crate) enum LaunchError {
     /// The executable is missing.
     #[error("cannot start the watcher: {0}")]
     Absent(#[from] ProgramError),
@@ -52,7 +52,7 @@ const CHECK_INTERVAL: Duration = Duration::from_millis(5);
 /// Starts a watcher that revokes the access of a container that has ended and whose watcher was
 /// killed, and removes the record. The hooks, which are small, do not contain the code for cgroups.
 /// Returns whether it is done; errors are in the log.
-pub fn revoke_leftovers(registry: &Registry, id: &ContainerId) -> bool {
+pub(crate) fn revoke_leftovers(registry: &Registry, id: &ContainerId) -> bool {
     let mut watcher = match launch_successor(registry, id) {
         Ok(watcher) => watcher,
         Err(error) => {
@@ -79,7 +79,7 @@ pub fn revoke_leftovers(registry: &Registry, id: &ContainerId) -> bool {
 ///
 /// # Errors
 /// When it cannot be started, ends, or is not ready before the timeout; then it is killed.
-pub fn launch(
+pub(crate) fn launch(
     registry: &Registry,
     id: &ContainerId,
     lock: &RecordLock,
@@ -113,7 +113,7 @@ pub fn launch(
 ///
 /// # Errors
 /// When it cannot be started.
-pub fn launch_successor(registry: &Registry, id: &ContainerId) -> Result<Child, LaunchError> {
+pub(crate) fn launch_successor(registry: &Registry, id: &ContainerId) -> Result<Child, LaunchError> {
     let path = programs::find(WATCHER)?;
     let arguments = [
         OsStr::new("--state-dir"),

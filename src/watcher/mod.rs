@@ -12,11 +12,11 @@ mod access;
 mod admission;
 pub mod command;
 mod database;
-pub mod detach;
-pub mod effects;
-pub mod enroll;
-pub mod launch;
-pub mod transaction;
+pub(crate) mod detach;
+pub(crate) mod effects;
+pub(crate) mod enroll;
+pub(crate) mod launch;
+pub(crate) mod transaction;
 
 mod device_events;
 mod error;

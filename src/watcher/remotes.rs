@@ -170,7 +170,7 @@ impl Remotes {
     /// The remote devices of a container. Undoes the attachments that an earlier watcher did not
     /// finish: if their server hangs, they would block every process that reads attributes of the
     /// hub, including this watcher.
-    pub fn open(container: &str, state_dir: &Path, planner: &Planner) -> Self {
+    pub(super) fn open(container: &str, state_dir: &Path, planner: &Planner) -> Self {
         let mut entries = planner.entries().iter();
         if entries.any(|entry| entry.request.selector.remote().is_some()) {
             let release = Release::Unfinished(container.to_owned());
@@ -186,7 +186,7 @@ impl Remotes {
     }
 
     /// Adds the devices that are requested now, and releases the others.
-    pub fn update(&mut self, requested: Vec<RemoteDevice>, planner: &mut Planner) {
+    pub(super) fn update(&mut self, requested: Vec<RemoteDevice>, planner: &mut Planner) {
         let is_requested = |remote: &Remote| requested.contains(&remote.device);
         let (kept, dropped): (Vec<Remote>, Vec<Remote>) =
             std::mem::take(&mut self.all).into_iter().partition(is_requested);
@@ -212,7 +212,12 @@ impl Remotes {
     /// Starts the attempts that are due; the event loop waits for them. `start_timeout` is the
     /// timeout of a start that waits for required devices, if there is one: the attempt ends before
     /// it, so that the start fails with the reason.
-    pub fn start_due(&mut self, planner: &Planner, start_timeout: Option<Duration>, events: &EventLoop) {
+    pub(super) fn start_due(
+        &mut self,
+        planner: &Planner,
+        start_timeout: Option<Duration>,
+        events: &EventLoop,
+    ) {
         for remote in &mut self.all {
             remote.check(planner, &self.container);
             if !remote.is_waiting() || remote.next > Instant::now() {
@@ -225,7 +230,7 @@ impl Remotes {
     }
 
     /// Takes the replies of workers. Returns whether there were any.
-    pub fn take_replies(&mut self, planner: &mut Planner, inside: &Inside) -> bool {
+    pub(super) fn take_replies(&mut self, planner: &mut Planner, inside: &Inside) -> bool {
         let mut were_any = false;
         for remote in &mut self.all {
             let Some(reply) = remote.worker.as_mut().and_then(Worker::reply) else {
@@ -239,19 +244,19 @@ impl Remotes {
     }
 
     /// The workers that the event loop waits for.
-    pub fn workers(&self) -> impl Iterator<Item = &Worker> {
+    pub(super) fn workers(&self) -> impl Iterator<Item = &Worker> {
         self.all.iter().filter_map(|remote| remote.worker.as_ref())
     }
 
     /// When the next attempt is due.
-    pub fn next_attempt(&self) -> Option<Instant> {
+    pub(super) fn next_attempt(&self) -> Option<Instant> {
         let waiting = self.all.iter().filter(|remote| remote.is_waiting());
         waiting.map(|remote| remote.next).min()
     }
 
     /// The time until which a client that waits for these requests since `since`, at most until
     /// `until`, waits for remote devices; `None` if it does not.
-    pub fn awaited_until(
+    pub(super) fn awaited_until(
         &self,
         requests: &[RequestId],
         planner: &Planner,
@@ -272,7 +277,7 @@ impl Remotes {
     }
 
     /// Why a start fails that requires a remote device; `None` if its remote devices are attached.
-    pub fn missing_at_start(&self, requests: &[RequestId], planner: &Planner) -> Option<String> {
+    pub(super) fn missing_at_start(&self, requests: &[RequestId], planner: &Planner) -> Option<String> {
         let mut missing = self
             .of_requests(requests, planner)
             .filter(|(entry, remote)| entry.request.options.required && !remote.was_bound);
@@ -299,7 +304,7 @@ impl Remotes {
     }
 
     /// The attempts that failed, as problems.
-    pub fn problems(&self) -> impl Iterator<Item = Problem> {
+    pub(super) fn problems(&self) -> impl Iterator<Item = Problem> {
         self.all.iter().filter_map(|remote| {
             let reason = remote.problem.as_ref()?;
             Some(problem(format!(
@@ -318,7 +323,7 @@ impl Remotes {
     /// be detached as well. That is acceptable: a hardware controller responds within milliseconds,
     /// or the kernel gives up on it; and remote devices are attached again, whereas a container
     /// that cannot end stays.
-    pub fn detach_if_blocked(&mut self, planner: &Planner, inside: &Inside) {
+    pub(super) fn detach_if_blocked(&mut self, planner: &Planner, inside: &Inside) {
         if planner.bound().is_empty() || !self.has_blocked_process(inside) {
             self.blocked_since = None;
             return;
@@ -341,12 +346,12 @@ impl Remotes {
     }
 
     /// Forgets the cgroup of the container, because it was moved.
-    pub fn forget_cgroup(&mut self) {
+    pub(super) fn forget_cgroup(&mut self) {
         self.cgroup = None;
     }
 
     /// Releases all devices, at the end of the container.
-    pub fn release_all(&mut self) {
+    pub(super) fn release_all(&mut self) {
         if self.all.is_empty() {
             return;
         }
@@ -355,13 +360,13 @@ impl Remotes {
     }
 
     /// Whether an attempt runs that a handover waits for.
-    pub fn is_attaching(&self) -> bool {
+    pub(super) fn is_attaching(&self) -> bool {
         let mut all = self.all.iter();
         all.any(|remote| remote.worker.is_some() && remote.started.elapsed() < HANDOVER_TIMEOUT)
     }
 
     /// Ends all attempts: the next watcher makes its own.
-    pub fn end_attempts(&mut self) {
+    pub(super) fn end_attempts(&mut self) {
         for remote in &mut self.all {
             remote.worker = None;
         }

@@ -24,12 +24,12 @@ pub(super) struct RemovalActions {
 impl RemovalActions {
     /// Takes roots that were removed just now. Returns those without a grace period, to act on at
     /// once.
-    pub fn take(&mut self, removed: Vec<RootRemoved>, planner: &Planner) -> Vec<RootRemoved> {
+    pub(super) fn take(&mut self, removed: Vec<RootRemoved>, planner: &Planner) -> Vec<RootRemoved> {
         self.pending.take(removed, planner, Instant::now())
     }
 
     /// The removed roots whose grace period runs.
-    pub fn pending(&self) -> Vec<RootRemoved> {
+    pub(super) fn pending(&self) -> Vec<RootRemoved> {
         self.pending
             .pending()
             .map(|(removed, _)| removed.clone())
@@ -37,24 +37,24 @@ impl RemovalActions {
     }
 
     /// When the next grace period ends.
-    pub fn next_deadline(&self) -> Option<Instant> {
+    pub(super) fn next_deadline(&self) -> Option<Instant> {
         self.pending.next()
     }
 
     /// Whether the container was requested to stop and has not been killed yet.
-    pub fn is_stopping(&self) -> bool {
+    pub(super) fn is_stopping(&self) -> bool {
         self.kill_at.is_some()
     }
 
     /// Acts on the removals whose grace period is over.
-    pub fn act_on_due(&mut self, planner: &Planner, inside: &Inside) {
+    pub(super) fn act_on_due(&mut self, planner: &Planner, inside: &Inside) {
         for removed in self.pending.due(Instant::now()) {
             self.act(&removed, planner, inside);
         }
     }
 
     /// Does what the request's `on-removal=` says.
-    pub fn act(&mut self, removed: &RootRemoved, planner: &Planner, inside: &Inside) {
+    pub(super) fn act(&mut self, removed: &RootRemoved, planner: &Planner, inside: &Inside) {
         let id = inside.id();
         let request = planner.text(removed.request);
         tracing::info!(container = %id, "device {} was removed; request {request:?} had selected it", removed.root);
@@ -78,7 +78,7 @@ impl RemovalActions {
     }
 
     /// Kills a container that did not stop in time.
-    pub fn kill_overdue(&mut self, inside: &Inside) {
+    pub(super) fn kill_overdue(&mut self, inside: &Inside) {
         if self.kill_at.is_some_and(|at| at <= Instant::now()) {
             self.kill_at = None;
             tracing::warn!(container = %inside.id(), "the container did not stop within {STOP_TIMEOUT:?}; killing it");
@@ -87,7 +87,7 @@ impl RemovalActions {
     }
 
     /// The actions that will follow the end of a grace period, as problems.
-    pub fn problems(&self, planner: &Planner) -> impl Iterator<Item = Problem> {
+    pub(super) fn problems(&self, planner: &Planner) -> impl Iterator<Item = Problem> {
         let now = Instant::now();
         self.pending.pending().map(move |(removed, until)| Problem {
             waiting: false,

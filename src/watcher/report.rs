@@ -37,7 +37,7 @@ pub(super) struct FailedPath {
 
 impl Report {
     /// Separates the steps of a plan from the part of the report that the plan already determines.
-    pub fn begin(plan: Plan) -> (Vec<Step>, Self) {
+    pub(super) fn begin(plan: Plan) -> (Vec<Step>, Self) {
         let changes_access = |step: &Step| matches!(step, Step::Revoke(_) | Step::SetGrants(_));
         let report = Self {
             was_applied: !plan.steps.is_empty(),

@@ -35,7 +35,7 @@ pub(super) struct Retries {
 
 impl Retries {
     /// Updates the retries from the outcome of a plan. Logs each failure whose reason is new.
-    pub fn update(&mut self, report: &Report, inside: &Inside) {
+    pub(super) fn update(&mut self, report: &Report, inside: &Inside) {
         for failure in &report.failures {
             self.note(&failure.path, &failure.reason, failure.device.clone(), inside);
         }
@@ -70,7 +70,7 @@ impl Retries {
     }
 
     /// Stores whether access is as planned. Logs a new problem.
-    pub fn note_access(&mut self, problem: Option<String>, inside: &Inside) {
+    pub(super) fn note_access(&mut self, problem: Option<String>, inside: &Inside) {
         if let Some(reason) = problem.as_ref().filter(|_| problem != self.access) {
             inside.log_event(event::FAILED, "", Path::new(""), reason);
         }
@@ -79,39 +79,39 @@ impl Retries {
 
     /// Stores that access is in force, unless the last plan changed access and has reported
     /// something else.
-    pub fn note_access_in_force(&mut self) {
+    pub(super) fn note_access_in_force(&mut self) {
         if !self.plan_changed_access {
             self.access = None;
         }
     }
 
     /// The paths that are not to be tried again yet.
-    pub fn postponed(&self) -> BTreeSet<PathBuf> {
+    pub(super) fn postponed(&self) -> BTreeSet<PathBuf> {
         let now = Instant::now();
         let waiting = self.paths.iter().filter(|(_, retry)| retry.at > now);
         waiting.map(|(path, _)| path.clone()).collect()
     }
 
     /// Tries everything again with the next plan.
-    pub fn clear(&mut self) {
+    pub(super) fn clear(&mut self) {
         self.paths.clear();
     }
 
-    pub fn access_problem(&self) -> Option<&str> {
+    pub(super) fn access_problem(&self) -> Option<&str> {
         self.access.as_deref()
     }
 
     /// The reason of the first node or link that failed.
-    pub fn first_reason(&self) -> Option<&str> {
+    pub(super) fn first_reason(&self) -> Option<&str> {
         self.paths.values().next().map(|retry| retry.reason.as_str())
     }
 
-    pub fn is_empty(&self) -> bool {
+    pub(super) fn is_empty(&self) -> bool {
         self.paths.is_empty() && self.access.is_none()
     }
 
     /// The nodes and links that failed, as problems.
-    pub fn problems(&self) -> impl Iterator<Item = Problem> {
+    pub(super) fn problems(&self) -> impl Iterator<Item = Problem> {
         self.paths.iter().map(|(path, retry)| Problem {
             path: path.clone(),
             device: retry.device.clone(),
@@ -121,7 +121,7 @@ impl Retries {
     }
 
     /// What is wrong with access as a whole, as a problem.
-    pub fn access_problems(&self) -> impl Iterator<Item = Problem> {
+    pub(super) fn access_problems(&self) -> impl Iterator<Item = Problem> {
         self.access.iter().map(|reason| Problem {
             path: PathBuf::from("/dev"),
             device: None,

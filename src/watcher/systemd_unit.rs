@@ -67,7 +67,7 @@ impl Watchdog {
 
 impl SystemdUnit {
     /// `manager` is the one that is to restart the watcher; `None`: the watcher has no unit.
-    pub fn new(id: &str, manager: Option<Manager>) -> Self {
+    pub(super) fn new(id: &str, manager: Option<Manager>) -> Self {
         if systemd::is_systemd_unit() {
             return Self::Ours {
                 shown: String::new(),
@@ -92,7 +92,7 @@ impl SystemdUnit {
     }
 
     /// Notifies systemd, or starts the unit. `is_idle` says that no client waits.
-    pub fn maintain(&mut self, inside: &Inside, has_problems: bool, is_idle: bool) {
+    pub(super) fn maintain(&mut self, inside: &Inside, has_problems: bool, is_idle: bool) {
         match self {
             Self::Ours { shown, watchdog } => {
                 if let Some(watchdog) = watchdog {

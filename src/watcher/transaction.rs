@@ -14,7 +14,7 @@ use crate::model::udev_database::{DatabaseId, EntryFacts, EntryKind};
 use crate::model::uevent::{UeventAction, UeventForm};
 
 /// The operations of a transaction on a container. Each is idempotent.
-pub trait Effects {
+pub(crate) trait Effects {
     /// The error; its text names the path or cgroup, and has a hint.
     type Error: std::error::Error;
 
@@ -53,14 +53,14 @@ pub trait Effects {
 
 /// A step that failed, and was undone.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Failure {
+pub(crate) struct Failure {
     /// The node, link or entry that failed; `None` for access as a whole, or the notes.
     pub path: Option<PathBuf>,
     pub reason: String,
 }
 
 /// A plan that is being applied, and what has failed so far.
-pub struct Transaction<'a, E: Effects> {
+pub(crate) struct Transaction<'a, E: Effects> {
     effects: &'a mut E,
     attachments: &'a mut Attachments,
     granted: &'a mut GrantSet,
@@ -76,7 +76,7 @@ pub struct Transaction<'a, E: Effects> {
 
 /// Applies `steps`. `attachments` and `granted` are correct after every step; `now` is the time for
 /// [`Attachment::since`]. Returns what failed.
-pub fn apply<E: Effects>(
+pub(crate) fn apply<E: Effects>(
     steps: Vec<Step>,
     attachments: &mut Attachments,
     granted: &mut GrantSet,
@@ -111,7 +111,11 @@ pub fn apply<E: Effects>(
 ///
 /// # Errors
 /// The reason why the access is still in force.
-pub fn revoke<E: Effects>(kept: GrantSet, granted: &mut GrantSet, effects: &mut E) -> Result<(), String> {
+pub(crate) fn revoke<E: Effects>(
+    kept: GrantSet,
+    granted: &mut GrantSet,
+    effects: &mut E,
+) -> Result<(), String> {
     let refused = effects.set_grants(&kept).map_err(|error| error.to_string())?;
     *granted = kept;
     for (num, _) in refused {

@@ -30,7 +30,7 @@ pub(super) struct Waiters {
 
 impl Waiters {
     /// Without waiters. Each waiter gets its response after `timeout` at the latest.
-    pub fn new(timeout: Duration) -> Self {
+    pub(super) fn new(timeout: Duration) -> Self {
         Self {
             waiters: Vec::new(),
             timeout,
@@ -38,7 +38,7 @@ impl Waiters {
     }
 
     /// Adds a client that waits for these requests from now on.
-    pub fn add(&mut self, recipient: Recipient, requests: Vec<RequestId>) {
+    pub(super) fn add(&mut self, recipient: Recipient, requests: Vec<RequestId>) {
         self.waiters.push(Waiter {
             recipient,
             since: Instant::now(),
@@ -47,25 +47,25 @@ impl Waiters {
         });
     }
 
-    pub fn timeout(&self) -> Duration {
+    pub(super) fn timeout(&self) -> Duration {
         self.timeout
     }
 
-    pub fn is_empty(&self) -> bool {
+    pub(super) fn is_empty(&self) -> bool {
         self.waiters.is_empty()
     }
 
     /// Whether a container start waits.
-    pub fn has_starter(&self) -> bool {
+    pub(super) fn has_starter(&self) -> bool {
         self.waiters.iter().any(Waiter::is_starter)
     }
 
-    pub fn iter(&self) -> impl Iterator<Item = &Waiter> {
+    pub(super) fn iter(&self) -> impl Iterator<Item = &Waiter> {
         self.waiters.iter()
     }
 
     /// Removes and returns the waiters that are ready; `ready` has the order of [`Waiters::iter`].
-    pub fn take(&mut self, ready: &[bool]) -> Vec<Waiter> {
+    pub(super) fn take(&mut self, ready: &[bool]) -> Vec<Waiter> {
         let mut taken = Vec::new();
         for (waiter, is_ready) in std::mem::take(&mut self.waiters).into_iter().zip(ready) {
             if *is_ready {
@@ -79,24 +79,24 @@ impl Waiters {
 }
 
 impl Waiter {
-    pub fn is_starter(&self) -> bool {
+    pub(super) fn is_starter(&self) -> bool {
         matches!(self.recipient, Recipient::Starter(_))
     }
 
-    pub fn requests(&self) -> &[RequestId] {
+    pub(super) fn requests(&self) -> &[RequestId] {
         &self.requests
     }
 
-    pub fn since(&self) -> Instant {
+    pub(super) fn since(&self) -> Instant {
         self.since
     }
 
     /// The time at which the waiter gets its response at the latest.
-    pub fn until(&self) -> Instant {
+    pub(super) fn until(&self) -> Instant {
         self.until
     }
 
-    pub fn reply(self, response: &ControlResponse) {
+    pub(super) fn reply(self, response: &ControlResponse) {
         match self.recipient {
             Recipient::Client(mut client) => client.respond(response),
             Recipient::Starter(mut pipe) => {

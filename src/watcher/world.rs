@@ -40,7 +40,7 @@ pub(super) struct World {
 
 impl World {
     /// Subscribes to events, and reads all devices.
-    pub fn open(planner: &Planner, policy: &Policy) -> Result<Self, MonitorError> {
+    pub(super) fn open(planner: &Planner, policy: &Policy) -> Result<Self, MonitorError> {
         let mut world = Self {
             monitor: DeviceMonitor::open(facts_needed(planner, policy), RECEIVE_BUFFER)?,
             inventory: Inventory::default(),
@@ -54,23 +54,23 @@ impl World {
         Ok(world)
     }
 
-    pub fn inventory(&self) -> &Inventory {
+    pub(super) fn inventory(&self) -> &Inventory {
         &self.inventory
     }
 
     /// The files to wait on for events.
-    pub fn fds(&self) -> impl Iterator<Item = (Ready, BorrowedFd<'_>)> {
+    pub(super) fn fds(&self) -> impl Iterator<Item = (Ready, BorrowedFd<'_>)> {
         self.monitor.fds()
     }
 
     /// Updates the needed facts, after requests or policy have changed.
-    pub fn set_facts_needed(&mut self, planner: &Planner, policy: &Policy) {
+    pub(super) fn set_facts_needed(&mut self, planner: &Planner, policy: &Policy) {
         self.monitor.add_needed(&facts_needed(planner, policy));
     }
 
     /// Reads all devices of the host, with the kernel's facts only; see
     /// [`World::complete_selected`].
-    pub fn read_all(&mut self) -> Result<(), MonitorError> {
+    pub(super) fn read_all(&mut self) -> Result<(), MonitorError> {
         // What is skipped after this is not older than the list.
         self.monitor.take_skipped();
         let devices = self.monitor.enumerate()?;
@@ -87,7 +87,7 @@ impl World {
     }
 
     /// Reads the udev facts of the few devices that requests select.
-    pub fn complete_selected(&mut self, planner: &Planner) {
+    pub(super) fn complete_selected(&mut self, planner: &Planner) {
         // The planner's own roots stay unchanged: `reconcile` finds out which of them are gone.
         let mut planner = planner.clone();
         planner.find_roots(&self.inventory);
@@ -101,7 +101,7 @@ impl World {
 
     /// Reads the udev facts of devices that a decision depends on and that no request selects:
     /// there may be no further event of them. Returns whether udevd has processed one.
-    pub fn complete_unselected(&mut self, unselected: &[SysPath]) -> bool {
+    pub(super) fn complete_unselected(&mut self, unselected: &[SysPath]) -> bool {
         let mut is_news = false;
         for syspath in unselected {
             let udev_state = |world: &Self| world.inventory.get(syspath).map(|device| device.udev_state);
@@ -121,7 +121,7 @@ impl World {
 
     /// The events that can concern a container with these attached devices. All events before them
     /// are in the inventory.
-    pub fn drain<'a>(
+    pub(super) fn drain<'a>(
         &mut self,
         ready: Ready,
         planner: &'a Planner,
@@ -139,7 +139,7 @@ impl World {
 
     /// Reads the devices whose events were skipped. udevd may have processed them already: those
     /// that a request selects are completed.
-    pub fn catch_up(&mut self, planner: &Planner) {
+    pub(super) fn catch_up(&mut self, planner: &Planner) {
         match self.monitor.take_skipped() {
             Skipped::None => {}
             Skipped::Devices(devices) => {
@@ -163,7 +163,7 @@ impl World {
     }
 
     /// Applies one event. Returns whether it changed anything, or is of a device without a node.
-    pub fn apply(&mut self, event: DeviceEvent) -> bool {
+    pub(super) fn apply(&mut self, event: DeviceEvent) -> bool {
         match &event {
             DeviceEvent::Added(device) => {
                 self.find_companion_of_hub_above(&device.syspath);
@@ -198,18 +198,18 @@ impl World {
     }
 
     /// The events of devices without a node since the last plan.
-    pub fn nodeless_events(&self) -> &[Announcement] {
+    pub(super) fn nodeless_events(&self) -> &[Announcement] {
         &self.nodeless_events
     }
 
     /// Forgets these events, after the plan that has passed them on.
-    pub fn forget_nodeless_events(&mut self) {
+    pub(super) fn forget_nodeless_events(&mut self) {
         self.nodeless_events = Vec::new();
     }
 
     /// Reads the devices without a node below each root that was there before its requests were.
     /// Returns whether there are any.
-    pub fn read_nodeless(&mut self, planner: &Planner) -> bool {
+    pub(super) fn read_nodeless(&mut self, planner: &Planner) -> bool {
         let places = planner.entries().iter().flat_map(RequestEntry::places);
         let unread = places.filter(|place| !self.is_complete_at(place));
         let unread: BTreeSet<SysPath> = unread.cloned().collect();
@@ -238,19 +238,19 @@ impl World {
     }
 
     /// Whether links of the host may have moved since the last call.
-    pub fn links_may_have_moved(&mut self) -> bool {
+    pub(super) fn links_may_have_moved(&mut self) -> bool {
         self.monitor.links_may_have_moved()
     }
 
     /// Reads where the host's links point now. Returns whether a device gained or lost one.
-    pub fn follow_links(&mut self, planner: &Planner) -> bool {
+    pub(super) fn follow_links(&mut self, planner: &Planner) -> bool {
         let followed = planner.followed_links(&self.inventory);
         let found = self.monitor.follow_links(followed);
         self.inventory.take_links(&found.named, &found.claimed)
     }
 
     /// Applies changes of nodes that only the host's /dev has. Returns whether there were any.
-    pub fn poll_static_nodes(&mut self) -> bool {
+    pub(super) fn poll_static_nodes(&mut self) -> bool {
         let mut is_news = false;
         for event in self.monitor.poll_static_nodes() {
             is_news |= self.inventory.apply(event);
@@ -259,37 +259,37 @@ impl World {
     }
 
     /// Whether the inventory is behind: events were skipped.
-    pub fn has_skipped(&self) -> bool {
+    pub(super) fn has_skipped(&self) -> bool {
         self.monitor.has_skipped()
     }
 
     /// Whether udevd has not processed a device in time.
-    pub fn has_overdue(&self) -> bool {
+    pub(super) fn has_overdue(&self) -> bool {
         !self.overdue.is_empty()
     }
 
     /// Whether all links of the host certainly lead where they led when last followed.
-    pub fn are_links_unchanged(&self) -> bool {
+    pub(super) fn are_links_unchanged(&self) -> bool {
         self.monitor.are_links_unchanged()
     }
 
     /// Whether links of the host can change without an event.
-    pub fn follows_links(&self) -> bool {
+    pub(super) fn follows_links(&self) -> bool {
         self.monitor.follows_links()
     }
 
     /// Whether requests name nodes that sysfs may not know.
-    pub fn has_static_nodes(&self) -> bool {
+    pub(super) fn has_static_nodes(&self) -> bool {
         self.monitor.has_static_nodes()
     }
 
     /// Subscribes again if the subscription was lost. Returns whether [`World::fds`] has changed.
-    pub fn refresh(&mut self) -> bool {
+    pub(super) fn refresh(&mut self) -> bool {
         self.monitor.refresh()
     }
 
     /// Stores which devices the plan needs udev facts of.
-    pub fn note_awaited(&mut self, pending: &[SysPath], unconfirmed_links: Vec<SysPath>) {
+    pub(super) fn note_awaited(&mut self, pending: &[SysPath], unconfirmed_links: Vec<SysPath>) {
         let now = Instant::now();
         self.awaiting_udevd.retain(|syspath, _| pending.contains(syspath));
         for syspath in pending {
@@ -299,19 +299,19 @@ impl World {
     }
 
     /// Whether the last plan needs udev facts of a device that udevd has not processed.
-    pub fn is_awaiting_udevd(&self) -> bool {
+    pub(super) fn is_awaiting_udevd(&self) -> bool {
         !self.awaiting_udevd.is_empty()
     }
 
     /// Whether udevd has processed everything that the last plan needs.
-    pub fn is_settled(&self) -> bool {
+    pub(super) fn is_settled(&self) -> bool {
         self.awaiting_udevd.is_empty() && self.unconfirmed_links.is_empty()
     }
 
     /// Reads the udev facts of awaited devices again: udevd may have been started, stopped or
     /// killed in the meantime. A device that it has not processed in time is overdue. That ends the
     /// wait for `ready=udev`; its udev facts stay unknown.
-    pub fn check_awaited(&mut self, id: &str) {
+    pub(super) fn check_awaited(&mut self, id: &str) {
         if !self.is_settled() {
             self.monitor.doubt_udevd();
         }
@@ -342,7 +342,7 @@ impl World {
     }
 
     /// The devices that udevd has not processed, as problems.
-    pub fn problems(&self) -> impl Iterator<Item = Problem> {
+    pub(super) fn problems(&self) -> impl Iterator<Item = Problem> {
         let awaited = self.awaiting_udevd.keys().chain(&self.unconfirmed_links);
         awaited.map(|syspath| Problem {
             path: PathBuf::from(syspath.as_path()),

@@ -35,7 +35,7 @@ pub(super) struct NotApplied {
 
 impl ResolvedRequests {
     /// Reads the arguments. `specs` is called only when one names a CDI device.
-    pub fn read(words: &[String], classes: &Classes, specs: impl Fn() -> Specs) -> Result<Self> {
+    pub(super) fn read(words: &[String], classes: &Classes, specs: impl Fn() -> Specs) -> Result<Self> {
         let mut resolved = Self::default();
         for word in words {
             if is_cdi(word) {

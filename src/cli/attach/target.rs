@@ -32,7 +32,7 @@ pub(super) struct Target {
 
 impl Target {
     /// The container with this id or name, whether it is enrolled or not.
-    pub fn named(id: &str, registry: &Registry, runtime_roots: &[PathBuf]) -> Result<Self> {
+    pub(super) fn named(id: &str, registry: &Registry, runtime_roots: &[PathBuf]) -> Result<Self> {
         check_access(registry)?;
         // Another attach may be enrolling it, so that it has no record yet: ask the runtime.
         if let Some(enrolled) = Enrolled::search(registry, id)?.filter(|enrolled| enrolled.record.is_some()) {
@@ -67,7 +67,7 @@ impl Target {
     }
 
     /// The container that a process is in.
-    pub fn of_process(pid: i32, registry: &Registry, runtime_roots: &[PathBuf]) -> Result<Self> {
+    pub(super) fn of_process(pid: i32, registry: &Registry, runtime_roots: &[PathBuf]) -> Result<Self> {
         check_access(registry)?;
         let process = runtime_state::of_process(pid)?;
         let is_it = |facts: &ContainerFacts| {
@@ -96,7 +96,7 @@ impl Target {
     }
 
     /// The enrolled container with this id or name.
-    pub fn enrolled(id: &str, registry: &Registry) -> Result<Self> {
+    pub(super) fn enrolled(id: &str, registry: &Registry) -> Result<Self> {
         Self::of_record(Enrolled::find(registry, id)?)
     }
 
@@ -120,26 +120,26 @@ impl Target {
         })
     }
 
-    pub fn id(&self) -> &ContainerId {
+    pub(super) fn id(&self) -> &ContainerId {
         &self.id
     }
 
     /// The id as engines print it.
-    pub fn short_id(&self) -> &str {
+    pub(super) fn short_id(&self) -> &str {
         short_id(self.id.as_str())
     }
 
-    pub fn facts(&self) -> &ContainerFacts {
+    pub(super) fn facts(&self) -> &ContainerFacts {
         &self.running.facts
     }
 
     /// The status, if it has a watcher.
-    pub fn watched_status(&self, registry: &Registry) -> Option<Status> {
+    pub(super) fn watched_status(&self, registry: &Registry) -> Option<Status> {
         self.status(registry).ok()
     }
 
     /// The status.
-    pub fn status(&self, registry: &Registry) -> Result<Status> {
+    pub(super) fn status(&self, registry: &Registry) -> Result<Status> {
         match self.ask(registry, &ControlRequest::Status, PATIENCE)? {
             ControlResponse::Status(status) => Ok(*status),
             _ => bail!(
@@ -150,7 +150,7 @@ impl Target {
     }
 
     /// Requests its watcher.
-    pub fn ask(
+    pub(super) fn ask(
         &self,
         registry: &Registry,
         question: &ControlRequest,
@@ -165,7 +165,7 @@ impl Target {
     }
 
     /// Adds requests to those of the container. A container without a watcher gets one.
-    pub fn add(
+    pub(super) fn add(
         &self,
         registry: &Registry,
         config: &Config,

@@ -16,13 +16,13 @@ pub(super) struct Timestamp(jiff::Timestamp);
 
 impl Timestamp {
     /// Microseconds since 1970.
-    pub fn from_micros(micros: u64) -> Option<Self> {
+    pub(super) fn from_micros(micros: u64) -> Option<Self> {
         let micros = i64::try_from(micros).ok()?;
         jiff::Timestamp::from_microsecond(micros).ok().map(Self)
     }
 
     /// Whole seconds since 1970.
-    pub fn seconds(self) -> i64 {
+    pub(super) fn seconds(self) -> i64 {
         self.0.as_second()
     }
 
@@ -30,7 +30,7 @@ impl Timestamp {
     ///
     /// # Errors
     /// When it is neither; the message names the accepted forms.
-    pub fn since(text: &str, now: SystemTime) -> Result<Self, String> {
+    pub(super) fn since(text: &str, now: SystemTime) -> Result<Self, String> {
         Self::ago(text, now).or_else(|| Self::parse(text)).ok_or_else(|| {
             "write how long ago (90s, 15m, 2h, 7d), or a date in UTC (2026-11-21, \"2026-11-21 14:30\")"
                 .to_owned()
@@ -44,7 +44,7 @@ impl Timestamp {
     }
 
     /// `YYYY-MM-DD[(T| )HH:MM[:SS[.fraction]]][Z]`.
-    pub fn parse(text: &str) -> Option<Self> {
+    pub(super) fn parse(text: &str) -> Option<Self> {
         let text = text.strip_suffix('Z').unwrap_or(text).replacen(' ', "T", 1);
         let date = FORMATS
             .iter()

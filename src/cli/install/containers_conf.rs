@@ -17,7 +17,7 @@ const MARK: &str = "# written by oci-hotplug install --user";
 
 /// Why the file stays as it is.
 #[derive(Debug, PartialEq, Eq, thiserror::Error)]
-pub enum EditError {
+pub(super) enum EditError {
     #[error("it is not valid: {0}")]
     Malformed(String),
     #[error(
@@ -50,7 +50,7 @@ type HooksDir = Spanned<Vec<Spanned<Value>>>;
 ///
 /// # Errors
 /// When the text is not TOML, or the list cannot be edited.
-pub fn with_directory(text: &str, directory: &str, defaults: &[&str]) -> Result<String, EditError> {
+pub(super) fn with_directory(text: &str, directory: &str, defaults: &[&str]) -> Result<String, EditError> {
     let (mut expected, list) = parse(text)?;
     let edited = match &list {
         Some(list) if position(list, directory).is_some() => return Ok(text.to_owned()),
@@ -74,7 +74,7 @@ pub fn with_directory(text: &str, directory: &str, defaults: &[&str]) -> Result<
 ///
 /// # Errors
 /// As [`with_directory`].
-pub fn without_directory(text: &str, directory: &str, defaults: &[&str]) -> Result<String, EditError> {
+pub(super) fn without_directory(text: &str, directory: &str, defaults: &[&str]) -> Result<String, EditError> {
     let (table, list) = parse(text)?;
     let found = list.and_then(|list| Some((position(&list, directory)?, list)));
     let Some((index, list)) = found else {

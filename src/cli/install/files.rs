@@ -10,14 +10,14 @@ use anyhow::{Context, Result, bail};
 use crate::host::programs;
 
 /// Where podman and CRI-O look for hooks that annotations request, whatever the prefix is.
-pub const HOOKS_JSON: &str = "/usr/share/containers/oci/hooks.d";
+pub(super) const HOOKS_JSON: &str = "/usr/share/containers/oci/hooks.d";
 
 /// Where the files below name our programs.
 const PACKAGED_HOOKS: &str = "/usr/libexec/oci/hooks.d/";
 const PACKAGED_BIN: &str = "/usr/bin/";
 
 /// The units that systemd starts at boot (systemctl(1), enable).
-pub const WANTED_AT_BOOT: &str = "/etc/systemd/system/multi-user.target.wants";
+pub(super) const WANTED_AT_BOOT: &str = "/etc/systemd/system/multi-user.target.wants";
 
 const TOOL: &str = "oci-hotplug";
 const DEVICE_PLUGIN: &str = "oci-hotplug-device-plugin";
@@ -31,7 +31,7 @@ const LIBEXEC: [&str; 4] = [
 ];
 
 /// Removes, at boot, the records of the boot before.
-pub const RECOVER_UNIT: &str = "oci-hotplug-recover.service";
+pub(super) const RECOVER_UNIT: &str = "oci-hotplug-recover.service";
 
 const UNITS: [(&str, &str); 3] = [
     (
@@ -55,7 +55,7 @@ const USER_UNIT: (&str, &str) = (
 );
 
 /// The unit that an administrator may enable.
-pub const METRICS_TIMER: &str = "oci-hotplug-metrics.timer";
+pub(super) const METRICS_TIMER: &str = "oci-hotplug-metrics.timer";
 const METRICS_UNITS: [&str; 2] = ["oci-hotplug-metrics.service", METRICS_TIMER];
 
 const JSON: [(&str, &str); 2] = [
@@ -70,11 +70,11 @@ const JSON: [(&str, &str); 2] = [
 ];
 
 /// Writes the man pages and completions of this program into a directory.
-pub type WriteDocs = fn(&Path) -> Result<()>;
+pub(super) type WriteDocs = fn(&Path) -> Result<()>;
 
 /// The directories of an installation, as its host has them.
 #[derive(Debug)]
-pub struct Layout {
+pub(super) struct Layout {
     pub bin: PathBuf,
     pub hooks: PathBuf,
     pub data: PathBuf,
@@ -87,7 +87,7 @@ pub struct Layout {
 }
 
 impl Layout {
-    pub fn new(prefix: &Path, sysconfdir: &Path) -> Self {
+    pub(super) fn new(prefix: &Path, sysconfdir: &Path) -> Self {
         // systemd.unit(5), "System Unit Search Path".
         let is_read = ["/usr", "/usr/local"].iter().any(|dir| prefix == Path::new(dir));
         let units_of = |manager: &str| match is_read {
@@ -110,7 +110,7 @@ impl Layout {
     /// The directories below a user's home directory: those of the XDG Base Directory Specification
     /// with their default values, and ~/.local/bin and ~/.local/libexec of systemd's
     /// file-hierarchy(7).
-    pub fn of_user(home: &Path) -> Self {
+    pub(super) fn of_user(home: &Path) -> Self {
         let local = home.join(".local");
         let share = local.join("share");
         let data = share.join("oci-hotplug");
@@ -128,7 +128,7 @@ impl Layout {
         }
     }
 
-    pub fn watcher(&self) -> PathBuf {
+    pub(super) fn watcher(&self) -> PathBuf {
         self.hooks.join("oci-hotplug-watcher")
     }
 
@@ -143,7 +143,7 @@ impl Layout {
 
 /// A file that is to be on the host.
 #[derive(Debug)]
-pub struct InstalledFile {
+pub(super) struct InstalledFile {
     pub path: PathBuf,
     pub content: Vec<u8>,
     pub mode: u32,
@@ -161,7 +161,7 @@ impl InstalledFile {
 
 /// All files of an installation.
 #[derive(Debug, Default)]
-pub struct Files {
+pub(super) struct Files {
     pub programs: Vec<InstalledFile>,
     /// Man pages, completions, and an example of the configuration.
     pub documents: Vec<InstalledFile>,
@@ -172,7 +172,7 @@ pub struct Files {
 
 impl Files {
     /// Reads the files. `from` has the programs; `packaging` adds what only a source tree has.
-    pub fn read(
+    pub(super) fn read(
         layout: &Layout,
         from: Option<&Path>,
         packaging: Option<&Path>,
@@ -196,7 +196,7 @@ impl Files {
 
     /// Reads the files for the rootless podman of one user: no configuration, no CDI device and no
     /// units of the host.
-    pub fn for_user(layout: &Layout, from: Option<&Path>, write_docs: WriteDocs) -> Result<Self> {
+    pub(super) fn for_user(layout: &Layout, from: Option<&Path>, write_docs: WriteDocs) -> Result<Self> {
         let mut files = Self::common(layout, from, None)?;
         files.add_generated(layout, write_docs, None)?;
         Ok(files)

@@ -49,7 +49,7 @@ pub(super) struct Installation {
 
 impl Installation {
     /// Installs for all users of the host.
-    pub fn install(&mut self, files: &Files) -> Result<()> {
+    pub(super) fn install(&mut self, files: &Files) -> Result<()> {
         let is_update = self
             .manifest
             .as_ref()
@@ -92,7 +92,7 @@ impl Installation {
     }
 
     /// Puts a file in its place, and records it.
-    pub fn put(&mut self, file: &InstalledFile) -> Result<FileChange> {
+    pub(super) fn put(&mut self, file: &InstalledFile) -> Result<FileChange> {
         if let Some(manifest) = &mut self.manifest {
             manifest.make_directories(&self.root, &file.path)?;
         }
@@ -187,7 +187,7 @@ impl Installation {
     }
 
     /// Removes what an earlier version had and this one has not. Returns what was done.
-    pub fn finish(mut self) -> Result<Report> {
+    pub(super) fn finish(mut self) -> Result<Report> {
         if let Some(manifest) = self.manifest.take() {
             for path in manifest.finish()? {
                 std::fs::remove_file(self.root.at(&path)).or_else(ignore_absent)?;

@@ -25,7 +25,7 @@ const KEPT: &str = "kept";
 
 /// The content of a manifest.
 #[derive(Debug, Default)]
-pub struct Notes {
+pub(super) struct Notes {
     pub directories: BTreeSet<PathBuf>,
     /// Each file with its fingerprint.
     pub files: BTreeMap<PathBuf, String>,
@@ -33,7 +33,7 @@ pub struct Notes {
 
 impl Notes {
     /// Reads a manifest; `None` when there is none.
-    pub fn read(path: &Path) -> Result<Option<Self>> {
+    pub(super) fn read(path: &Path) -> Result<Option<Self>> {
         let text = match fs::read_to_string(path) {
             Ok(text) => text,
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
@@ -60,13 +60,13 @@ impl Notes {
 }
 
 /// Where the manifest of an installation is, as its host has it.
-pub fn path_of(layout: &Layout) -> PathBuf {
+pub(super) fn path_of(layout: &Layout) -> PathBuf {
     layout.data.join("installed")
 }
 
 /// The manifest of an installation that runs.
 #[derive(Debug)]
-pub struct Manifest {
+pub(super) struct Manifest {
     path: PathBuf,
     file: File,
     before: Option<Notes>,
@@ -75,7 +75,7 @@ pub struct Manifest {
 
 impl Manifest {
     /// Opens the manifest, or makes it.
-    pub fn open(layout: &Layout, root: &Root) -> Result<Self> {
+    pub(super) fn open(layout: &Layout, root: &Root) -> Result<Self> {
         let path = root.at(&path_of(layout));
         let before = Notes::read(&path)?;
         let made = missing_directories(root, &path_of(layout));
@@ -97,18 +97,18 @@ impl Manifest {
     }
 
     /// Whether an earlier installation was made.
-    pub fn is_update(&self) -> bool {
+    pub(super) fn is_update(&self) -> bool {
         self.before.is_some()
     }
 
     /// Whether a file has the content that it was installed with.
-    pub fn is_as_installed(&self, path: &Path, content: &[u8]) -> bool {
+    pub(super) fn is_as_installed(&self, path: &Path, content: &[u8]) -> bool {
         let before = self.before.as_ref().and_then(|before| before.files.get(path));
         before.is_some_and(|mark| *mark == fingerprint(content))
     }
 
     /// Makes the directories above a file.
-    pub fn make_directories(&mut self, root: &Root, path: &Path) -> Result<()> {
+    pub(super) fn make_directories(&mut self, root: &Root, path: &Path) -> Result<()> {
         let missing = missing_directories(root, path);
         make_directories(root, &missing).with_context(|| {
             format!(
@@ -121,12 +121,12 @@ impl Manifest {
     }
 
     /// Notes a file.
-    pub fn note(&mut self, path: &Path, content: &[u8]) -> Result<()> {
+    pub(super) fn note(&mut self, path: &Path, content: &[u8]) -> Result<()> {
         self.note_mark(path, fingerprint(content))
     }
 
     /// Notes a configuration that stays as the administrator has changed it.
-    pub fn note_kept(&mut self, path: &Path) -> Result<()> {
+    pub(super) fn note_kept(&mut self, path: &Path) -> Result<()> {
         self.note_mark(path, KEPT.to_owned())
     }
 
@@ -146,7 +146,7 @@ impl Manifest {
 
     /// Writes what is installed now. Returns the files of the earlier installation that this one
     /// does not have.
-    pub fn finish(mut self) -> Result<Vec<PathBuf>> {
+    pub(super) fn finish(mut self) -> Result<Vec<PathBuf>> {
         let before = self.before.take().unwrap_or_default();
         self.now.directories.extend(before.directories);
         let is_gone = |path: &&PathBuf| !self.now.files.contains_key(*path);
@@ -181,7 +181,7 @@ fn make_directories(root: &Root, directories: &[PathBuf]) -> io::Result<()> {
 }
 
 /// 16 hex digits that distinguish contents (FNV-1a, 64 bits); not a protection against forgery.
-pub fn fingerprint(content: &[u8]) -> String {
+pub(super) fn fingerprint(content: &[u8]) -> String {
     let hash = content.iter().fold(0xcbf2_9ce4_8422_2325_u64, |hash, byte| {
         (hash ^ u64::from(*byte)).wrapping_mul(0x0100_0000_01b3)
     });

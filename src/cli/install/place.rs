@@ -16,14 +16,14 @@ use crate::host::systemd::Manager;
 
 /// The root directory of an installation: that of this host, or one that stands for it.
 #[derive(Debug)]
-pub struct Root {
+pub(super) struct Root {
     staging: Option<PathBuf>,
     /// The systemd manager that has the installed units.
     manager: Manager,
 }
 
 impl Root {
-    pub fn new(staging: Option<PathBuf>) -> Self {
+    pub(super) fn new(staging: Option<PathBuf>) -> Self {
         Self {
             staging,
             manager: Manager::System,
@@ -31,7 +31,7 @@ impl Root {
     }
 
     /// This host's, for units of a manager.
-    pub fn of(manager: Manager) -> Self {
+    pub(super) fn of(manager: Manager) -> Self {
         Self {
             staging: None,
             manager,
@@ -39,12 +39,12 @@ impl Root {
     }
 
     /// Whether the files are for another system, which a package installs them on.
-    pub fn is_staging(&self) -> bool {
+    pub(super) fn is_staging(&self) -> bool {
         self.staging.is_some()
     }
 
     /// Where a path of the host is.
-    pub fn at(&self, path: &Path) -> PathBuf {
+    pub(super) fn at(&self, path: &Path) -> PathBuf {
         match &self.staging {
             Some(root) => root.join(path.strip_prefix("/").unwrap_or(path)),
             None => path.to_owned(),
@@ -53,7 +53,7 @@ impl Root {
 
     /// Puts a file in its place, by rename: running processes keep the older version, and no
     /// one finds a part of a file.
-    pub fn put(&self, file: &InstalledFile) -> Result<FileChange> {
+    pub(super) fn put(&self, file: &InstalledFile) -> Result<FileChange> {
         let path = self.at(&file.path);
         let change = match fs::read(&path) {
             Ok(present) if present == file.content => FileChange::Unchanged,
@@ -91,12 +91,12 @@ impl Root {
     }
 
     /// Whether systemd runs the system that is installed on, and the manager runs.
-    pub fn is_run_by_systemd(&self) -> bool {
+    pub(super) fn is_run_by_systemd(&self) -> bool {
         !self.is_staging() && self.manager.is_running()
     }
 
     /// How to get permission to write a file, for messages.
-    pub fn permission_hint(&self) -> &'static str {
+    pub(super) fn permission_hint(&self) -> &'static str {
         match self.is_of_user() {
             true => "the directories below ~/.local and ~/.config must belong to you",
             false => "run this as root",
@@ -104,12 +104,12 @@ impl Root {
     }
 
     /// Whether the installation is that of one user.
-    pub fn is_of_user(&self) -> bool {
+    pub(super) fn is_of_user(&self) -> bool {
         self.manager != Manager::System
     }
 
     /// Runs systemctl; a failure does not matter to the files.
-    pub fn systemctl(&self, arguments: &[&str]) {
+    pub(super) fn systemctl(&self, arguments: &[&str]) {
         let mut command = Command::new("systemctl");
         if let Manager::User(user) = self.manager {
             command.arg("--user").env("XDG_RUNTIME_DIR", user.runtime_dir());
@@ -126,7 +126,7 @@ impl Root {
 }
 
 /// Success for a file that does not exist.
-pub fn ignore_absent(error: io::Error) -> io::Result<()> {
+pub(super) fn ignore_absent(error: io::Error) -> io::Result<()> {
     match error.kind() {
         io::ErrorKind::NotFound => Ok(()),
         _ => Err(error),
@@ -134,7 +134,7 @@ pub fn ignore_absent(error: io::Error) -> io::Result<()> {
 }
 
 /// Accepts that a file cannot be written because its file system is read-only.
-pub fn may_be_read_only(outcome: Result<FileChange>) -> Result<FileChange> {
+pub(super) fn may_be_read_only(outcome: Result<FileChange>) -> Result<FileChange> {
     outcome.or_else(|error| {
         let read_only = |error: &io::Error| error.kind() == io::ErrorKind::ReadOnlyFilesystem;
         if error.downcast_ref::<io::Error>().is_some_and(read_only) {

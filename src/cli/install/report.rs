@@ -9,10 +9,10 @@ use serde_json::json;
 use crate::cli::render::json::write_json_list;
 
 /// Each file with what was done with it.
-pub type Report = Vec<(PathBuf, &'static str)>;
+pub(super) type Report = Vec<(PathBuf, &'static str)>;
 
 /// Prints what was done with each file.
-pub fn print_report(report: &Report, as_json: bool) -> Result<()> {
+pub(super) fn print_report(report: &Report, as_json: bool) -> Result<()> {
     let mut out = io::stdout().lock();
     if as_json {
         let list: Vec<_> = report

@@ -14,7 +14,7 @@ use super::report::Report;
 const LEFT: &str = "left";
 
 /// Checks that there is an installation, which no watcher uses.
-pub fn check(layout: &Layout, root: &Root, force: bool) -> Result<Notes> {
+pub(super) fn check(layout: &Layout, root: &Root, force: bool) -> Result<Notes> {
     let manifest = root.at(&path_of(layout));
     let Some(notes) = Notes::read(&manifest)? else {
         let command = match root.is_of_user() {
@@ -39,7 +39,7 @@ pub fn check(layout: &Layout, root: &Root, force: bool) -> Result<Notes> {
 
 /// Removes the files of an installation, and the directories that it has made and that are empty
 /// then. A configuration that was changed stays.
-pub fn run(layout: &Layout, root: &Root, force: bool) -> Result<Report> {
+pub(super) fn run(layout: &Layout, root: &Root, force: bool) -> Result<Report> {
     let manifest = root.at(&path_of(layout));
     let notes = check(layout, root, force)?;
     if root.is_run_by_systemd() && !root.is_of_user() {
@@ -103,7 +103,7 @@ fn remove(layout: &Layout, root: &Root, path: &Path, mark: &str) -> Result<Optio
 /// The processes that run the installed watcher, or one that it was replaced by since: the kernel
 /// shows the path of a file that was replaced with a mark, and the name that it had before it was
 /// renamed.
-pub fn running_watchers(watcher: &Path) -> Vec<String> {
+pub(super) fn running_watchers(watcher: &Path) -> Vec<String> {
     let processes = fs::read_dir("/proc").into_iter().flatten().flatten();
     let is_watcher = |process: &PathBuf| {
         let exe = fs::read_link(process.join("exe")).unwrap_or_default();

@@ -34,7 +34,7 @@ impl UserInstallation {
     ///
     /// # Errors
     /// When that is root, or a user without a home directory.
-    pub fn own() -> Result<Self> {
+    pub(super) fn own() -> Result<Self> {
         let Some(user) = rootless() else {
             bail!("cannot install for a user: this is root (run it as the user, or leave --user out)");
         };
@@ -58,7 +58,7 @@ impl UserInstallation {
     }
 
     /// Installs or updates. Returns what was done.
-    pub fn install(&self, from: Option<&Path>, write_docs: WriteDocs) -> Result<Report> {
+    pub(super) fn install(&self, from: Option<&Path>, write_docs: WriteDocs) -> Result<Report> {
         let layout = Layout::of_user(&self.home);
         let files = Files::for_user(&layout, from, write_docs)?;
         let root = Root::of(self.manager);
@@ -98,7 +98,7 @@ impl UserInstallation {
 
     /// Removes what [`UserInstallation::install`] has made, and returns it. podman's configuration
     /// comes first: podman starts no container if a directory in it does not exist.
-    pub fn uninstall(&self, force: bool) -> Result<Report> {
+    pub(super) fn uninstall(&self, force: bool) -> Result<Report> {
         let layout = Layout::of_user(&self.home);
         let root = Root::of(self.manager);
         uninstall::check(&layout, &root, force)?;

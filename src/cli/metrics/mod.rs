@@ -23,7 +23,7 @@ use crate::host::state::registry::Registry;
 
 /// The options.
 #[derive(Debug, clap::Args)]
-pub struct Options {
+pub(super) struct Options {
     /// Write the file atomically, for node_exporter's textfile collector; its name must end in
     /// .prom.
     #[arg(long, value_name = "FILE")]
@@ -40,7 +40,7 @@ pub(super) fn names() -> Vec<String> {
 }
 
 /// Prints the metrics of all containers, or writes them into a file.
-pub fn run(registry: &Registry, options: &Options, as_json: bool) -> Result<()> {
+pub(super) fn run(registry: &Registry, options: &Options, as_json: bool) -> Result<()> {
     if let Some(path) = &options.textfile {
         check_name(path)?;
     }

@@ -67,12 +67,12 @@ pub(super) struct UserFile {
 
 impl UserFile {
     /// The file of a user. `None` if it does not exist.
-    pub fn of(user: Rootless) -> Option<Self> {
+    pub(super) fn of(user: Rootless) -> Option<Self> {
         Self::in_home(&home(user)?)
     }
 
     /// The file of the user with this home directory.
-    pub fn in_home(home: &Path) -> Option<Self> {
+    pub(super) fn in_home(home: &Path) -> Option<Self> {
         let path = home.join(DIRECTORY).join(NAME);
         let text = match read(&home.join(DIRECTORY)) {
             Ok(text) => Ok(text),
@@ -90,7 +90,7 @@ impl UserFile {
     ///
     /// # Errors
     /// When the file cannot be used, with its text as far as that can be read.
-    pub fn rules(&self) -> Result<UserRules, (Option<&str>, ConfigError)> {
+    pub(super) fn rules(&self) -> Result<UserRules, (Option<&str>, ConfigError)> {
         let text = self.text.as_ref();
         let text = text.map_err(|fault| (None, ConfigError::Broken(fault.clone())))?;
         parse(&self.path, text).map_err(|error| (Some(text.as_str()), error))

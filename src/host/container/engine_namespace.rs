@@ -32,7 +32,7 @@ pub struct EnterError {
 /// # Errors
 /// When the process is not in such a namespace. The calling process may then be in another
 /// namespace, and must end.
-pub fn enter_engine_namespace(pid: i32) -> Result<(), EnterError> {
+pub(crate) fn enter_engine_namespace(pid: i32) -> Result<(), EnterError> {
     let failed = |action| move |source: io::Error| EnterError { pid, action, source };
     let path = format!("/proc/{pid}/ns/user");
     let inner = File::open(path).map_err(failed("open it"))?;

@@ -31,7 +31,7 @@ impl Ancestors {
     /// cgroup. `own` are the container's own cgroups after `extend_programs`, the leaf first;
     /// `effective` are the programs in effect in the leaf after that. While these do not change,
     /// this needs no system call.
-    pub fn refusals(
+    pub(super) fn refusals(
         &mut self,
         own: &[AttachedPrograms],
         effective: &[u32],

@@ -32,7 +32,7 @@ pub(super) struct WriteError {
 
 impl GrantMap {
     /// Creates an empty map.
-    pub fn create() -> io::Result<Self> {
+    pub(super) fn create() -> io::Result<Self> {
         let create = || HashMap::create(NAME, KEY_BYTES as u32, VALUE_BYTES as u32, MAX_GRANTS);
         Ok(Self {
             map: with_locked_memory(create)?,
@@ -41,7 +41,7 @@ impl GrantMap {
     }
 
     /// Takes over the map with this id and reads its content; `None` if it is not a map of ours.
-    pub fn adopt(id: u32) -> io::Result<Option<Self>> {
+    pub(super) fn adopt(id: u32) -> io::Result<Option<Self>> {
         let map = HashMap::open_by_id(id)?;
         if map.name() != NAME || map.sizes() != (KEY_BYTES, VALUE_BYTES) {
             return Ok(None);
@@ -57,18 +57,18 @@ impl GrantMap {
         Ok(Some(Self { map, granted }))
     }
 
-    pub fn map(&self) -> &HashMap {
+    pub(super) fn map(&self) -> &HashMap {
         &self.map
     }
 
-    pub fn granted(&self) -> &GrantSet {
+    pub(super) fn granted(&self) -> &GrantSet {
         &self.granted
     }
 
     /// Makes the map grant exactly `wanted`; returns whether that changed it. An error for one
     /// number does not prevent the others from being granted or revoked; the first error is
     /// returned.
-    pub fn set(&mut self, wanted: &GrantSet) -> Result<bool, WriteError> {
+    pub(super) fn set(&mut self, wanted: &GrantSet) -> Result<bool, WriteError> {
         let mut changed = false;
         let mut first_error = None;
         // Revoking comes first, because it makes room.

@@ -50,11 +50,11 @@ mod pairs {
     use super::{Access, GrantSet};
     use crate::model::device::DevNum;
 
-    pub fn serialize<S: Serializer>(grants: &GrantSet, serializer: S) -> Result<S::Ok, S::Error> {
+    pub(super) fn serialize<S: Serializer>(grants: &GrantSet, serializer: S) -> Result<S::Ok, S::Error> {
         serializer.collect_seq(grants)
     }
 
-    pub fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<GrantSet, D::Error> {
+    pub(super) fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<GrantSet, D::Error> {
         Ok(Vec::<(DevNum, Access)>::deserialize(deserializer)?
             .into_iter()
             .collect())

@@ -7,7 +7,7 @@
 
 mod ancestors;
 mod attached;
-pub mod cgroup;
+pub(crate) mod cgroup;
 mod cgroups;
 mod error;
 mod grant_map;

@@ -38,7 +38,7 @@ pub(super) struct Devices {
 
 impl Devices {
     /// Opens the cgroup. What it allows now is the baseline, unless the memory has one.
-    pub fn open(cgroup: Cgroup, memory: FilterMemory) -> Result<Self, FilterError> {
+    pub(super) fn open(cgroup: Cgroup, memory: FilterMemory) -> Result<Self, FilterError> {
         let path = cgroup.path.clone();
         let list = File::open(path.join("devices.list")).map_err(|source| list_error(&path, source))?;
         // The path may lead to a cgroup that was created later.
@@ -61,13 +61,13 @@ impl Devices {
 
     /// Whether the rules are certainly the same as when [`Self::ensure`] last found nothing to
     /// change. Costs one system call.
-    pub fn is_unchanged(&self) -> bool {
+    pub(super) fn is_unchanged(&self) -> bool {
         let in_order = self.in_order.as_deref();
         in_order.is_some_and(|text| kernel_text::is_still(&self.list, text))
     }
 
     /// What the next watcher must know.
-    pub fn memory(&self) -> FilterMemory {
+    pub(super) fn memory(&self) -> FilterMemory {
         FilterMemory {
             held: self.held.clone(),
             baseline: Some(self.baseline.clone()),
@@ -77,14 +77,14 @@ impl Devices {
 
     /// Whether anything is denied here: a cgroup that allows everything by default has the single
     /// rule `a *:* rwm`.
-    pub fn restricts(&self) -> Result<bool, FilterError> {
+    pub(super) fn restricts(&self) -> Result<bool, FilterError> {
         Ok(!rules_in(&self.list_text()?)
             .iter()
             .any(|rule| rule.kind.is_none() && rule.access == Access::ALL))
     }
 
     /// Writes the rules that are missing, denies those that are too many, and reads back.
-    pub fn ensure(&mut self, wanted: &GrantSet) -> Result<Change, FilterError> {
+    pub(super) fn ensure(&mut self, wanted: &GrantSet) -> Result<Change, FilterError> {
         let text = self.list_text()?;
         let steps = v1_transition(&self.baseline, &rules_in(&text), &self.held, wanted);
         self.in_order = steps.is_empty().then_some(text);
@@ -135,7 +135,7 @@ impl Devices {
     }
 
     /// Revokes grants that are not wanted, and grants nothing.
-    pub fn revoke_all_except(&mut self, wanted: &GrantSet) -> Result<Change, FilterError> {
+    pub(super) fn revoke_all_except(&mut self, wanted: &GrantSet) -> Result<Change, FilterError> {
         let kept = common(&self.held, wanted);
         self.ensure(&kept)
     }

@@ -31,7 +31,7 @@ pub(super) struct Programs {
 
 impl Programs {
     /// Opens the cgroups; finds the map if programs of ours are attached there.
-    pub fn open(paths: &[PathBuf]) -> Result<Self, FilterError> {
+    pub(super) fn open(paths: &[PathBuf]) -> Result<Self, FilterError> {
         let cgroups = paths
             .iter()
             .map(|path| AttachedPrograms::open(path))
@@ -52,7 +52,7 @@ impl Programs {
     }
 
     /// The programs of no cgroup.
-    pub fn none() -> Self {
+    pub(super) fn none() -> Self {
         Self {
             cgroups: Vec::new(),
             grants: None,
@@ -62,7 +62,7 @@ impl Programs {
     }
 
     /// Whether a device program is in effect in this cgroup.
-    pub fn restricts(&self, path: &Path) -> Result<bool, FilterError> {
+    pub(super) fn restricts(&self, path: &Path) -> Result<bool, FilterError> {
         match self.cgroups.iter().find(|cgroup| cgroup.path == path) {
             Some(cgroup) => Ok(!cgroup.query()?.ids.is_empty()),
             None => Ok(false),
@@ -70,7 +70,7 @@ impl Programs {
     }
 
     /// Revokes grants that are not wanted, and grants nothing.
-    pub fn revoke_all_except(&mut self, wanted: &GrantSet) -> Result<Change, FilterError> {
+    pub(super) fn revoke_all_except(&mut self, wanted: &GrantSet) -> Result<Change, FilterError> {
         let (Some(leaf), Some(grants)) = (self.cgroups.first(), &mut self.grants) else {
             return Ok(Change::None);
         };
@@ -84,7 +84,7 @@ impl Programs {
 
     /// Whether the programs in effect are certainly the same as when [`Self::ensure`] last found
     /// them in order. Costs one system call.
-    pub fn is_unchanged(&self) -> bool {
+    pub(super) fn is_unchanged(&self) -> bool {
         let Some(leaf) = self.cgroups.first() else {
             return true;
         };
@@ -93,7 +93,7 @@ impl Programs {
     }
 
     /// What the map grants.
-    pub fn held(&self) -> GrantSet {
+    pub(super) fn held(&self) -> GrantSet {
         self.grants
             .as_ref()
             .map(|grants| grants.granted().clone())
@@ -102,7 +102,7 @@ impl Programs {
 
     /// Makes the map grant exactly `wanted`, then extends every program with it, and reports what
     /// the programs of ancestors deny.
-    pub fn ensure(&mut self, wanted: &GrantSet) -> Result<Change, FilterError> {
+    pub(super) fn ensure(&mut self, wanted: &GrantSet) -> Result<Change, FilterError> {
         let Some(leaf) = self.cgroups.first().map(|cgroup| cgroup.path.clone()) else {
             return Ok(Change::None);
         };

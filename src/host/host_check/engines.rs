@@ -18,7 +18,7 @@ const RUNTIMES: [&str; 3] = ["runc", "crun", "youki"];
 const MAX_IMPORTS: usize = 4;
 
 /// The runtimes with their versions.
-pub fn runtimes(tree: &Tree) -> Vec<(&'static str, Option<Version>)> {
+pub(crate) fn runtimes(tree: &Tree) -> Vec<(&'static str, Option<Version>)> {
     let found = RUNTIMES
         .into_iter()
         .filter_map(|name| Some((name, find(tree, name)?)));
@@ -26,7 +26,7 @@ pub fn runtimes(tree: &Tree) -> Vec<(&'static str, Option<Version>)> {
 }
 
 /// The engines. Docker means the daemon: a client alone starts no containers on this host.
-pub fn engines(tree: &Tree) -> Engines {
+pub(crate) fn engines(tree: &Tree) -> Engines {
     let installed = |name| find(tree, name).map(|path| version(tree, &path));
     Engines {
         podman: installed("podman").map(|version| Podman {

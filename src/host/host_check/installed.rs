@@ -32,7 +32,7 @@ const UNIT_DIRS: [&str; 3] = [
 ];
 
 /// The hooks and the watcher: in their installation directory, or in that of this program.
-pub fn hook_programs(tree: &Tree) -> Programs {
+pub(crate) fn hook_programs(tree: &Tree) -> Programs {
     let of_this_program = match tree.is_host() {
         true => programs::directories().unwrap_or_default(),
         false => Vec::new(),
@@ -69,7 +69,7 @@ const VERSION: &str = env!("CARGO_PKG_VERSION");
 
 /// Whether users other than root, who owns the tree, and the user who runs the check can write a
 /// file.
-pub fn may_be_written_by_others(tree: &Tree, path: &Path) -> bool {
+pub(crate) fn may_be_written_by_others(tree: &Tree, path: &Path) -> bool {
     let (uid, gid) = tree.owner();
     let is_owner = |owner| owner == uid || (tree.is_host() && owner == geteuid().as_raw());
     let is_group = |group| group == gid || (tree.is_host() && group == getegid().as_raw());
@@ -81,14 +81,14 @@ pub fn may_be_written_by_others(tree: &Tree, path: &Path) -> bool {
 }
 
 /// Whether systemd finds our units.
-pub fn has_units(tree: &Tree) -> bool {
+pub(crate) fn has_units(tree: &Tree) -> bool {
     UNIT_DIRS
         .iter()
         .any(|dir| tree.at(dir).join("oci-hotplug-watcher@.service").is_file())
 }
 
 /// The state directory `path` of the tree.
-pub fn state_dir(tree: &Tree, path: &Path) -> StateDir {
+pub(crate) fn state_dir(tree: &Tree, path: &Path) -> StateDir {
     let owner = match tree.is_host() {
         true => geteuid().as_raw(),
         false => tree.owner().0,
@@ -110,7 +110,7 @@ pub fn state_dir(tree: &Tree, path: &Path) -> StateDir {
 }
 
 /// The enrolled containers. While a hook enrolls one, it counts as watched.
-pub fn containers(tree: &Tree, state_dir: &Path) -> Containers {
+pub(crate) fn containers(tree: &Tree, state_dir: &Path) -> Containers {
     let registry = Registry::new(tree.at(state_dir));
     let mut containers = Containers::default();
     let ids = match registry.ids() {

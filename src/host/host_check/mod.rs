@@ -3,12 +3,12 @@
 
 mod engines;
 mod inotify;
-pub mod installed;
+pub(crate) mod installed;
 mod programs;
 mod system;
 mod tree;
 
-pub use engines::{engines, runtimes};
-pub use installed::{containers, has_units, hook_programs, may_be_written_by_others, state_dir};
-pub use system::{System, live, system};
-pub use tree::Tree;
+pub(crate) use engines::{engines, runtimes};
+pub(crate) use installed::{containers, has_units, hook_programs, may_be_written_by_others, state_dir};
+pub(crate) use system::{live, system};
+pub(crate) use tree::Tree;

@@ -12,7 +12,7 @@ const ALLOW_ALL: [u8; 16] = [0xb7, 0, 0, 0, 1, 0, 0, 0, 0x95, 0, 0, 0, 0, 0, 0, 
 
 /// The facts about a system that are read from files.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct System {
+pub(crate) struct System {
     /// The kernel's release.
     pub kernel: String,
     /// The mount points of the cgroup hierarchies.
@@ -28,7 +28,7 @@ pub struct System {
 }
 
 /// Facts about this process and the running kernel. Loads a trivial program and drops it.
-pub fn live() -> Live {
+pub(crate) fn live() -> Live {
     Live {
         uid: nix::unistd::geteuid().as_raw(),
         bpf_error: bpf::prog_load(&ALLOW_ALL, c"Apache-2.0", "oci_hotplug")
@@ -38,7 +38,7 @@ pub fn live() -> Live {
 }
 
 /// Reads all facts.
-pub fn system(tree: &Tree) -> System {
+pub(crate) fn system(tree: &Tree) -> System {
     let trimmed = |path: &str| tree.read(path).map(|text| text.trim().to_owned());
     System {
         kernel: trimmed("/proc/sys/kernel/osrelease").unwrap_or_default(),

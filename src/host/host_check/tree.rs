@@ -7,35 +7,35 @@ use std::path::{Path, PathBuf};
 
 /// The root of all paths that are checked.
 #[derive(Debug, Clone)]
-pub struct Tree {
+pub(crate) struct Tree {
     root: PathBuf,
 }
 
 impl Tree {
     /// The tree below `root`; `/` is the host.
-    pub fn new(root: impl Into<PathBuf>) -> Self {
+    pub(crate) fn new(root: impl Into<PathBuf>) -> Self {
         Self { root: root.into() }
     }
 
     /// Whether it is the host's own tree, so that facts about the running kernel apply to it.
-    pub fn is_host(&self) -> bool {
+    pub(crate) fn is_host(&self) -> bool {
         self.root == Path::new("/")
     }
 
     /// The real path of an absolute path of the tree.
-    pub fn at(&self, path: impl AsRef<Path>) -> PathBuf {
+    pub(crate) fn at(&self, path: impl AsRef<Path>) -> PathBuf {
         let path = path.as_ref();
         self.root.join(path.strip_prefix("/").unwrap_or(path))
     }
 
     /// The path of a file within the tree.
-    pub fn name(&self, file: &Path) -> PathBuf {
+    pub(crate) fn name(&self, file: &Path) -> PathBuf {
         file.strip_prefix(&self.root)
             .map_or_else(|_| file.to_owned(), |below| Path::new("/").join(below))
     }
 
     /// The text of a file, if it can be read.
-    pub fn read(&self, path: impl AsRef<Path>) -> Option<String> {
+    pub(crate) fn read(&self, path: impl AsRef<Path>) -> Option<String> {
         fs::read_to_string(self.at(path)).ok()
     }
 
@@ -43,7 +43,7 @@ impl Tree {
     ///
     /// # Errors
     /// When it exists and cannot be read; the message names it.
-    pub fn config(&self, path: impl AsRef<Path>) -> Result<Option<String>, String> {
+    pub(crate) fn config(&self, path: impl AsRef<Path>) -> Result<Option<String>, String> {
         let path = path.as_ref();
         match fs::read_to_string(self.at(path)) {
             Ok(text) => Ok(Some(text)),
@@ -54,7 +54,7 @@ impl Tree {
 
     /// The files of a directory with this extension, sorted by name; empty if the directory cannot
     /// be listed.
-    pub fn files(&self, dir: impl AsRef<Path>, extension: &str) -> Vec<PathBuf> {
+    pub(crate) fn files(&self, dir: impl AsRef<Path>, extension: &str) -> Vec<PathBuf> {
         let dir = dir.as_ref();
         let entries = fs::read_dir(self.at(dir)).into_iter().flatten().flatten();
         let mut files: Vec<PathBuf> = entries
@@ -66,7 +66,7 @@ impl Tree {
     }
 
     /// Whether the path is an executable file.
-    pub fn has_executable(&self, path: impl AsRef<Path>) -> bool {
+    pub(crate) fn has_executable(&self, path: impl AsRef<Path>) -> bool {
         fs::metadata(self.at(path)).is_ok_and(|file| file.is_file() && file.mode() & 0o111 != 0)
     }
 

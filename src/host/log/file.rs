@@ -11,7 +11,7 @@ use crate::host::file_system::file_id;
 use crate::host::state::trust;
 
 /// The name of the log file.
-pub const LOG_FILE: &str = "oci-hotplug.log";
+pub(crate) const LOG_FILE: &str = "oci-hotplug.log";
 
 /// The size at which the log file is rotated, in bytes. One older file stays.
 const MAX: u64 = 1 << 20;

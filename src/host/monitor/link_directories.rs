@@ -56,7 +56,7 @@ impl State {
 
 impl UsedDirectories {
     /// None yet.
-    pub fn begin() -> Self {
+    pub(super) fn begin() -> Self {
         let now = clock_gettime(ClockId::CLOCK_REALTIME_COARSE).map(Duration::from);
         Self {
             directories: Vec::new(),
@@ -67,7 +67,7 @@ impl UsedDirectories {
     }
 
     /// Adds a directory, before names are looked up in it.
-    pub fn add(&mut self, path: PathBuf, facts: &FileStat) {
+    pub(super) fn add(&mut self, path: PathBuf, facts: &FileStat) {
         let state = State::of(facts);
         // A later change within the same tick of the clock would not move the time.
         self.is_unsure |= state.changed >= self.begin;
@@ -78,12 +78,12 @@ impl UsedDirectories {
         }
     }
 
-    pub fn is_empty(&self) -> bool {
+    pub(super) fn is_empty(&self) -> bool {
         self.directories.is_empty()
     }
 
     /// Whether all of them are certainly as they were.
-    pub fn are_unchanged(&self) -> bool {
+    pub(super) fn are_unchanged(&self) -> bool {
         let is_unchanged = |directory: &Directory| State::at(&directory.path) == Some(directory.state);
         !self.is_unsure && self.directories.iter().all(is_unchanged)
     }

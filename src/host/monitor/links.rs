@@ -40,7 +40,7 @@ pub(super) struct HostLinks {
 
 impl HostLinks {
     /// Opens the host's `/dev` as it is mounted now.
-    pub fn open() -> Self {
+    pub(super) fn open() -> Self {
         Self::open_at("/dev")
     }
 
@@ -60,7 +60,7 @@ impl HostLinks {
     }
 
     /// Records the directories that are used from now on.
-    pub fn recording(self) -> Self {
+    pub(super) fn recording(self) -> Self {
         Self {
             used: Some(RefCell::new(UsedDirectories::begin())),
             ..self
@@ -68,12 +68,12 @@ impl HostLinks {
     }
 
     /// The directories that decided where the paths led.
-    pub fn used(self) -> UsedDirectories {
+    pub(super) fn used(self) -> UsedDirectories {
         self.used.map(RefCell::into_inner).unwrap_or_default()
     }
 
     /// Resolves each path. A path that is not a link leads to itself.
-    pub fn follow<'a>(&self, paths: impl IntoIterator<Item = &'a PathBuf>) -> LinkTargets {
+    pub(super) fn follow<'a>(&self, paths: impl IntoIterator<Item = &'a PathBuf>) -> LinkTargets {
         paths
             .into_iter()
             .map(|path| (path.clone(), self.target(path)))
@@ -81,14 +81,14 @@ impl HostLinks {
     }
 
     /// Resolves one path. `None`: it leads nowhere, or through a directory that is not trusted.
-    pub fn target(&self, path: &Path) -> Option<PathBuf> {
+    pub(super) fn target(&self, path: &Path) -> Option<PathBuf> {
         let (end, exists) = self.end(path)?;
         exists.then_some(end)
     }
 
     /// The path at the end of all links, and whether a file is there: a link can lead to a node
     /// that does not exist yet.
-    pub fn end(&self, path: &Path) -> Option<(PathBuf, bool)> {
+    pub(super) fn end(&self, path: &Path) -> Option<(PathBuf, bool)> {
         if path.starts_with("/sys") {
             return Some((in_sysfs(path)?, true));
         }
@@ -110,7 +110,7 @@ impl HostLinks {
     /// The device number of the node at a path, or of the node that the link there leads to, by the
     /// same rules. `None`: no node is there, or the path leads through a directory that is not
     /// trusted.
-    pub fn number(&self, path: &Path) -> Option<DevNum> {
+    pub(super) fn number(&self, path: &Path) -> Option<DevNum> {
         let target = self.target(path)?;
         let below = target.strip_prefix(&self.root).ok()?;
         let directory = self.directory(below.parent()?)?;
@@ -130,7 +130,7 @@ impl HostLinks {
     }
 
     /// Opens the directory that a path is in, to be watched. `None` if it is not trusted.
-    pub fn directory_of(&self, path: &Path) -> Option<Rc<OwnedFd>> {
+    pub(super) fn directory_of(&self, path: &Path) -> Option<Rc<OwnedFd>> {
         self.directory(path.strip_prefix(&self.root).ok()?.parent()?)
     }
 

@@ -17,7 +17,7 @@ pub(super) struct Gone(HashMap<SysPath, u64>);
 
 impl Gone {
     /// Takes note of a message of the kernel's.
-    pub fn kernel_said(&mut self, message: &Message, udevd_runs: bool) {
+    pub(super) fn kernel_said(&mut self, message: &Message, udevd_runs: bool) {
         if !udevd_runs {
             self.0.clear();
             return;
@@ -28,7 +28,7 @@ impl Gone {
     }
 
     /// Takes note of a removal that the kernel reported, where udevd runs.
-    pub fn removed(&mut self, syspath: SysPath, number: u64) {
+    pub(super) fn removed(&mut self, syspath: SysPath, number: u64) {
         if self.0.len() >= LIMIT {
             self.0.retain(|_, gone| *gone + LIMIT as u64 > number);
         }
@@ -36,7 +36,7 @@ impl Gone {
     }
 
     /// udevd has processed a removal: it sends nothing older of the device after that.
-    pub fn removal_is_processed(&mut self, syspath: &SysPath, number: u64) {
+    pub(super) fn removal_is_processed(&mut self, syspath: &SysPath, number: u64) {
         if self.0.get(syspath).is_some_and(|gone| *gone <= number) {
             self.0.remove(syspath);
         }
@@ -47,7 +47,7 @@ impl Gone {
     /// Its removals do not: the kernel told them long before, and by now another device may be at
     /// the same place. Nor does what it says of the time before a removal. As udevd handles the
     /// events of one device in their order, its own removal is the end of that.
-    pub fn udev_counts(&mut self, message: &Message) -> bool {
+    pub(super) fn udev_counts(&mut self, message: &Message) -> bool {
         let device = &message.device;
         let gone = self.0.get(&device.syspath).copied();
         let is_older = gone.is_some_and(|gone| device.seqnum <= gone);

@@ -34,7 +34,7 @@ const MESSAGE_BUFFER: usize = 128 * 1024;
 pub(super) struct MessageBuffer(Vec<u8>);
 
 impl MessageBuffer {
-    pub fn new() -> Self {
+    pub(super) fn new() -> Self {
         Self(vec![0; MESSAGE_BUFFER])
     }
 }
@@ -64,7 +64,11 @@ impl UeventSocket {
     ///
     /// SO_RCVBUFFORCE goes beyond net.core.rmem_max but needs CAP_NET_ADMIN; without it SO_RCVBUF
     /// gives what is allowed.
-    pub fn open(form: UeventForm, receive_buffer: usize, takes_nodeless: bool) -> Result<Self, MonitorError> {
+    pub(super) fn open(
+        form: UeventForm,
+        receive_buffer: usize,
+        takes_nodeless: bool,
+    ) -> Result<Self, MonitorError> {
         Self::subscribe(form, receive_buffer, takes_nodeless).map_err(|errno| MonitorError::Subscribe {
             group: match form {
                 UeventForm::Kernel => "kernel",
@@ -99,7 +103,7 @@ impl UeventSocket {
 
     /// Receives messages about devices that never have a node from now on. Those of before are
     /// lost.
-    pub fn take_nodeless(&mut self) {
+    pub(super) fn take_nodeless(&mut self) {
         if !self.takes_nodeless {
             // It fails where there is no filter.
             let _ = detach(self.socket.as_fd());
@@ -108,13 +112,13 @@ impl UeventSocket {
     }
 
     /// For epoll: readable when there is something to receive.
-    pub fn fd(&self) -> BorrowedFd<'_> {
+    pub(super) fn fd(&self) -> BorrowedFd<'_> {
         self.socket.as_fd()
     }
 
     /// Takes everything that waits. Messages of other senders than the kernel and udevd are
     /// dropped, and so are malformed ones.
-    pub fn receive(&self, buffer: &mut MessageBuffer) -> Received {
+    pub(super) fn receive(&self, buffer: &mut MessageBuffer) -> Received {
         let mut received = Received::default();
         let mut control = cmsg_space!(UnixCredentials);
         let mut count = 0;

@@ -40,7 +40,7 @@ impl StaticNodes {
     ///
     /// Errors: the host's limit of inotify instances (fs.inotify.max_user_instances). The nodes are
     /// followed anyway, by polls alone.
-    pub fn add(&mut self, paths: &BTreeSet<PathBuf>) -> Result<(), MonitorError> {
+    pub(super) fn add(&mut self, paths: &BTreeSet<PathBuf>) -> Result<(), MonitorError> {
         for path in paths {
             self.known.entry(path.clone()).or_insert(None);
         }
@@ -48,7 +48,7 @@ impl StaticNodes {
     }
 
     /// Whether no node is requested.
-    pub fn is_empty(&self) -> bool {
+    pub(super) fn is_empty(&self) -> bool {
         self.known.is_empty()
     }
 
@@ -77,18 +77,18 @@ impl StaticNodes {
     }
 
     /// For epoll: readable when something happened beside one of the nodes.
-    pub fn fd(&self) -> Option<BorrowedFd<'_>> {
+    pub(super) fn fd(&self) -> Option<BorrowedFd<'_>> {
         self.inotify.as_ref().map(AsFd::as_fd)
     }
 
     /// Whether the descriptor has come since this was last asked.
-    pub fn has_news(&mut self) -> bool {
+    pub(super) fn has_news(&mut self) -> bool {
         std::mem::take(&mut self.is_news)
     }
 
     /// Whether something happened beside a node since the last time; what, only a look at the nodes
     /// tells. After too many wakes nothing is watched until the second's next round.
-    pub fn woke(&mut self) -> bool {
+    pub(super) fn woke(&mut self) -> bool {
         let Some(inotify) = &self.inotify else {
             return false;
         };
@@ -108,7 +108,7 @@ impl StaticNodes {
     }
 
     /// Those that are there now.
-    pub fn present(&self) -> impl Iterator<Item = Device> + '_ {
+    pub(super) fn present(&self) -> impl Iterator<Item = Device> + '_ {
         let links = self.links();
         self.known
             .keys()
@@ -116,7 +116,7 @@ impl StaticNodes {
     }
 
     /// The poll of each second, after which wakes count from zero.
-    pub fn poll(&mut self) -> Vec<DeviceEvent> {
+    pub(super) fn poll(&mut self) -> Vec<DeviceEvent> {
         self.wakes = 0;
         // Where they can't be watched, the looks find them.
         let _ = self.listen();
@@ -124,7 +124,7 @@ impl StaticNodes {
     }
 
     /// Looks at each node: what has come, changed its number, or gone since the last look.
-    pub fn look(&mut self) -> Vec<DeviceEvent> {
+    pub(super) fn look(&mut self) -> Vec<DeviceEvent> {
         if self.known.is_empty() {
             return Vec::new();
         }

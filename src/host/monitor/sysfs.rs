@@ -45,7 +45,7 @@ pub(super) struct SysFs {
 
 impl SysFs {
     /// Opens the sysfs that is mounted at `root`.
-    pub fn open(root: impl Into<PathBuf>) -> Result<Self, MonitorError> {
+    pub(super) fn open(root: impl Into<PathBuf>) -> Result<Self, MonitorError> {
         let root = root.into();
         let path = root.join("devices");
         let flags = OFlag::O_PATH | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC;
@@ -62,7 +62,11 @@ impl SysFs {
     /// above them): parents first.
     ///
     /// A device that vanishes meanwhile is left out. Errors: `/sys/dev` cannot be listed.
-    pub fn devices(&self, attributes: &Attributes, extra: &[SysPath]) -> Result<Vec<Device>, MonitorError> {
+    pub(super) fn devices(
+        &self,
+        attributes: &Attributes,
+        extra: &[SysPath],
+    ) -> Result<Vec<Device>, MonitorError> {
         let mut places = BTreeSet::new();
         for kind in ["char", "block"] {
             let path = self.root.join("dev").join(kind);
@@ -91,7 +95,7 @@ impl SysFs {
     }
 
     /// Whether the device is there now.
-    pub fn has(&self, syspath: &SysPath) -> bool {
+    pub(super) fn has(&self, syspath: &SysPath) -> bool {
         place_of(syspath).is_some_and(|place| self.has_file(&format!("{place}/uevent")))
     }
 
@@ -126,7 +130,7 @@ impl SysFs {
     /// Whether the device is there now, under the same number. What udevd says late may be of a
     /// device that was there before, and its number another device's by now; of an earlier life
     /// that nobody here has seen, no removal tells.
-    pub fn is_same(&self, device: &Device) -> bool {
+    pub(super) fn is_same(&self, device: &Device) -> bool {
         let (Some(node), Some(place)) = (&device.node, place_of(&device.syspath)) else {
             return self.has(&device.syspath);
         };
@@ -136,7 +140,7 @@ impl SysFs {
 
     /// Adds to the snapshot that an event gave what only sysfs knows: the driver bound now, and
     /// attributes. What is gone already stays as the event told it.
-    pub fn complete(&self, device: &mut Device, attributes: &Attributes) {
+    pub(super) fn complete(&self, device: &mut Device, attributes: &Attributes) {
         let Some(place) = place_of(&device.syspath).map(str::to_owned) else {
             return;
         };
@@ -155,7 +159,7 @@ impl SysFs {
     }
 
     /// One device; `None` if it does not exist.
-    pub fn device(&self, syspath: &SysPath, attributes: &Attributes) -> Option<Device> {
+    pub(super) fn device(&self, syspath: &SysPath, attributes: &Attributes) -> Option<Device> {
         self.read(place_of(syspath)?, attributes)
     }
 

@@ -29,7 +29,7 @@ pub(super) struct Udevd {
 impl Udevd {
     /// Whether one runs. Costs a stat, and a look at all sockets only when the file is another one
     /// than last time.
-    pub fn runs(&self) -> bool {
+    pub(super) fn runs(&self) -> bool {
         let Ok(file) = fs::symlink_metadata(CONTROL) else {
             return false;
         };
@@ -44,7 +44,7 @@ impl Udevd {
     }
 
     /// Makes the next query look again: a udevd that was killed leaves the same file behind.
-    pub fn look_again(&self) {
+    pub(super) fn look_again(&self) {
         self.known.set(None);
     }
 }

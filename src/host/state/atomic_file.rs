@@ -15,7 +15,7 @@ use nix::unistd::{UnlinkatFlags, unlinkat};
 
 /// Whether a file must survive a power failure.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Durability {
+pub(crate) enum Durability {
     /// The file is written to the disk before it gets its name, which takes milliseconds.
     Synced,
     /// The file is useless after a reboot.
@@ -27,7 +27,7 @@ pub enum Durability {
 ///
 /// # Errors
 /// Those of open(2), write(2) and rename(2). Then nothing is left of the new file.
-pub fn replace(path: &Path, content: &[u8], mode: u32, durability: Durability) -> io::Result<()> {
+pub(crate) fn replace(path: &Path, content: &[u8], mode: u32, durability: Durability) -> io::Result<()> {
     begin(path, content, mode, durability).map(drop)
 }
 
@@ -35,7 +35,7 @@ pub fn replace(path: &Path, content: &[u8], mode: u32, durability: Durability) -
 ///
 /// # Errors
 /// Those of [`replace`].
-pub fn begin(path: &Path, content: &[u8], mode: u32, durability: Durability) -> io::Result<File> {
+pub(crate) fn begin(path: &Path, content: &[u8], mode: u32, durability: Durability) -> io::Result<File> {
     let temporary = temporary_name(path);
     publish(AT_FDCWD, &temporary, content, mode, durability, || {
         fs::rename(&temporary, path)
@@ -46,7 +46,7 @@ pub fn begin(path: &Path, content: &[u8], mode: u32, durability: Durability) -> 
 ///
 /// # Errors
 /// Those of open(2), write(2) and link(2). Then nothing is left of the new file.
-pub fn create(path: &Path, content: &[u8], mode: u32, durability: Durability) -> io::Result<bool> {
+pub(crate) fn create(path: &Path, content: &[u8], mode: u32, durability: Durability) -> io::Result<bool> {
     let temporary = temporary_name(path);
     let created = publish(AT_FDCWD, &temporary, content, mode, durability, || {
         fs::hard_link(&temporary, path)?;
@@ -66,7 +66,7 @@ pub fn create(path: &Path, content: &[u8], mode: u32, durability: Durability) ->
 ///
 /// # Errors
 /// Those of [`replace`].
-pub fn replace_in(
+pub(crate) fn replace_in(
     (writer, temporary): (BorrowedFd<'_>, &str),
     (target, name): (BorrowedFd<'_>, &str),
     content: &[u8],

@@ -18,7 +18,7 @@ const INTERVAL: Duration = Duration::from_millis(1);
 
 /// The kind of a lock.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Lock {
+pub(crate) enum Lock {
     /// Any number of processes can hold it at the same time.
     Shared,
     /// One process can hold it.
@@ -29,7 +29,7 @@ pub enum Lock {
 ///
 /// # Errors
 /// Those of open(2).
-pub fn open_or_create(path: &Path) -> io::Result<File> {
+pub(crate) fn open_or_create(path: &Path) -> io::Result<File> {
     OpenOptions::new()
         .read(true)
         .write(true)
@@ -44,7 +44,7 @@ pub fn open_or_create(path: &Path) -> io::Result<File> {
 ///
 /// # Errors
 /// Those of open(2) and mkdir(2).
-pub fn open_or_create_in_dir(path: &Path) -> io::Result<File> {
+pub(crate) fn open_or_create_in_dir(path: &Path) -> io::Result<File> {
     loop {
         match open_or_create(path) {
             Err(error) if error.kind() == io::ErrorKind::NotFound => {
@@ -59,12 +59,12 @@ pub fn open_or_create_in_dir(path: &Path) -> io::Result<File> {
 ///
 /// # Errors
 /// Those of mkdir(2).
-pub fn create_dir(path: &Path) -> io::Result<()> {
+pub(crate) fn create_dir(path: &Path) -> io::Result<()> {
     DirBuilder::new().recursive(true).mode(0o700).create(path)
 }
 
 /// Whether the path still leads to this open file: another process may have removed or replaced it.
-pub fn is_same_file(file: &File, path: &Path) -> bool {
+pub(crate) fn is_same_file(file: &File, path: &Path) -> bool {
     match (file.metadata(), fs::symlink_metadata(path)) {
         (Ok(open), Ok(named)) => file_id(&open) == file_id(&named),
         _ => false,
@@ -73,7 +73,7 @@ pub fn is_same_file(file: &File, path: &Path) -> bool {
 
 /// Whether an open file still has a name: for files that are removed, but never renamed or
 /// replaced, a cheaper [`is_same_file`].
-pub fn is_linked(file: &File) -> bool {
+pub(crate) fn is_linked(file: &File) -> bool {
     file.metadata().is_ok_and(|open| open.nlink() > 0)
 }
 
@@ -82,7 +82,7 @@ pub fn is_linked(file: &File) -> bool {
 ///
 /// # Errors
 /// Those of flock(2), except that another process holds the lock.
-pub fn try_lock(file: &File, lock: Lock) -> io::Result<bool> {
+pub(crate) fn try_lock(file: &File, lock: Lock) -> io::Result<bool> {
     let outcome = match lock {
         Lock::Shared => FileExt::try_lock_shared(file),
         Lock::Exclusive => FileExt::try_lock_exclusive(file),
@@ -98,7 +98,7 @@ pub fn try_lock(file: &File, lock: Lock) -> io::Result<bool> {
 ///
 /// # Errors
 /// [`io::ErrorKind::TimedOut`] at the deadline; else those of flock(2).
-pub fn lock(file: &File, lock: Lock, deadline: Instant) -> io::Result<()> {
+pub(crate) fn lock(file: &File, lock: Lock, deadline: Instant) -> io::Result<()> {
     let attempt = || try_lock(file, lock).map(|is_locked| is_locked.then_some(()));
     attempt_until(deadline, attempt)?.ok_or(io::ErrorKind::TimedOut.into())
 }
@@ -108,7 +108,7 @@ pub fn lock(file: &File, lock: Lock, deadline: Instant) -> io::Result<()> {
 ///
 /// # Errors
 /// [`io::ErrorKind::TimedOut`] at the deadline; else those of open(2), mkdir(2) and flock(2).
-pub fn open_locked(path: &Path, deadline: Instant) -> io::Result<Locked> {
+pub(crate) fn open_locked(path: &Path, deadline: Instant) -> io::Result<Locked> {
     loop {
         let file = open_or_create_in_dir(path)?;
         lock(&file, Lock::Exclusive, deadline)?;
@@ -125,7 +125,7 @@ pub fn open_locked(path: &Path, deadline: Instant) -> io::Result<Locked> {
 ///
 /// # Errors
 /// Those of open(2) and flock(2).
-pub fn try_open_locked(path: &Path) -> io::Result<Option<Locked>> {
+pub(crate) fn try_open_locked(path: &Path) -> io::Result<Option<Locked>> {
     let file = File::open(path)?;
     if !try_lock(&file, Lock::Exclusive)? {
         return Ok(None);
@@ -139,7 +139,7 @@ pub fn try_open_locked(path: &Path) -> io::Result<Option<Locked>> {
 /// A lock belongs to the open file description, so that a child that is being started has it too
 /// until it calls exec (flock(2)). It is therefore released explicitly.
 #[derive(Debug)]
-pub struct Locked(File);
+pub(crate) struct Locked(File);
 
 impl Deref for Locked {
     type Target = File;
@@ -159,7 +159,7 @@ impl Drop for Locked {
 ///
 /// # Errors
 /// The first error of an attempt.
-pub fn attempt_until<T, E>(
+pub(crate) fn attempt_until<T, E>(
     deadline: Instant,
     mut attempt: impl FnMut() -> Result<Option<T>, E>,
 ) -> Result<Option<T>, E> {

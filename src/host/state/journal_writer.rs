@@ -18,7 +18,7 @@ const BURST: usize = 16;
 
 /// The writer of one container's journal. It begins a new file when it first writes.
 #[derive(Debug)]
-pub struct JournalWriter<T> {
+pub(crate) struct JournalWriter<T> {
     /// The file; `None` if the next write must begin a new one.
     file: Option<Open<T>>,
 }
@@ -46,7 +46,7 @@ impl<T: Journaled> JournalWriter<T> {
     /// # Errors
     /// When it cannot be written; then readers see an earlier state. The next write writes the
     /// complete state.
-    pub fn write(&mut self, lock: &RecordLock, state: T) -> Result<(), RegistryError> {
+    pub(crate) fn write(&mut self, lock: &RecordLock, state: T) -> Result<(), RegistryError> {
         if let Some(open) = self.file.as_mut().filter(|open| !open.is_longer_than(BURST)) {
             match state.change_since(&open.state) {
                 None => return Ok(()),
@@ -64,7 +64,7 @@ impl<T: Journaled> JournalWriter<T> {
     ///
     /// # Errors
     /// When the new file cannot be written; the old one stays.
-    pub fn compact(&mut self, lock: &RecordLock) -> Result<(), RegistryError> {
+    pub(crate) fn compact(&mut self, lock: &RecordLock) -> Result<(), RegistryError> {
         match self.file.take() {
             Some(open) if open.is_longer_than(1) => self.begin(lock, open.state),
             file => {
@@ -75,7 +75,7 @@ impl<T: Journaled> JournalWriter<T> {
     }
 
     /// Writes the complete state next time, because the container's directory was created again.
-    pub fn forget(&mut self) {
+    pub(crate) fn forget(&mut self) {
         self.file = None;
     }
 

@@ -18,7 +18,10 @@ use crate::host::state::registry::Registry;
 ///
 /// # Errors
 /// When the state directory cannot be read. A single entry that cannot be removed is skipped.
-pub fn clear(registry: &Registry, is_revoked: impl Fn(&RecordLock) -> bool) -> Result<(), RegistryError> {
+pub(crate) fn clear(
+    registry: &Registry,
+    is_revoked: impl Fn(&RecordLock) -> bool,
+) -> Result<(), RegistryError> {
     leases::sweep(registry.root());
     let stays = |lock: &RecordLock| {
         let is_done = is_revoked(lock);
@@ -36,13 +39,13 @@ pub fn clear(registry: &Registry, is_revoked: impl Fn(&RecordLock) -> bool) -> R
 
 /// Whether a cgroup that still exists may have grants of the container of this record, according to
 /// its watcher's notes. Only for a container that has ended.
-pub fn is_in_force(lock: &RecordLock) -> bool {
+pub(crate) fn is_in_force(lock: &RecordLock) -> bool {
     notes(lock).filter.is_in_force()
 }
 
 /// Revokes the access of earlier owners of these cgroups that have ended and whose watchers were
 /// killed. On cgroup v1 their grants would otherwise be mistaken for rules of the engine.
-pub fn clear_cgroups(owner: &Owner, cgroups: &Cgroups) {
+pub(crate) fn clear_cgroups(owner: &Owner, cgroups: &Cgroups) {
     let registry = Registry::new(owner.state_dir());
     for (version, cgroup) in cgroups.all() {
         let predecessor = owner.predecessor(version, cgroup);
@@ -61,7 +64,7 @@ pub fn clear_cgroups(owner: &Owner, cgroups: &Cgroups) {
 
 /// Revokes the access of the container of this record, which has ended; returns whether nothing is
 /// granted any more.
-pub fn revoke(lock: &RecordLock) -> bool {
+pub(crate) fn revoke(lock: &RecordLock) -> bool {
     let memory = notes(lock).filter;
     let Some(init) = lock.recorded_init() else {
         return true;
@@ -76,7 +79,7 @@ pub fn revoke(lock: &RecordLock) -> bool {
 
 /// Removes the nodes and links of the container of this record, which has ended, from its root file
 /// system, if that still exists. Only needed if the watcher was killed.
-pub fn remove_files(lock: &RecordLock) {
+pub(crate) fn remove_files(lock: &RecordLock) {
     let notes = notes(lock);
     let Ok(Some(record)) = lock.record() else { return };
     if (notes.attachments.is_empty() && notes.directories.is_empty()) || record.is_running() {

@@ -1,18 +1,18 @@
 //! The state directory: what the programs of this project store for each other, protected by locks.
 
-pub mod atomic_file;
+pub(crate) mod atomic_file;
 pub mod cgroup_owners;
 pub mod control;
-pub mod error;
-pub mod flock;
+pub(crate) mod error;
+pub(crate) mod flock;
 pub mod journal;
-pub mod journal_writer;
-pub mod leases;
-pub mod leftovers;
+pub(crate) mod journal_writer;
+pub(crate) mod leases;
+pub(crate) mod leftovers;
 pub mod notes;
 pub mod record;
-pub mod record_lock;
-pub mod refused_starts;
-pub mod registry;
-pub mod trust;
-pub mod versioned;
+pub(crate) mod record_lock;
+pub(crate) mod refused_starts;
+pub(crate) mod registry;
+pub(crate) mod trust;
+pub(crate) mod versioned;

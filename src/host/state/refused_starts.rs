@@ -34,7 +34,7 @@ const LOCK_TIMEOUT: Duration = Duration::from_millis(200);
 
 /// A container that was not started.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct RefusedStart {
+pub(crate) struct RefusedStart {
     /// In seconds since 1970.
     pub time: u64,
     pub id: String,
@@ -46,7 +46,7 @@ pub struct RefusedStart {
 
 impl RefusedStart {
     /// The name; without a name the id, of which an engine's 64 digits are shortened to twelve.
-    pub fn display_name(&self) -> &str {
+    pub(crate) fn display_name(&self) -> &str {
         match &self.name {
             Some(name) => name,
             None => short_id(&self.id),
@@ -55,7 +55,7 @@ impl RefusedStart {
 
     /// Whether a word of the command line means this container: its name, its id or the start of
     /// its id.
-    pub fn matches(&self, word: &str) -> bool {
+    pub(crate) fn matches(&self, word: &str) -> bool {
         !word.is_empty() && (self.name.as_deref() == Some(word) || self.id.starts_with(word))
     }
 
@@ -74,7 +74,7 @@ impl RefusedStart {
 /// # Errors
 /// When users other than root could change the state directory, when it cannot be written, or when
 /// another hook does not release the lock in time.
-pub fn note(state_dir: &Path, refused: RefusedStart) -> io::Result<()> {
+pub(crate) fn note(state_dir: &Path, refused: RefusedStart) -> io::Result<()> {
     let _lock = lock(state_dir)?;
     let refused = RefusedStart {
         name: refused.name.map(|name| printable(&name)),
@@ -89,7 +89,7 @@ pub fn note(state_dir: &Path, refused: RefusedStart) -> io::Result<()> {
 ///
 /// # Errors
 /// As [`note`].
-pub fn forget(state_dir: &Path, id: &str, name: impl FnOnce() -> Option<String>) -> io::Result<()> {
+pub(crate) fn forget(state_dir: &Path, id: &str, name: impl FnOnce() -> Option<String>) -> io::Result<()> {
     if read(state_dir).is_empty() {
         return Ok(());
     }
@@ -139,7 +139,7 @@ fn path(state_dir: &Path) -> PathBuf {
 }
 
 /// All entries, the oldest first; empty if the file is absent or invalid.
-pub fn read(state_dir: &Path) -> Vec<RefusedStart> {
+pub(crate) fn read(state_dir: &Path) -> Vec<RefusedStart> {
     let read = || -> io::Result<Vec<RefusedStart>> {
         let mut text = Vec::new();
         fs::File::open(path(state_dir))?

@@ -34,7 +34,7 @@ use crate::host::state::trust;
 use crate::model::oci::ContainerId;
 
 /// The default state directory.
-pub const DEFAULT_STATE_DIR: &str = "/run/oci-hotplug";
+pub(crate) const DEFAULT_STATE_DIR: &str = "/run/oci-hotplug";
 
 /// The state directory.
 #[derive(Debug, Clone)]

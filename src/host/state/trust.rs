@@ -41,7 +41,7 @@ pub struct Untrusted {
 ///
 /// # Errors
 /// The first part that is not safe.
-pub fn check(directory: &Path) -> Result<(), Untrusted> {
+pub(crate) fn check(directory: &Path) -> Result<(), Untrusted> {
     let path = std::path::absolute(directory).unwrap_or_else(|_| directory.to_owned());
     match rootless().filter(|rootless| rootless.is_namespace_root) {
         Some(rootless) => check_runtime_dir(rootless, &path),

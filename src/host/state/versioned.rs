@@ -11,7 +11,7 @@ use crate::host::state::error::RegistryError;
 
 /// The version of record.json and attached.jsonl that this program writes. It reads all versions up
 /// to this one.
-pub const STATE_VERSION: u32 = 1;
+pub(crate) const STATE_VERSION: u32 = 1;
 
 /// Why JSON with a version cannot be read.
 #[derive(Debug)]

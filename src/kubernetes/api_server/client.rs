@@ -33,7 +33,7 @@ const PORT_VARIABLE: &str = "KUBERNETES_SERVICE_PORT";
 
 /// The API server's address, and the directory of the service account.
 #[derive(Debug, Clone)]
-pub struct ApiServer {
+pub(crate) struct ApiServer {
     host: String,
     port: u16,
     account: PathBuf,
@@ -44,11 +44,11 @@ pub struct ApiServer {
 #[error(
     "the API server's address is unknown: set {HOST_VARIABLE} and {PORT_VARIABLE}, as kubelet does in each pod"
 )]
-pub struct NoAddress;
+pub(crate) struct NoAddress;
 
 /// Why a request failed.
 #[derive(Debug, thiserror::Error)]
-pub enum RequestError {
+pub(crate) enum RequestError {
     /// A file of the service account is not readable.
     #[error("cannot read {}: {source} (the pod must mount its service account's token and CA there)", .path.display())]
     Account { path: PathBuf, source: io::Error },
@@ -75,7 +75,7 @@ impl ApiServer {
     /// # Errors
     ///
     /// If the address is not in the environment.
-    pub fn of_this_pod(account: &Path) -> Result<Self, NoAddress> {
+    pub(crate) fn of_this_pod(account: &Path) -> Result<Self, NoAddress> {
         let variable = |name| std::env::var(name).ok().filter(|value| !value.is_empty());
         let host = variable(HOST_VARIABLE).ok_or(NoAddress)?;
         let port = variable(PORT_VARIABLE).ok_or(NoAddress)?;
@@ -91,7 +91,7 @@ impl ApiServer {
     /// # Errors
     ///
     /// If the server is not reachable or not verified.
-    pub async fn connect(&self) -> Result<Connection, RequestError> {
+    pub(crate) async fn connect(&self) -> Result<Connection, RequestError> {
         let host = if self.host.contains(':') {
             format!("[{}]", self.host)
         } else {
@@ -152,7 +152,7 @@ impl ApiServer {
     }
 }
 
-pub struct Connection {
+pub(crate) struct Connection {
     sender: SendRequest<Full<Bytes>>,
     host: String,
     token: PathBuf,
@@ -164,7 +164,7 @@ impl Connection {
     /// # Errors
     ///
     /// If there is no response, or the server rejects the request.
-    pub async fn send(
+    pub(crate) async fn send(
         &mut self,
         method: Method,
         path: &str,

@@ -34,7 +34,7 @@ const MIN_BACKOFF: Duration = Duration::from_secs(1);
 const MAX_BACKOFF: Duration = Duration::from_secs(60);
 
 /// The changes to be reported.
-pub struct Events {
+pub(crate) struct Events {
     queue: Mutex<Queue>,
     noted: Notify,
     metrics: Arc<Metrics>,
@@ -42,7 +42,7 @@ pub struct Events {
 
 impl Events {
     /// No changes yet.
-    pub fn new(metrics: Arc<Metrics>) -> Self {
+    pub(crate) fn new(metrics: Arc<Metrics>) -> Self {
         Self {
             queue: Mutex::default(),
             noted: Notify::new(),
@@ -52,7 +52,14 @@ impl Events {
 
     /// Adds a change of a unit that a container has (`namespace/pod/container`, if known); `place`
     /// is the place of its device.
-    pub fn note(&self, resource: &str, unit: &str, place: &str, container: Option<&str>, change: Change) {
+    pub(crate) fn note(
+        &self,
+        resource: &str,
+        unit: &str,
+        place: &str,
+        container: Option<&str>,
+        change: Change,
+    ) {
         let subject = Subject {
             resource: resource.to_owned(),
             unit: unit.to_owned(),
@@ -66,7 +73,7 @@ impl Events {
     }
 
     /// Whether the queue contains the removal of the unit's device.
-    pub fn has_vanished(&self, resource: &str, unit: &str) -> bool {
+    pub(crate) fn has_vanished(&self, resource: &str, unit: &str) -> bool {
         let subject = Subject {
             resource: resource.to_owned(),
             unit: unit.to_owned(),
@@ -80,7 +87,7 @@ impl Events {
     }
 }
 
-pub struct Reporter {
+pub(crate) struct Reporter {
     events: Arc<Events>,
     server: ApiServer,
     /// kubelet's pod-resources socket, and its directory of device plugins.
@@ -104,7 +111,7 @@ enum AfterFailure {
 
 impl Reporter {
     /// Sends nothing before it runs.
-    pub fn new(
+    pub(crate) fn new(
         events: Arc<Events>,
         server: ApiServer,
         pod_resources: PathBuf,
@@ -124,7 +131,7 @@ impl Reporter {
     }
 
     /// Sends one change after the other, forever.
-    pub async fn run(mut self) {
+    pub(crate) async fn run(mut self) {
         loop {
             let next = self.events.queue().next();
             match next {

@@ -12,24 +12,24 @@ use tracing_subscriber::fmt::time::{FormatTime, SystemTime};
 const MAX_ENTRIES: usize = 256;
 
 /// The same change of the same unit is sent once in this interval, with a count.
-pub const REPEAT_INTERVAL: Duration = Duration::from_secs(10);
+pub(crate) const REPEAT_INTERVAL: Duration = Duration::from_secs(10);
 
 /// A change of a unit that a container has.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub enum Change {
+pub(crate) enum Change {
     Vanished,
     Returned,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
-pub struct Subject {
+pub(crate) struct Subject {
     pub resource: String,
     pub unit: String,
     pub change: Change,
 }
 
 #[derive(Debug, Clone)]
-pub struct Entry {
+pub(crate) struct Entry {
     /// The path of the device in sysfs, or of its node.
     pub place: String,
     /// The container that had the unit at that time (`namespace/pod/container`), if known: a later
@@ -44,10 +44,10 @@ pub struct Entry {
 
 /// A time, for comparisons and as text (RFC 3339).
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
-pub struct Timestamp(Instant, pub String);
+pub(crate) struct Timestamp(Instant, pub String);
 
 impl Timestamp {
-    pub fn now() -> Self {
+    pub(crate) fn now() -> Self {
         let mut text = String::new();
         // Writing to a String cannot fail.
         let _ = SystemTime.format_time(&mut Writer::new(&mut text));
@@ -57,7 +57,7 @@ impl Timestamp {
 
 /// An event that the API server has.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct SentEvent {
+pub(crate) struct SentEvent {
     pub holder: Holder,
     pub name: String,
     pub count: u32,
@@ -65,7 +65,7 @@ pub struct SentEvent {
 
 /// The container that has a unit.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Holder {
+pub(crate) struct Holder {
     pub namespace: String,
     pub pod: String,
     pub container: String,
@@ -74,18 +74,24 @@ pub struct Holder {
 
 impl Holder {
     /// Whether it is the container `namespace/pod/container`.
-    pub fn is(&self, container: &str) -> bool {
+    pub(crate) fn is(&self, container: &str) -> bool {
         format!("{}/{}/{}", self.namespace, self.pod, self.container) == container
     }
 }
 
 /// Changes to be sent, and recently sent ones.
 #[derive(Debug, Default)]
-pub struct Queue(BTreeMap<Subject, Entry>);
+pub(crate) struct Queue(BTreeMap<Subject, Entry>);
 
 impl Queue {
     /// Adds a change; false if the queue is full.
-    pub fn note(&mut self, subject: Subject, place: &str, container: Option<&str>, now: Timestamp) -> bool {
+    pub(crate) fn note(
+        &mut self,
+        subject: Subject,
+        place: &str,
+        container: Option<&str>,
+        now: Timestamp,
+    ) -> bool {
         if let Some(entry) = self.0.get_mut(&subject) {
             entry.unsent += 1;
             entry.last = now;
@@ -114,12 +120,12 @@ impl Queue {
     }
 
     /// Whether there is an entry, sent or not.
-    pub fn has(&self, subject: &Subject) -> bool {
+    pub(crate) fn has(&self, subject: &Subject) -> bool {
         self.0.contains_key(subject)
     }
 
     /// The next change to send, and when: the one that has been due longest.
-    pub fn next(&self) -> Option<(Instant, Subject, Entry)> {
+    pub(crate) fn next(&self) -> Option<(Instant, Subject, Entry)> {
         let unsent = self.0.iter().filter(|(_, entry)| entry.unsent > 0);
         let (subject, entry) = unsent.min_by_key(|(_, entry)| (entry.not_before, &entry.last))?;
         Some((entry.not_before, subject.clone(), entry.clone()))
@@ -127,7 +133,7 @@ impl Queue {
 
     /// Postpones the changes of a unit that cannot be sent now, in order, behind those of other
     /// units.
-    pub fn postpone(&mut self, subject: &Subject, to: Instant) {
+    pub(crate) fn postpone(&mut self, subject: &Subject, to: Instant) {
         let is_of_unit =
             |other: &Subject| (&other.resource, &other.unit) == (&subject.resource, &subject.unit);
         for (_, entry) in self.0.iter_mut().filter(|(other, _)| is_of_unit(other)) {
@@ -136,7 +142,7 @@ impl Queue {
     }
 
     /// Records that an event for `count` changes was sent, or, if `sent` is `None`, never will be.
-    pub fn finish(&mut self, subject: &Subject, count: u32, sent: Option<SentEvent>, now: Instant) {
+    pub(crate) fn finish(&mut self, subject: &Subject, count: u32, sent: Option<SentEvent>, now: Instant) {
         if let Some(entry) = self.0.get_mut(subject) {
             entry.unsent = entry.unsent.saturating_sub(count);
             entry.not_before = now + REPEAT_INTERVAL;

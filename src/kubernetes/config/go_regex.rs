@@ -26,8 +26,7 @@ const MAX_REPEAT: u32 = 1000;
 
 /// A compiled expression.
 #[derive(Debug, Clone)]
-pub struct GoRegex {
-    text: String,
+pub(crate) struct GoRegex {
     machine: PikeVM,
 }
 
@@ -51,18 +50,11 @@ impl GoRegex {
         let machine = states
             .and_then(PikeVM::new_from_nfa)
             .map_err(|error| error.to_string())?;
-        Ok(Self {
-            text: expression.to_owned(),
-            machine,
-        })
-    }
-
-    pub fn as_str(&self) -> &str {
-        &self.text
+        Ok(Self { machine })
     }
 
     /// Whether it matches anywhere in a text.
-    pub fn is_match(&self, text: &str) -> bool {
+    pub(crate) fn is_match(&self, text: &str) -> bool {
         self.machine.is_match(&mut self.machine.create_cache(), text)
     }
 }

@@ -5,7 +5,7 @@ use crate::model::yaml::{self, Resolved, Value};
 
 /// Which of Go's two YAML libraries interprets a text.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Dialect {
+pub(super) enum Dialect {
     /// yaml.v3, for files (viper).
     File,
     /// yaml.v2 and then JSON, for arguments (ghodss/yaml): there `yes` and `on` are booleans.
@@ -22,7 +22,7 @@ impl Dialect {
 }
 
 #[derive(Debug, Clone, PartialEq)]
-pub enum Node {
+pub(super) enum Node {
     /// `null`, `~`, or an empty text.
     Null,
     Bool(bool),
@@ -40,12 +40,12 @@ impl Node {
     /// # Errors
     ///
     /// If it is not YAML, or has custom tags.
-    pub fn read(text: &str, dialect: Dialect) -> Result<Self, yaml::Error> {
+    pub(super) fn read(text: &str, dialect: Dialect) -> Result<Self, yaml::Error> {
         Ok(Self::of(&yaml::parse(text)?, dialect))
     }
 
     /// The value as Go interprets it.
-    pub fn of(node: &yaml::Node, dialect: Dialect) -> Self {
+    pub(super) fn of(node: &yaml::Node, dialect: Dialect) -> Self {
         match &node.value {
             Value::List(list) => Self::List(list.iter().map(|element| Self::of(element, dialect)).collect()),
             Value::Map(entries) => mapping(entries, dialect),
@@ -60,7 +60,7 @@ impl Node {
     }
 
     /// The value of a key, given in lower case; `None` if it is absent or null.
-    pub fn get(&self, key: &str) -> Option<&Self> {
+    pub(super) fn get(&self, key: &str) -> Option<&Self> {
         let Self::Map(entries) = self else { return None };
         let found = entries.iter().find(|(known, _)| known == key);
         found
@@ -69,7 +69,7 @@ impl Node {
     }
 
     /// The keys in lower case; empty if it is not a mapping.
-    pub fn keys(&self) -> impl Iterator<Item = &str> {
+    pub(super) fn keys(&self) -> impl Iterator<Item = &str> {
         let entries = match self {
             Self::Map(entries) => entries.as_slice(),
             _ => &[],
@@ -78,7 +78,7 @@ impl Node {
     }
 
     /// The type of the value, for messages.
-    pub fn kind(&self) -> &'static str {
+    pub(super) fn kind(&self) -> &'static str {
         match self {
             Self::Null => "nothing",
             Self::Bool(_) => "a boolean",

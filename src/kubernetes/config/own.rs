@@ -26,7 +26,7 @@ use crate::model::request::symlink::parse_symlinks;
 use crate::model::yaml;
 
 /// The domain of resources in our own format, if no other is given.
-pub const DEFAULT_DOMAIN: &str = "oci-hotplug.dev";
+pub(crate) const DEFAULT_DOMAIN: &str = "oci-hotplug.dev";
 
 /// The part of the file in our own format.
 #[derive(Debug, Default, Deserialize)]

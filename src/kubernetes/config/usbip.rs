@@ -30,7 +30,7 @@ use crate::model::request::{NodePath, Request};
 use crate::model::yaml::{self, Dialect, Node, Value};
 
 /// The domain of its resources if no other is given.
-pub const USBIP_DOMAIN: &str = "usbip.dev.mvalvekens.be";
+pub(crate) const USBIP_DOMAIN: &str = "usbip.dev.mvalvekens.be";
 
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -107,7 +107,7 @@ impl Number {
 }
 
 /// Whether a file has this format: its resources are a mapping by name.
-pub fn is_usbip(text: &str) -> bool {
+pub(crate) fn is_usbip(text: &str) -> bool {
     read(text).is_ok_and(|root| matches!(value_of(&root, "resources"), Some(Value::Map(_))))
 }
 

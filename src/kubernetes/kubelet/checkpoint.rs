@@ -11,7 +11,7 @@ use serde::Deserialize;
 const FILE: &str = "kubelet_internal_checkpoint";
 
 /// The uid of the pod that has a unit, if kubelet's record exists and contains it.
-pub fn pod_uid(kubelet_dir: &Path, resource: &str, unit: &str, container: &str) -> Option<String> {
+pub(crate) fn pod_uid(kubelet_dir: &Path, resource: &str, unit: &str, container: &str) -> Option<String> {
     let text = std::fs::read_to_string(kubelet_dir.join(FILE)).ok()?;
     uid(&text, resource, unit, container)
 }

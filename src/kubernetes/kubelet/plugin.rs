@@ -27,7 +27,7 @@ use crate::kubernetes::resources::resource::{Format, Resource};
 use crate::kubernetes::resources::unit::{MountSpec, NodeSpec, Unit};
 
 /// Answers kubelet's calls for one resource.
-pub struct Plugin {
+pub(crate) struct Plugin {
     resource: watch::Receiver<Arc<Resource>>,
     cdi_specs: CdiSpecs,
     /// The units that containers have, as far as known, each with the time of its allocation or
@@ -40,7 +40,11 @@ pub struct Plugin {
 
 impl Plugin {
     /// A plugin for the current and future values of `resource`.
-    pub fn new(resource: watch::Receiver<Arc<Resource>>, cdi_specs: CdiSpecs, metrics: Arc<Metrics>) -> Self {
+    pub(crate) fn new(
+        resource: watch::Receiver<Arc<Resource>>,
+        cdi_specs: CdiSpecs,
+        metrics: Arc<Metrics>,
+    ) -> Self {
         Self {
             resource,
             cdi_specs,
@@ -51,36 +55,36 @@ impl Plugin {
     }
 
     /// The number of open `ListAndWatch` streams, and each change of it.
-    pub fn streams(&self) -> watch::Receiver<usize> {
+    pub(crate) fn streams(&self) -> watch::Receiver<usize> {
         self.streams.subscribe()
     }
 
-    pub fn format(&self) -> Format {
+    pub(crate) fn format(&self) -> Format {
         self.resource.borrow().format
     }
 
     /// The units that containers have, as far as known.
-    pub fn allocated(&self) -> BTreeSet<String> {
+    pub(crate) fn allocated(&self) -> BTreeSet<String> {
         let allocated = self.allocated.lock().unwrap_or_else(PoisonError::into_inner);
         allocated.keys().cloned().collect()
     }
 
     /// The units that were allocated, or first listed, less than `limit` ago.
-    pub fn allocated_within(&self, limit: Duration) -> BTreeSet<String> {
+    pub(crate) fn allocated_within(&self, limit: Duration) -> BTreeSet<String> {
         let allocated = self.allocated.lock().unwrap_or_else(PoisonError::into_inner);
         let recent = allocated.iter().filter(|(_, since)| since.elapsed() < limit);
         recent.map(|(id, _)| id.clone()).collect()
     }
 
     /// Marks units as free, without a grace period.
-    pub fn release(&self, ids: &BTreeSet<String>) {
+    pub(crate) fn release(&self, ids: &BTreeSet<String>) {
         let mut allocated = self.allocated.lock().unwrap_or_else(PoisonError::into_inner);
         allocated.retain(|id, _| !ids.contains(id));
     }
 
     /// Applies the units in use: a unit that was allocated more than `grace` ago and is not in use
     /// becomes free. Returns whether anything changed.
-    pub fn update_in_use(&self, in_use: &BTreeSet<String>, grace: Duration) -> bool {
+    pub(crate) fn update_in_use(&self, in_use: &BTreeSet<String>, grace: Duration) -> bool {
         let mut allocated = self.allocated.lock().unwrap_or_else(PoisonError::into_inner);
         let before: BTreeSet<String> = allocated.keys().cloned().collect();
         allocated.retain(|id, since| in_use.contains(id) || since.elapsed() < grace);
@@ -91,7 +95,7 @@ impl Plugin {
     }
 
     /// Answers one call.
-    pub async fn respond(self: Arc<Self>, request: Request<Incoming>) -> Response<Body> {
+    pub(crate) async fn respond(self: Arc<Self>, request: Request<Incoming>) -> Response<Body> {
         let plugin = Arc::clone(&self);
         match request.uri().path() {
             api::GET_DEVICE_PLUGIN_OPTIONS => {
@@ -110,7 +114,7 @@ impl Plugin {
     }
 
     /// The optional calls that the plugin answers.
-    pub fn options(&self) -> api::DevicePluginOptions {
+    pub(crate) fn options(&self) -> api::DevicePluginOptions {
         let resource = self.resource.borrow();
         api::DevicePluginOptions {
             // kubelet makes this call at every start of a container, even if it still has the

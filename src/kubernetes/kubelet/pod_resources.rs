@@ -28,12 +28,12 @@ const MAX_INTERVAL: Duration = Duration::from_secs(30);
 const SHORT_INTERVAL: Duration = Duration::from_secs(2);
 
 /// Units by resource, and the container (`namespace/pod/container`) that has each.
-pub type Holders = BTreeMap<String, BTreeMap<String, String>>;
+pub(crate) type Holders = BTreeMap<String, BTreeMap<String, String>>;
 
 /// The units in use: those that kubelet lists now, and those that it has listed within the grace
 /// period.
 #[derive(Debug, Clone, Default)]
-pub struct UnitsInUse {
+pub(crate) struct UnitsInUse {
     pub now: Holders,
     /// When each unit was last listed, by resource and unit.
     seen: BTreeMap<(String, String), Instant>,
@@ -41,7 +41,7 @@ pub struct UnitsInUse {
 
 impl UnitsInUse {
     /// Applies a new list. Units that have not been listed for `grace` are dropped.
-    pub fn update(&mut self, listed: Holders, now: Instant, grace: Duration) {
+    pub(crate) fn update(&mut self, listed: Holders, now: Instant, grace: Duration) {
         for (resource, units) in &listed {
             for unit in units.keys() {
                 self.seen.insert((resource.clone(), unit.clone()), now);
@@ -52,30 +52,30 @@ impl UnitsInUse {
     }
 
     /// Drops units that are known to be free.
-    pub fn forget(&mut self, units: &BTreeSet<String>) {
+    pub(crate) fn forget(&mut self, units: &BTreeSet<String>) {
         self.seen.retain(|(_, unit), _| !units.contains(unit));
     }
 
     /// The units of a resource that are in use.
-    pub fn units(&self, resource: &str) -> BTreeSet<String> {
+    pub(crate) fn units(&self, resource: &str) -> BTreeSet<String> {
         let units = self.seen.keys().filter(|(name, _)| name == resource);
         units.map(|(_, unit)| unit.clone()).collect()
     }
 
     /// The resources of which a unit is in use.
-    pub fn resources(&self) -> BTreeSet<&str> {
+    pub(crate) fn resources(&self) -> BTreeSet<&str> {
         self.seen.keys().map(|(resource, _)| resource.as_str()).collect()
     }
 
     /// The container that has a unit, in the last list.
-    pub fn holder(&self, resource: &str, unit: &str) -> Option<&str> {
+    pub(crate) fn holder(&self, resource: &str, unit: &str) -> Option<&str> {
         Some(self.now.get(resource)?.get(unit)?.as_str())
     }
 }
 
 /// Lists the holders forever (every 2 s if `often`) and sends each list. If kubelet does not
 /// answer, logs it once and sends nothing.
-pub async fn follow(
+pub(crate) async fn follow(
     socket: PathBuf,
     grace: Duration,
     mut often: watch::Receiver<bool>,
@@ -120,7 +120,7 @@ pub async fn follow(
 
 /// Why there is no list.
 #[derive(Debug, thiserror::Error)]
-pub enum ListError {
+pub(crate) enum ListError {
     /// kubelet does not run, or rejected the call.
     #[error(transparent)]
     Call(#[from] CallError),
@@ -133,7 +133,7 @@ pub enum ListError {
 /// # Errors
 ///
 /// If kubelet does not answer.
-pub async fn list(socket: &std::path::Path) -> Result<Holders, ListError> {
+pub(crate) async fn list(socket: &std::path::Path) -> Result<Holders, ListError> {
     let call = async {
         let client = Client::connect(socket).await?;
         client

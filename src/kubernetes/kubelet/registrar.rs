@@ -42,7 +42,7 @@ const MAX_BACKOFF: Duration = Duration::from_secs(30);
 type Identity = ((u64, u64), i64, i64);
 
 /// The registration of one resource.
-pub struct Registrar {
+pub(crate) struct Registrar {
     pub name: ResourceName,
     /// Answers kubelet's calls.
     pub plugin: Arc<Plugin>,
@@ -86,7 +86,7 @@ enum RegisterError {
 
 impl Registrar {
     /// Serves and registers until it is dropped.
-    pub async fn run(mut self) {
+    pub(crate) async fn run(mut self) {
         let mut backoff = Backoff::new(MIN_BACKOFF);
         let mut logged = String::new();
         let mut was_registered = false;

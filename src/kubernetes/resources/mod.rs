@@ -2,15 +2,15 @@
 //!
 //! Pure. Must not know how resources reach kubelet.
 
-pub mod generic;
-pub mod hostdev;
-pub mod names;
-pub mod nodes;
-pub mod own;
-pub mod resource;
-pub mod smarter;
-pub mod unit;
-pub mod usbip;
+pub(crate) mod generic;
+pub(crate) mod hostdev;
+pub(crate) mod names;
+pub(crate) mod nodes;
+pub(crate) mod own;
+pub(crate) mod resource;
+pub(crate) mod smarter;
+pub(crate) mod unit;
+pub(crate) mod usbip;
 
 use std::collections::BTreeMap;
 
@@ -27,7 +27,7 @@ use crate::model::request::facts_needed::FactsNeeded;
 const MAX_LISTED: usize = 40_000;
 
 /// The facts about devices that these definitions need.
-pub fn facts_needed(definitions: &[Definition]) -> FactsNeeded {
+pub(crate) fn facts_needed(definitions: &[Definition]) -> FactsNeeded {
     let mut needed = FactsNeeded::default();
     for definition in definitions {
         match definition {
@@ -69,7 +69,7 @@ fn add_usb_attributes(needed: &mut FactsNeeded) {
 
 /// All resources, sorted by name. `names` contains the names that do not come from the
 /// configuration.
-pub fn resources(definitions: &[Definition], snapshot: &Snapshot, names: &mut Names) -> Vec<Resource> {
+pub(crate) fn resources(definitions: &[Definition], snapshot: &Snapshot, names: &mut Names) -> Vec<Resource> {
     for definition in definitions {
         if let Definition::Groups { name, .. }
         | Definition::Remote { name, .. }

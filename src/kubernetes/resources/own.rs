@@ -25,7 +25,7 @@ use crate::model::request::{MAX_ALTERNATIVES, NodePath, Options, Request};
 
 /// Whether the devices of a resource may change their ids: several requests select them, so a
 /// device that is unplugged may come back with other ids.
-pub fn ids_may_change(definitions: &[Definition], resource: &ResourceName) -> bool {
+pub(crate) fn ids_may_change(definitions: &[Definition], resource: &ResourceName) -> bool {
     definitions.iter().any(|definition| match definition {
         Definition::Requested(requested) => {
             let requests = requested.requests.entries.iter().map(|asked| &asked.request);

@@ -9,7 +9,7 @@ use super::unit::{Unit, nearness};
 use crate::cdi::generate::NewDevice;
 
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Resource {
+pub(crate) struct Resource {
     pub name: ResourceName,
     pub units: BTreeMap<String, Unit>,
     pub cdi_devices: Vec<NewDevice>,
@@ -22,7 +22,7 @@ pub struct Resource {
 /// The format of a resource's definition. It decides which other program's metrics the resource
 /// also has.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub enum Format {
+pub(crate) enum Format {
     /// Our own, hostdev's or smarter-device-manager's.
     #[default]
     Other,
@@ -34,7 +34,7 @@ pub enum Format {
 
 impl Resource {
     /// A resource of these units, without hooks.
-    pub fn without_hooks(name: ResourceName, units: BTreeMap<String, Unit>) -> Self {
+    pub(crate) fn without_hooks(name: ResourceName, units: BTreeMap<String, Unit>) -> Self {
         Self {
             name,
             units,
@@ -45,14 +45,14 @@ impl Resource {
     }
 
     /// The numbers of healthy and unhealthy units.
-    pub fn health(&self) -> (usize, usize) {
+    pub(crate) fn health(&self) -> (usize, usize) {
         let healthy = self.units.values().filter(|unit| unit.healthy).count();
         (healthy, self.units.len() - healthy)
     }
 
     /// Keeps units of `before` that are missing now and that a container has, as unhealthy: kubelet
     /// then reports the pod whose device is absent.
-    pub fn keep_allocated(&mut self, before: &Resource, allocated: &BTreeSet<String>) {
+    pub(crate) fn keep_allocated(&mut self, before: &Resource, allocated: &BTreeSet<String>) {
         for (id, unit) in &before.units {
             if allocated.contains(id) && !self.units.contains_key(id) {
                 let missing = Unit {
@@ -72,7 +72,7 @@ impl Resource {
     }
 
     /// Removes all units except these, and CDI devices that are no longer needed.
-    pub fn retain(&mut self, ids: &BTreeSet<String>) {
+    pub(crate) fn retain(&mut self, ids: &BTreeSet<String>) {
         self.units.retain(|id, _| ids.contains(id));
         let units = &self.units;
         let is_needed = |cdi_device: &NewDevice| {
@@ -85,7 +85,7 @@ impl Resource {
 
     /// Chooses `size` of the units `available`, including `must`, preferably on the same NUMA node
     /// and behind the same hub. Unknown units are ignored.
-    pub fn preferred(&self, available: &[String], must: &[String], size: usize) -> Vec<String> {
+    pub(crate) fn preferred(&self, available: &[String], must: &[String], size: usize) -> Vec<String> {
         let mut chosen: Vec<&String> = must
             .iter()
             .filter(|id| self.units.contains_key(*id))

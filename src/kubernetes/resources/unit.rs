@@ -10,7 +10,7 @@ use crate::model::device::Access;
 
 /// A device node that the engine creates in the container.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct NodeSpec {
+pub(crate) struct NodeSpec {
     /// The path on the host; a directory means all nodes in it.
     pub host: PathBuf,
     pub container: PathBuf,
@@ -19,7 +19,7 @@ pub struct NodeSpec {
 
 /// A path of the host that the engine mounts in the container.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct MountSpec {
+pub(crate) struct MountSpec {
     pub host: PathBuf,
     pub container: PathBuf,
     pub read_only: bool,
@@ -27,7 +27,7 @@ pub struct MountSpec {
 
 /// What a container gets with a unit.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Offer {
+pub(crate) struct Offer {
     /// The part after the `=` in the name of the CDI device with the hooks; with it, the watcher
     /// creates the nodes.
     pub cdi: Option<String>,
@@ -41,7 +41,7 @@ pub struct Offer {
 
 /// What one container at a time can have.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Unit {
+pub(crate) struct Unit {
     /// Whether a container can get it now.
     pub healthy: bool,
     /// For a remote device that a container has: whether it is attached or about to be. Such a unit

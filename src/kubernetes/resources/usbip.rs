@@ -152,7 +152,7 @@ fn unit_ids(name: &ResourceName, entries: &[RemoteEntry]) -> Vec<String> {
 
 /// The units in use in `snapshot` whose container has ended. Never contains a unit that is no
 /// longer configured.
-pub fn released(definitions: &[Definition], snapshot: &Snapshot) -> BTreeSet<String> {
+pub(crate) fn released(definitions: &[Definition], snapshot: &Snapshot) -> BTreeSet<String> {
     let states = states(definitions, snapshot);
     let has = |state: &State| matches!(state, State::Attached | State::Awaited | State::Away);
     let is_released = |id: &&String| states.get(*id).is_some_and(|state| !has(state));

@@ -5,7 +5,7 @@
 //! grants and allows the access that a grant covers; otherwise the original program runs. Works on
 //! plain data: must not know descriptors, cgroups or bpf(2).
 
-pub mod verdict;
+pub(crate) mod verdict;
 
 use std::fmt::{self, Write};
 

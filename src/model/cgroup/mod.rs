@@ -1,6 +1,6 @@
 //! The device cgroup: grants, and the rules or the program that implement them.
 
-pub mod device_rules;
+pub(crate) mod device_rules;
 pub mod filter_program;
 pub mod grants;
-pub mod v1_transition;
+pub(crate) mod v1_transition;

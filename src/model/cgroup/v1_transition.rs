@@ -11,7 +11,7 @@ use crate::model::device::{Access, DevNum};
 ///
 /// A single rule must allow all of it: the kernel does not combine the access of a wildcard rule
 /// and an exact rule (security/device_cgroup.c `match_exception`).
-pub fn covers(rules: &[DeviceRule], num: DevNum, access: Access) -> bool {
+pub(crate) fn covers(rules: &[DeviceRule], num: DevNum, access: Access) -> bool {
     rules
         .iter()
         .any(|rule| rule.matches(num) && rule.access.covers(access))
@@ -35,7 +35,7 @@ pub enum Verdict {
 }
 
 /// One rule to write.
-pub type Transition = (Verdict, DevNum, Access);
+pub(crate) type Transition = (Verdict, DevNum, Access);
 
 /// The rules to write, in this order, so that `wanted` is allowed and the rest of `held` is not.
 ///
@@ -49,7 +49,7 @@ pub type Transition = (Verdict, DevNum, Access);
 ///   engine allows remains.
 /// * Where everything is allowed by default (`a *:* rwm`), nothing is written: devices.list does
 ///   not show what is denied there.
-pub fn v1_transition(
+pub(crate) fn v1_transition(
     baseline: &[DeviceRule],
     current: &[DeviceRule],
     held: &GrantSet,
@@ -73,7 +73,7 @@ pub fn v1_transition(
 /// not denied since.
 ///
 /// Access that was covered by other rules is not held, and must not be denied later.
-pub fn v1_held(held: &GrantSet, done: &[Transition]) -> GrantSet {
+pub(crate) fn v1_held(held: &GrantSet, done: &[Transition]) -> GrantSet {
     let mut held = held.clone();
     for (verdict, num, access) in done {
         let ours = held.entry(*num).or_insert(Access::NONE);

@@ -6,7 +6,7 @@ use crate::model::device::inventory::Inventory;
 use crate::model::device::{Device, STATIC_NODE, SysPath};
 
 /// How to give a container a device that has no node by design; `None` for all other devices.
-pub fn instead_of_node(device: &Device) -> Option<String> {
+pub(crate) fn instead_of_node(device: &Device) -> Option<String> {
     let name = device.syspath.as_str().rsplit('/').next().unwrap_or_default();
     match device.subsystem.as_deref()? {
         "net" => Some(format!(
@@ -23,7 +23,7 @@ pub fn instead_of_node(device: &Device) -> Option<String> {
 }
 
 /// The same for each device at or below a root.
-pub fn instead_of_nodes(root: &Device, inventory: &Inventory) -> Vec<String> {
+pub(crate) fn instead_of_nodes(root: &Device, inventory: &Inventory) -> Vec<String> {
     inventory
         .starting_with(root.syspath.as_str())
         .filter(|device| device.syspath.is_at_or_below(&root.syspath))
@@ -34,7 +34,7 @@ pub fn instead_of_nodes(root: &Device, inventory: &Inventory) -> Vec<String> {
 /// The devices without a node that belong to attached devices, by their paths: at or below a root
 /// with an attached device, where the nearest device above them that has a node is attached, too. A
 /// hub that is a root may have devices below it that the policy denies; theirs are left out.
-pub fn belonging<'a>(
+pub(crate) fn belonging<'a>(
     roots: impl IntoIterator<Item = &'a SysPath>,
     attached: &BTreeSet<&SysPath>,
     inventory: &'a Inventory,

@@ -15,11 +15,11 @@ use crate::model::device::{DevKind, Device, SysPath};
 /// The attribute of a loop device that names its file (Documentation/ABI:
 /// /sys/block/loopN/loop/backing_file). The kernel shows the resolved path as it was when the
 /// device was set up (drivers/block/loop.c, loop_attr_backing_file_show).
-pub const BACKING_FILE: &str = "loop/backing_file";
+pub(crate) const BACKING_FILE: &str = "loop/backing_file";
 
 /// The directory that lists the devices that a block device is made of
 /// (Documentation/ABI/stable/sysfs-block). Its snapshot is the names, separated by spaces.
-pub const SLAVES: &str = "slaves";
+pub(crate) const SLAVES: &str = "slaves";
 
 /// How many bits of a range's length one level of parts uses, and how many levels there are. Names
 /// that differ only in the number at their end get different ranges, as those of the partitions of
@@ -35,7 +35,7 @@ const MAX_STACK: usize = 8;
 /// A range of the bytes of a medium. The numbers are not offsets; they only show which ranges
 /// overlap.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
-pub struct Extent {
+pub(crate) struct Extent {
     /// What the range belongs to: a USB device, a SCSI or NVMe unit, a disk, the file of a loop
     /// device, or the device itself.
     pub medium: SysPath,
@@ -47,7 +47,7 @@ pub struct Extent {
 
 impl Extent {
     /// All of a medium.
-    pub fn whole(medium: SysPath) -> Self {
+    pub(crate) fn whole(medium: SysPath) -> Self {
         let last = (1 << (LEVEL_BITS * LEVELS)) - 1;
         Self {
             medium,
@@ -58,7 +58,7 @@ impl Extent {
 
     /// The range of the part with this name. Below the last level, a part has the range of the
     /// whole.
-    pub fn part(self, name: &str) -> Self {
+    pub(crate) fn part(self, name: &str) -> Self {
         let length = (self.last - self.first + 1) >> LEVEL_BITS;
         if length == 0 {
             return self;
@@ -71,7 +71,7 @@ impl Extent {
         }
     }
 
-    pub fn overlaps(&self, other: &Extent) -> bool {
+    pub(crate) fn overlaps(&self, other: &Extent) -> bool {
         self.medium == other.medium && self.first <= other.last && other.first <= self.last
     }
 
@@ -93,7 +93,7 @@ fn index(name: &str) -> u64 {
 
 /// Where a device's bytes are; at least one extent. For a static node, the extents of the device
 /// that sysfs has under its number.
-pub fn extents(device: &Device, inventory: &Inventory) -> Vec<Extent> {
+pub(crate) fn extents(device: &Device, inventory: &Inventory) -> Vec<Extent> {
     let mut found = extents_of(inventory.real(device), inventory, 0);
     found.sort();
     found.dedup();
@@ -101,7 +101,7 @@ pub fn extents(device: &Device, inventory: &Inventory) -> Vec<Extent> {
 }
 
 /// Whether two devices have bytes in common.
-pub fn overlap(one: &[Extent], other: &[Extent]) -> bool {
+pub(crate) fn overlap(one: &[Extent], other: &[Extent]) -> bool {
     one.iter()
         .any(|one| other.iter().any(|other| one.overlaps(other)))
 }
@@ -109,7 +109,7 @@ pub fn overlap(one: &[Extent], other: &[Extent]) -> bool {
 /// The other devices whose bytes this device exposes: a process that can open this device can
 /// access them. Excludes the devices that this one is a part of, and control nodes, which lead to
 /// bytes but have none.
-pub fn exposed<'a>(device: &'a Device, inventory: &'a Inventory) -> Vec<&'a Device> {
+pub(crate) fn exposed<'a>(device: &'a Device, inventory: &'a Inventory) -> Vec<&'a Device> {
     let device = inventory.real(device);
     let Some(place) = medium_directory(device) else {
         return Vec::new();
@@ -148,7 +148,7 @@ pub fn exposed<'a>(device: &'a Device, inventory: &'a Inventory) -> Vec<&'a Devi
 /// All devices that a block device is made of, directly or indirectly: the device behind a loop
 /// device, the devices under a device-mapper or md device; none for other devices. For a partition,
 /// the devices that its disk is made of.
-pub fn made_of<'a>(device: &'a Device, inventory: &'a Inventory) -> Vec<&'a Device> {
+pub(crate) fn made_of<'a>(device: &'a Device, inventory: &'a Inventory) -> Vec<&'a Device> {
     let mut found: Vec<&Device> = Vec::new();
     let mut next = vec![inventory.real(device)];
     for _ in 0..MAX_STACK {
@@ -167,7 +167,7 @@ pub fn made_of<'a>(device: &'a Device, inventory: &'a Inventory) -> Vec<&'a Devi
 }
 
 /// The devices that back a loop device, followed through further loop devices.
-pub fn behind_loops<'a>(device: &'a Device, inventory: &'a Inventory) -> Vec<&'a Device> {
+pub(crate) fn behind_loops<'a>(device: &'a Device, inventory: &'a Inventory) -> Vec<&'a Device> {
     let behind = |device: &&'a Device| block_at(disk_of(device, inventory), inventory);
     std::iter::successors(behind(&device), behind)
         .take(MAX_STACK)
@@ -176,7 +176,10 @@ pub fn behind_loops<'a>(device: &'a Device, inventory: &'a Inventory) -> Vec<&'a
 
 /// The loop devices that are backed by one of these block devices, each with that device. (The
 /// kernel lists device-mapper and md devices in the `holders` of a device, but not loop devices.)
-pub fn loops_over<'a>(blocks: &[&'a Device], inventory: &'a Inventory) -> Vec<(&'a Device, &'a Device)> {
+pub(crate) fn loops_over<'a>(
+    blocks: &[&'a Device],
+    inventory: &'a Inventory,
+) -> Vec<(&'a Device, &'a Device)> {
     let over = |it: &'a Device| {
         let file = file_in_dev(it)?;
         let mut lower = blocks.iter().filter(|block| is_block(block));
@@ -378,7 +381,7 @@ fn subsystem(device: &Device) -> &str {
 /// FNV-1a, 64 bits. It is the same in every build, which the standard library's hasher does not
 /// guarantee. `seed` selects one of several hash functions. The kernel names devices, so nobody can
 /// choose names that collide.
-pub fn fnv(text: &str, seed: u8) -> u64 {
+pub(crate) fn fnv(text: &str, seed: u8) -> u64 {
     [seed]
         .iter()
         .chain(text.as_bytes())

@@ -17,7 +17,7 @@ use crate::model::oci::engine::printable;
 
 /// The sysfs attributes that the tree shows, for
 /// [`crate::model::request::facts_needed::FactsNeeded`].
-pub const ATTRIBUTES: [&str; 6] = [
+pub(crate) const ATTRIBUTES: [&str; 6] = [
     "manufacturer",
     "product",
     "serial",
@@ -28,7 +28,7 @@ pub const ATTRIBUTES: [&str; 6] = [
 
 /// A container that has a device attached.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
-pub struct Holder {
+pub(crate) struct Holder {
     /// The name of the container, for display.
     pub container: String,
     /// The path of the node in the container.
@@ -36,11 +36,11 @@ pub struct Holder {
 }
 
 /// The holders of each device.
-pub type Holders = BTreeMap<SysPath, Vec<Holder>>;
+pub(crate) type Holders = BTreeMap<SysPath, Vec<Holder>>;
 
 /// A line of the tree, with the lines below it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
-pub struct Branch {
+pub(crate) struct Branch {
     /// The kernel's name; for a bus, the directory below `/sys/devices`.
     pub name: String,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -80,7 +80,7 @@ fn is_zero(count: &usize) -> bool {
 /// The tree of these devices, with a bus at each root. Shows each device with a node, each USB
 /// device, and the devices above them. Of the kernel's virtual devices (`/sys/devices/virtual`),
 /// shows only those with a holder, unless `all` is true.
-pub fn tree(devices: &[Device], holders: &Holders, all: bool) -> Vec<Branch> {
+pub(crate) fn tree(devices: &[Device], holders: &Holders, all: bool) -> Vec<Branch> {
     let known: BTreeMap<&SysPath, &Device> = devices.iter().map(|device| (&device.syspath, device)).collect();
     let shown = shown(&known, holders, all);
     let mut below: BTreeMap<Option<SysPath>, Vec<&Device>> = BTreeMap::new();

@@ -8,13 +8,13 @@ use regex_lite::Regex;
 use serde::Deserialize;
 
 /// Where engines look for hooks by default, oci-hooks(5), and where oci-hotplug installs its own.
-pub const DEFAULT_HOOK_DIR: &str = "/usr/share/containers/oci/hooks.d";
+pub(crate) const DEFAULT_HOOK_DIR: &str = "/usr/share/containers/oci/hooks.d";
 
 /// The annotation that requests devices.
 const ASKING: &str = "io.oci-hotplug.devices";
 
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct DockerConfig {
+pub(crate) struct DockerConfig {
     /// `features.cdi`
     pub cdi: Option<bool>,
     /// `cdi-spec-dirs`
@@ -23,7 +23,7 @@ pub struct DockerConfig {
 
 /// config.toml of containerd, in all its versions: the settings of the CRI plugin.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct ContainerdConfig {
+pub(crate) struct ContainerdConfig {
     /// `version`: the version of the file's format; only containerd 2 reads version 3.
     pub version: Option<i64>,
     /// Whether the CRI plugin is disabled, as in Docker's own packages.
@@ -36,7 +36,7 @@ pub struct ContainerdConfig {
 
 /// crio.conf(5).
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct CriOConfig {
+pub(crate) struct CriOConfig {
     /// `hooks_dir`
     pub hooks_dirs: Vec<PathBuf>,
     /// `cdi_spec_dirs`
@@ -45,7 +45,7 @@ pub struct CriOConfig {
 
 /// The content of a file in a hook directory.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct HookDefinition {
+pub(crate) struct HookDefinition {
     pub program: PathBuf,
     /// The stages at which it runs.
     pub stages: Vec<String>,
@@ -67,7 +67,7 @@ impl DockerConfig {
     ///
     /// # Errors
     /// Why the text is invalid.
-    pub fn parse(text: &str) -> Result<Self, String> {
+    pub(crate) fn parse(text: &str) -> Result<Self, String> {
         #[derive(Deserialize)]
         struct Daemon {
             #[serde(default)]
@@ -91,7 +91,7 @@ impl ContainerdConfig {
     ///
     /// # Errors
     /// Why the text is invalid.
-    pub fn take(&mut self, text: &str) -> Result<Vec<String>, String> {
+    pub(crate) fn take(&mut self, text: &str) -> Result<Vec<String>, String> {
         #[derive(Deserialize)]
         struct File {
             version: Option<i64>,
@@ -126,7 +126,7 @@ impl CriOConfig {
     ///
     /// # Errors
     /// Why the text is invalid.
-    pub fn take(&mut self, text: &str) -> Result<(), String> {
+    pub(crate) fn take(&mut self, text: &str) -> Result<(), String> {
         #[derive(Deserialize)]
         struct File {
             #[serde(default)]
@@ -158,7 +158,7 @@ impl CriOConfig {
 ///
 /// # Errors
 /// Why the text is invalid.
-pub fn take_podman_hooks_dirs(dirs: &mut Vec<PathBuf>, text: &str) -> Result<(), String> {
+pub(crate) fn take_podman_hooks_dirs(dirs: &mut Vec<PathBuf>, text: &str) -> Result<(), String> {
     #[derive(Deserialize)]
     struct File {
         #[serde(default)]
@@ -193,7 +193,7 @@ pub fn take_podman_hooks_dirs(dirs: &mut Vec<PathBuf>, text: &str) -> Result<(),
 
 /// Parses a file of a hook directory, version 1.0.0 of oci-hooks(5); `None` if it is not such a
 /// file.
-pub fn hook_definition(text: &str) -> Option<HookDefinition> {
+pub(crate) fn hook_definition(text: &str) -> Option<HookDefinition> {
     #[derive(Deserialize)]
     struct File {
         hook: Hook,

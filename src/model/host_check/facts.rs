@@ -6,7 +6,7 @@ use super::engine_config::{ContainerdConfig, CriOConfig, DockerConfig, HookDefin
 use super::version::Version;
 
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Facts {
+pub(crate) struct Facts {
     /// What only the running kernel can report; `None` if only files were inspected.
     pub live: Option<Live>,
     /// The kernel's release, such as `6.12.48+deb13-amd64`; empty if unknown.
@@ -35,7 +35,7 @@ pub struct Facts {
 
 /// A device of a rootless container whose node a user of the container cannot open.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct ClosedNode {
+pub(crate) struct ClosedNode {
     /// The container's name, or its id.
     pub container: String,
     /// The path in the container.
@@ -46,7 +46,7 @@ pub struct ClosedNode {
 
 /// What the running kernel reports to a process.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Live {
+pub(crate) struct Live {
     /// The user who runs the check.
     pub uid: u32,
     /// Why a trivial device program cannot be loaded; `None` if it can.
@@ -55,7 +55,7 @@ pub struct Live {
 
 /// Where cgroup hierarchies are mounted.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Cgroups {
+pub(crate) struct Cgroups {
     /// The v1 hierarchy with the `devices` controller.
     pub v1_devices: Option<PathBuf>,
     /// Whether another v1 hierarchy is mounted.
@@ -66,7 +66,7 @@ pub struct Cgroups {
 
 /// A udevd.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Udevd {
+pub(crate) enum Udevd {
     Running,
     /// Only its socket exists.
     Silent,
@@ -75,7 +75,7 @@ pub enum Udevd {
 
 /// The state directory, or the existing part of its path.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct StateDir {
+pub(crate) struct StateDir {
     pub path: PathBuf,
     /// Owner and mode; `None` if the directory does not exist.
     pub access: Option<Access>,
@@ -87,7 +87,7 @@ pub struct StateDir {
 
 /// Owner and mode of a file.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Access {
+pub(crate) struct Access {
     /// Whether root owns it, or the user who runs the check.
     pub is_own: bool,
     /// The permission bits.
@@ -95,7 +95,7 @@ pub struct Access {
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Configuration {
+pub(crate) struct Configuration {
     /// The file, even if it does not exist.
     pub path: PathBuf,
     /// How many files were read, without that of a user.
@@ -118,7 +118,7 @@ pub struct Configuration {
 
 /// The hooks and the watcher.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Programs {
+pub(crate) struct Programs {
     /// The directory that was searched.
     pub dir: PathBuf,
     /// Programs that are absent or not executable.
@@ -131,14 +131,14 @@ pub struct Programs {
 
 impl Programs {
     /// Whether this is one of the missing programs.
-    pub fn lacks(&self, program: &Path) -> bool {
+    pub(crate) fn lacks(&self, program: &Path) -> bool {
         let mut missing = self.missing.iter();
         missing.any(|name| self.dir.join(name) == program)
     }
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Systemd {
+pub(crate) struct Systemd {
     /// Whether systemd runs the host.
     pub runs: bool,
     /// Whether the units of oci-hotplug are installed.
@@ -146,7 +146,7 @@ pub struct Systemd {
 }
 
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Cdi {
+pub(crate) struct Cdi {
     /// The file that defines the device `annotated`.
     pub annotated: Option<PathBuf>,
     /// The error in the definition of that device, if any, and how to fix it.
@@ -158,7 +158,7 @@ pub struct Cdi {
 }
 
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Engines {
+pub(crate) struct Engines {
     pub podman: Option<Podman>,
     pub docker: Option<Docker>,
     pub containerd: Option<Containerd>,
@@ -166,28 +166,28 @@ pub struct Engines {
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Podman {
+pub(crate) struct Podman {
     pub version: Option<Version>,
     /// The hooks, or why the configuration is unusable.
     pub hooks: Result<Hooks, String>,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Docker {
+pub(crate) struct Docker {
     pub version: Option<Version>,
     /// daemon.json, or why it is unusable.
     pub config: Result<DockerConfig, String>,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Containerd {
+pub(crate) struct Containerd {
     pub version: Option<Version>,
     /// config.toml with its imports, or why it is unusable.
     pub config: Result<ContainerdConfig, String>,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct CriO {
+pub(crate) struct CriO {
     pub version: Option<Version>,
     /// crio.conf and crio.conf.d, or why they are unusable.
     pub config: Result<CriOConfig, String>,
@@ -201,7 +201,7 @@ pub struct CriO {
 
 /// What is in the hook directories of an engine, oci-hooks(5).
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Hooks {
+pub(crate) struct Hooks {
     /// The directories; a later one overrides an earlier one.
     pub dirs: Vec<PathBuf>,
     /// The files that start a hook of oci-hotplug.
@@ -210,7 +210,7 @@ pub struct Hooks {
 
 /// A file of a hook directory that starts a hook of oci-hotplug.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct HookFile {
+pub(crate) struct HookFile {
     pub path: PathBuf,
     pub definition: HookDefinition,
     /// Whether the executable exists.
@@ -219,7 +219,7 @@ pub struct HookFile {
 
 /// Containers that were enrolled.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Containers {
+pub(crate) struct Containers {
     /// The number of containers with a watcher.
     pub watched: usize,
     /// Running containers without a watcher.

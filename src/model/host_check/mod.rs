@@ -4,18 +4,18 @@
 //! container its devices. `Warn` means that only some containers are affected, and that they get a
 //! message. Must not know how the facts were collected.
 
-pub mod engine_config;
+pub(crate) mod engine_config;
 mod engines;
-pub mod facts;
+pub(crate) mod facts;
 mod finding;
 mod host;
-pub mod version;
+pub(crate) mod version;
 
 use facts::Facts;
-pub use finding::{Finding, Verdict};
+pub(crate) use finding::{Finding, Verdict};
 
 /// Judges the host first, then what is installed, then each installed engine.
-pub fn judge(facts: &Facts) -> Vec<Finding> {
+pub(crate) fn judge(facts: &Facts) -> Vec<Finding> {
     let mut findings = host::judge(facts);
     findings.extend(engines::judge(facts));
     findings

@@ -4,12 +4,12 @@ use std::fmt;
 
 /// The first three numbers of a version.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub struct Version(pub u32, pub u32, pub u32);
+pub(crate) struct Version(pub u32, pub u32, pub u32);
 
 impl Version {
     /// The first word that begins like a version, such as `26.1.5` in `Docker version 26.1.5+dfsg1,
     /// build a72d7cd` or `2.0` in `containerd github.com/containerd/containerd v2.0`.
-    pub fn find(text: &str) -> Option<Self> {
+    pub(crate) fn find(text: &str) -> Option<Self> {
         text.split_ascii_whitespace().find_map(Self::of_word)
     }
 

@@ -13,7 +13,7 @@ use serde::Serialize;
 /// An engine, recognized by the bundles that it creates.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "lowercase")]
-pub enum Engine {
+pub(crate) enum Engine {
     Podman,
     /// Docker (moby).
     Docker,
@@ -40,7 +40,7 @@ impl fmt::Display for Engine {
 /// Bundles are in `…/overlay-containers/ID/userdata` (podman and CRI-O, which share
 /// containers/storage; CRI-O names itself in `io.container.manager`), in
 /// `…/io.containerd.runtime.v2.task/moby/ID` (Docker), or in another namespace of containerd.
-pub fn engine(bundle: &Path, annotations: &BTreeMap<String, String>) -> Option<Engine> {
+pub(crate) fn engine(bundle: &Path, annotations: &BTreeMap<String, String>) -> Option<Engine> {
     let parts: Vec<&str> = bundle
         .components()
         .filter_map(|part| match part {
@@ -83,7 +83,7 @@ const CRIO_NAME: &str = "io.kubernetes.cri-o.Name";
 
 /// The name of the container in its annotations; `namespace/pod/container` in Kubernetes. `None` if
 /// there is none.
-pub fn name(annotations: &BTreeMap<String, String>) -> Option<String> {
+pub(crate) fn name(annotations: &BTreeMap<String, String>) -> Option<String> {
     let said = NAMES.iter().find_map(|keys| {
         let parts: Option<Vec<&str>> = keys
             .iter()
@@ -103,7 +103,7 @@ fn crio_name(name: &str) -> Option<String> {
 }
 
 /// An id for display: the first twelve of an engine's 64 digits.
-pub fn short_id(id: &str) -> &str {
+pub(crate) fn short_id(id: &str) -> &str {
     match id.len() {
         64 => id.get(..12).unwrap_or(id),
         _ => id,
@@ -115,7 +115,7 @@ const MAX_NAME: usize = 80;
 
 /// Untrusted text (an annotation, a string of a USB device) that is safe for a terminal: no control
 /// characters, no direction marks, at most 80 characters.
-pub fn printable(text: &str) -> String {
+pub(crate) fn printable(text: &str) -> String {
     let is_plain = |letter: &char| !letter.is_control() && !is_invisible(*letter);
     let mut shown: String = text.trim().chars().filter(is_plain).take(MAX_NAME + 1).collect();
     if let Some((at, _)) = shown.char_indices().nth(MAX_NAME) {

@@ -73,7 +73,7 @@ pub struct AnnouncedDevices(BTreeMap<SysPath, Announced>);
 
 /// The devices of which a container has received something new, and those (`None`) whose `remove`
 /// it has received.
-pub type AnnouncedChanges = BTreeMap<SysPath, Option<Announced>>;
+pub(crate) type AnnouncedChanges = BTreeMap<SysPath, Option<Announced>>;
 
 impl AnnouncedDevices {
     pub fn is_empty(&self) -> bool {
@@ -167,7 +167,7 @@ pub(super) struct Announcements {
 
 impl Announcements {
     /// The `remove` of everything.
-    pub fn of_all_removals(announced: &AnnouncedDevices) -> Self {
+    pub(super) fn of_all_removals(announced: &AnnouncedDevices) -> Self {
         Self {
             removals: removals(announced, &BTreeMap::new(), |_| true),
             ..Self::default()

@@ -10,11 +10,11 @@ use crate::model::plan::attachment::{Attachment, Attachments};
 
 /// The attachments that have changed, by the path of the node; `None`: removed.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct AttachmentChanges(BTreeMap<PathBuf, Option<Arc<Attachment>>>);
+pub(crate) struct AttachmentChanges(BTreeMap<PathBuf, Option<Arc<Attachment>>>);
 
 impl AttachmentChanges {
     /// What makes `after` of `before`.
-    pub fn between(before: &Attachments, after: &Attachments) -> Self {
+    pub(crate) fn between(before: &Attachments, after: &Attachments) -> Self {
         let is_unchanged = |path, attachment: &Arc<Attachment>| {
             before
                 .shared(path)
@@ -31,12 +31,12 @@ impl AttachmentChanges {
         Self(changed.chain(removed).collect())
     }
 
-    pub fn is_empty(&self) -> bool {
+    pub(crate) fn is_empty(&self) -> bool {
         self.0.is_empty()
     }
 
     /// Changes `attachments`.
-    pub fn apply_to(self, attachments: &mut Attachments) {
+    pub(crate) fn apply_to(self, attachments: &mut Attachments) {
         for (path, attachment) in self.0 {
             match attachment {
                 Some(attachment) => attachments.insert_shared(path, attachment),

@@ -46,7 +46,7 @@ enum Class {
 const COMPANIONS: [&str; 6] = ["media", "cec", "i2c-dev", "scsi_generic", "bsg", "nvme-generic"];
 
 /// The subsystem of a serial adapter's GPIO pins (ftdi_sio, cp210x).
-pub const PINS: &str = "gpio";
+pub(crate) const PINS: &str = "gpio";
 
 /// A node's place in the order of a device's nodes; the node with the least rank is named.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -138,7 +138,7 @@ fn interface_of(device: &Device, inventory: &Inventory) -> Option<u16> {
 
 /// The physical device that a node belongs to: its USB device, else the nearest device of another
 /// subsystem (a SCSI disk, a PCI function), else the topmost device of the same subsystem.
-pub fn unit_of(device: &Device, inventory: &Inventory) -> SysPath {
+pub(crate) fn unit_of(device: &Device, inventory: &Inventory) -> SysPath {
     let is_usb = |device: &&Device| device.devtype.as_deref() == Some("usb_device");
     let own = [device];
     let mut chain = own.into_iter().chain(inventory.ancestors(&device.syspath));
@@ -157,7 +157,7 @@ pub fn unit_of(device: &Device, inventory: &Inventory) -> SysPath {
 
 /// A node that can be named.
 #[derive(Debug, Clone, Copy)]
-pub struct NameCandidate<'a> {
+pub(crate) struct NameCandidate<'a> {
     pub device: &'a Device,
     /// Whether the container has the name for this node now.
     pub has_name: bool,
@@ -171,7 +171,7 @@ pub struct NameCandidate<'a> {
 /// Among the nodes of one physical device the rank alone decides, whichever node came first. Among
 /// several physical devices below one root (two adapters on a hub), the class decides, then the
 /// device that has the name keeps it.
-pub fn choose<'a>(candidates: &[NameCandidate<'a>], inventory: &Inventory) -> Option<&'a Device> {
+pub(crate) fn choose<'a>(candidates: &[NameCandidate<'a>], inventory: &Inventory) -> Option<&'a Device> {
     let best = candidates
         .iter()
         .map(|candidate| class_of(candidate.device, inventory))
@@ -195,8 +195,10 @@ pub fn choose<'a>(candidates: &[NameCandidate<'a>], inventory: &Inventory) -> Op
         .map(|holder| holder.device)
 }
 
-/// The node that a request names in a container that starts with these devices.
-pub fn of_request<'a>(
+/// The node that a request names in a container that starts with these devices: the device plugin
+/// must know it before there is a container.
+#[cfg(any(feature = "kubernetes", test))]
+pub(crate) fn of_request<'a>(
     request: &Request,
     devices: impl Iterator<Item = &'a Device>,
     inventory: &Inventory,
@@ -213,7 +215,7 @@ pub fn of_request<'a>(
 }
 
 /// Whether `path=` and `link=` of the request can name this node.
-pub fn can_name(request: &Request, device: &Device) -> bool {
+pub(crate) fn can_name(request: &Request, device: &Device) -> bool {
     if is_raw_usb(device) {
         return means_nodes(request);
     }

@@ -24,7 +24,7 @@ use crate::model::plan::named_node::{can_name, unit_of};
 use crate::model::request::{NodePath, Request};
 
 /// The paths of nodes in a container, for the requests of one plan.
-pub struct NodePaths<'a> {
+pub(crate) struct NodePaths<'a> {
     inventory: &'a Inventory,
     attachments: &'a Attachments,
     /// The names in each directory, by the physical device.
@@ -36,7 +36,7 @@ type Names<'a> = BTreeMap<&'a SysPath, String>;
 
 impl<'a> NodePaths<'a> {
     /// For a container with these attachments, whose names stay.
-    pub fn new(inventory: &'a Inventory, attachments: &'a Attachments) -> Self {
+    pub(crate) fn new(inventory: &'a Inventory, attachments: &'a Attachments) -> Self {
         Self {
             inventory,
             attachments,
@@ -46,7 +46,7 @@ impl<'a> NodePaths<'a> {
 
     /// The path that the node of a device gets if the request names it. Of a device without a node,
     /// its path in sysfs.
-    pub fn path_of(&mut self, request: &Request, device: &Device) -> PathBuf {
+    pub(crate) fn path_of(&mut self, request: &Request, device: &Device) -> PathBuf {
         let host = device.node.as_ref().map(|node| node.path.clone());
         let host = host.unwrap_or_else(|| device.syspath.as_path().to_owned());
         match &request.options.path {

@@ -17,7 +17,7 @@ use crate::model::uevent::facts::{JudgeUevents, UeventFacts};
 const USB_DEVICE: &str = "usb_device";
 
 /// What decides which uevents concern a container now.
-pub struct Relevance<'a> {
+pub(crate) struct Relevance<'a> {
     planner: &'a Planner,
     inventory: &'a Inventory,
     /// An event of these devices, or of one above or below them, is relevant.
@@ -35,7 +35,7 @@ pub struct Relevance<'a> {
 impl<'a> Relevance<'a> {
     /// `awaited` are further devices whose events are relevant, such as attached ones and those
     /// that udevd must process.
-    pub fn new(
+    pub(crate) fn new(
         planner: &'a Planner,
         inventory: &'a Inventory,
         awaited: impl IntoIterator<Item = &'a SysPath>,

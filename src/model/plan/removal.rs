@@ -10,7 +10,7 @@ use crate::model::request::OnRemoval;
 
 /// The removals whose grace period has not ended.
 #[derive(Debug, Clone, Default)]
-pub struct Removals {
+pub(crate) struct Removals {
     pending: Vec<(RootRemoved, Instant)>,
 }
 
@@ -18,7 +18,12 @@ impl Removals {
     /// Records roots that `planner` has just removed, and returns the removals to act on at once.
     ///
     /// Drops pending removals of requests that have a root again or were removed.
-    pub fn take(&mut self, removed: Vec<RootRemoved>, planner: &Planner, now: Instant) -> Vec<RootRemoved> {
+    pub(crate) fn take(
+        &mut self,
+        removed: Vec<RootRemoved>,
+        planner: &Planner,
+        now: Instant,
+    ) -> Vec<RootRemoved> {
         let is_without_root = |removed: &RootRemoved| planner.is_without_root(removed.request);
         self.pending.retain(|(removed, _)| is_without_root(removed));
         let mut due = Vec::new();
@@ -50,7 +55,7 @@ impl Removals {
     }
 
     /// Removes and returns the removals whose grace period is over.
-    pub fn due(&mut self, now: Instant) -> Vec<RootRemoved> {
+    pub(crate) fn due(&mut self, now: Instant) -> Vec<RootRemoved> {
         let (due, pending) = std::mem::take(&mut self.pending)
             .into_iter()
             .partition(|(_, until)| *until <= now);
@@ -58,12 +63,12 @@ impl Removals {
         due.into_iter().map(|(removed, _)| removed).collect()
     }
 
-    pub fn next(&self) -> Option<Instant> {
+    pub(crate) fn next(&self) -> Option<Instant> {
         self.pending.iter().map(|(_, until)| *until).min()
     }
 
     /// The removals whose grace period has not ended, each with its end.
-    pub fn pending(&self) -> impl Iterator<Item = (&RootRemoved, Instant)> {
+    pub(crate) fn pending(&self) -> impl Iterator<Item = (&RootRemoved, Instant)> {
         self.pending.iter().map(|(removed, until)| (removed, *until))
     }
 }

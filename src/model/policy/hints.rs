@@ -18,7 +18,7 @@ pub(super) struct Hints<'a> {
 
 impl Hints<'_> {
     /// How to allow what this request selects.
-    pub fn allow(&self, request: &Request) -> String {
+    pub(super) fn allow(&self, request: &Request) -> String {
         // A rule cannot have `parent-of:`. It applies to devices below the one that it names, not
         // above.
         if request.selector.parents() > 0 || !request.options.or.is_empty() {
@@ -29,7 +29,7 @@ impl Hints<'_> {
 
     /// How to allow a present device. Allow rules do not match the path of a static node, only the
     /// device that sysfs has under its number.
-    pub fn allow_device(&self, request: &Request, subject: &Subject<'_>) -> String {
+    pub(super) fn allow_device(&self, request: &Request, subject: &Subject<'_>) -> String {
         if subject.in_sysfs().is_none() {
             return self.class(request);
         }
@@ -41,7 +41,7 @@ impl Hints<'_> {
     }
 
     /// How to allow all devices of another host.
-    pub fn allow_server(&self, server: &Server) -> String {
+    pub(super) fn allow_server(&self, server: &Server) -> String {
         format!(
             "to allow all devices of that host, run `{}`",
             self.allow_command(&format!("usbip:{server}"), Access::ALL)
@@ -49,7 +49,7 @@ impl Hints<'_> {
     }
 
     /// How to allow the request by a class.
-    pub fn class(&self, request: &Request) -> String {
+    pub(super) fn class(&self, request: &Request) -> String {
         let name = class_name(request);
         format!(
             "to allow it anyway, run `oci-hotplug {}class add {name} {}` and request class:{name}",

@@ -15,10 +15,10 @@ use crate::model::device::{DevKind, Device};
 use crate::model::request::selector::Match;
 
 /// The name of the line for hubs.
-pub const USB_HUB: &str = "usb-hub";
+pub(crate) const USB_HUB: &str = "usb-hub";
 
 /// The name of the line for the USB nodes of devices with a disk that the host uses.
-pub const HOST_DISK_USB: &str = "host-disk-usb";
+pub(crate) const HOST_DISK_USB: &str = "host-disk-usb";
 
 /// The name of the line for disks that the host uses.
 const HOST_DISK: &str = "host-disk";
@@ -237,7 +237,7 @@ impl Line {
 
 /// The first line that protects this device, or may protect it. Facts that udevd will not deliver
 /// soon count as protecting.
-pub fn find(subject: &Subject<'_>) -> Option<(&'static Line, Match)> {
+pub(crate) fn find(subject: &Subject<'_>) -> Option<(&'static Line, Match)> {
     let certain = |found| match found {
         Match::Unknown(whose) if !subject.is_awaited(&whose) => Match::Yes,
         found => found,
@@ -249,7 +249,7 @@ pub fn find(subject: &Subject<'_>) -> Option<(&'static Line, Match)> {
 }
 
 /// Why a line protects a device, and how to change that.
-pub struct Because {
+pub(crate) struct Because {
     /// `/dev/sdb1 is mounted at "/media/probe"`.
     pub reason: String,
     /// `unmount it`.
@@ -257,7 +257,7 @@ pub struct Because {
 }
 
 /// Why the line protects this device; `None` if the reason is the device itself.
-pub fn because(line: &Line, subject: &Subject<'_>) -> Option<Because> {
+pub(crate) fn because(line: &Line, subject: &Subject<'_>) -> Option<Because> {
     match line.name {
         HOST_DISK | HOST_DISK_USB => used_by_the_host(subject),
         "seat-input" => {
@@ -272,7 +272,7 @@ pub fn because(line: &Line, subject: &Subject<'_>) -> Option<Because> {
 }
 
 /// The line that protects any node at this path.
-pub fn by_node(path: &Path) -> Option<&'static Line> {
+pub(crate) fn by_node(path: &Path) -> Option<&'static Line> {
     let name = path.strip_prefix("/dev").ok()?.to_str()?;
     LINES
         .iter()

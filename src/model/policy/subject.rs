@@ -168,12 +168,12 @@ fn blocks<'a>(
 }
 
 /// Whether it is a device, not an interface; both are of the subsystem usb.
-pub fn is_usb_device(device: &Device) -> bool {
+pub(super) fn is_usb_device(device: &Device) -> bool {
     device.subsystem.as_deref() == Some("usb") && device.devtype.as_deref() == Some("usb_device")
 }
 
 /// What the descriptors of a USB device say it is; `None` if they are unreadable.
-pub fn usb_classes(device: &Device) -> Option<UsbClasses> {
+pub(super) fn usb_classes(device: &Device) -> Option<UsbClasses> {
     UsbClasses::from_text(device.attribute(DESCRIPTORS)?)
 }
 

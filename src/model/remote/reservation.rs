@@ -10,7 +10,7 @@ use crate::model::device::{DevNum, Device, SysPath};
 /// A remote device that is attached to this host or is being attached, and the container that it is
 /// reserved for.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Reservation {
+pub(crate) struct Reservation {
     /// The address of the device, with its bus id.
     pub remote: String,
     /// Its path in sysfs, now or after the attachment.
@@ -37,7 +37,7 @@ pub struct ReservedDevice {
 impl Reservation {
     /// The device that requests of `container` must not select because of this reservation; `None`
     /// if there is none.
-    pub fn against(&self, container: &str, inventory: &Inventory) -> Option<ReservedDevice> {
+    pub(crate) fn against(&self, container: &str, inventory: &Inventory) -> Option<ReservedDevice> {
         let present = inventory.get(&self.syspath);
         let present = present.and_then(|device| Some(device.node.as_ref()?.num));
         if self.num.is_some() && present.is_some() && self.num != present {
@@ -71,7 +71,7 @@ impl ReservedDevice {
 }
 
 /// Whether a device is reserved.
-pub fn is_reserved(reserved: &[ReservedDevice], device: &Device, inventory: &Inventory) -> bool {
+pub(crate) fn is_reserved(reserved: &[ReservedDevice], device: &Device, inventory: &Inventory) -> bool {
     reserved
         .iter()
         .any(|reserved| reserved.includes(device, inventory))

@@ -6,26 +6,26 @@ use std::path::{Path, PathBuf};
 use crate::model::device::SysPath;
 
 /// The directory of the controllers.
-pub const PLATFORM: &str = "/sys/devices/platform";
+pub(crate) const PLATFORM: &str = "/sys/devices/platform";
 
 /// The path of a controller without its number: the prefix of the paths of all attached devices.
-pub const CONTROLLERS: &str = "/sys/devices/platform/vhci_hcd.";
+pub(crate) const CONTROLLERS: &str = "/sys/devices/platform/vhci_hcd.";
 
 /// The name of a controller without its number.
 const NAME: &str = "vhci_hcd.";
 
 /// The directory of a controller. The first controller has the control files for all.
-pub fn controller(platform: &Path, number: u32) -> PathBuf {
+pub(crate) fn controller(platform: &Path, number: u32) -> PathBuf {
     platform.join(format!("{NAME}{number}"))
 }
 
 /// Whether a device is one of the controllers or below one of them.
-pub fn includes(syspath: &SysPath) -> bool {
+pub(crate) fn includes(syspath: &SysPath) -> bool {
     syspath.as_str().starts_with(CONTROLLERS)
 }
 
 /// Whether a directory of sysfs has the name of a controller.
-pub fn is_controller(name: &str) -> bool {
+pub(crate) fn is_controller(name: &str) -> bool {
     name.starts_with(NAME)
 }
 

@@ -19,7 +19,7 @@ use crate::model::request::selector::{PathFault, SelectorError, did_you_mean};
 pub const MAX_LINKS: usize = 64;
 
 /// The most `only=` options of one request.
-pub const MAX_ONLY: usize = 16;
+pub(super) const MAX_ONLY: usize = 16;
 
 /// The most `or=` options of one request.
 pub const MAX_ALTERNATIVES: usize = 16;

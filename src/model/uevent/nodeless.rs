@@ -15,7 +15,7 @@ use super::received::ReceivedUevent;
 /// * `bdi`: backing devices of file systems.
 ///
 /// [`Selector::can_match_nodeless`]: crate::model::request::selector::Selector::can_match_nodeless
-pub const SUBSYSTEMS: [&str; 3] = [INTERFACES, "queues", "bdi"];
+pub(crate) const SUBSYSTEMS: [&str; 3] = [INTERFACES, "queues", "bdi"];
 
 /// The subsystem of which only virtual devices are left out.
 pub(super) const INTERFACES: &str = "net";
@@ -28,18 +28,18 @@ const VIRTUAL_INTERFACES: &str = "/devices/virtual/net/";
 const OF_NETWORK_NAMESPACE: [&str; 2] = [INTERFACES, "ieee80211"];
 
 /// Whether events of such a device are not received. `devpath` is the path in sysfs without `/sys`.
-pub fn is_never_received(subsystem: &str, devpath: &str) -> bool {
+pub(crate) fn is_never_received(subsystem: &str, devpath: &str) -> bool {
     SUBSYSTEMS.contains(&subsystem) && (subsystem != INTERFACES || devpath.starts_with(VIRTUAL_INTERFACES))
 }
 
 /// Whether a message is about such a device. A move is not: it moves all devices below, too.
-pub fn is_nodeless(message: &ReceivedUevent<'_>) -> bool {
+pub(crate) fn is_nodeless(message: &ReceivedUevent<'_>) -> bool {
     let text = |key| std::str::from_utf8(message.property(key).unwrap_or_default()).unwrap_or_default();
     is_never_received(text("SUBSYSTEM"), text("DEVPATH")) && text("ACTION") != "move"
 }
 
 /// Whether the kernel sends the events of a device to each network namespace that the initial user
 /// namespace owns (lib/kobject_uevent.c, uevent_net_broadcast_untagged).
-pub fn is_broadcast(subsystem: &str) -> bool {
+pub(crate) fn is_broadcast(subsystem: &str) -> bool {
     !OF_NETWORK_NAMESPACE.contains(&subsystem)
 }

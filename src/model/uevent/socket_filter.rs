@@ -12,7 +12,7 @@ use super::udev_header::{HEADER, MAGIC, murmur2};
 
 /// One instruction: `struct sock_filter` (linux/filter.h).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Instruction {
+pub(crate) struct Instruction {
     /// Operation.
     pub code: u16,
     /// How many instructions to skip where a comparison is true.
@@ -25,16 +25,16 @@ pub struct Instruction {
 
 /// Operations (linux/bpf_common.h).
 mod code {
-    pub const LOAD_LENGTH: u16 = 0x80;
-    pub const LOAD_WORD: u16 = 0x20;
-    pub const LOAD_BYTE: u16 = 0x30;
-    pub const LOAD_WORD_AFTER_X: u16 = 0x40;
-    pub const LOAD_BYTE_AFTER_X: u16 = 0x50;
-    pub const SET_X: u16 = 0x01;
-    pub const JUMP: u16 = 0x05;
-    pub const JUMP_IF_EQUAL: u16 = 0x15;
-    pub const JUMP_IF_GREATER_OR_EQUAL: u16 = 0x35;
-    pub const RETURN: u16 = 0x06;
+    pub(super) const LOAD_LENGTH: u16 = 0x80;
+    pub(super) const LOAD_WORD: u16 = 0x20;
+    pub(super) const LOAD_BYTE: u16 = 0x30;
+    pub(super) const LOAD_WORD_AFTER_X: u16 = 0x40;
+    pub(super) const LOAD_BYTE_AFTER_X: u16 = 0x50;
+    pub(super) const SET_X: u16 = 0x01;
+    pub(super) const JUMP: u16 = 0x05;
+    pub(super) const JUMP_IF_EQUAL: u16 = 0x15;
+    pub(super) const JUMP_IF_GREATER_OR_EQUAL: u16 = 0x35;
+    pub(super) const RETURN: u16 = 0x06;
 }
 
 /// A load beyond the end would drop the message: shorter messages of the kernel pass. None is so
@@ -54,7 +54,7 @@ const UDEV_MINIMUM: u32 = DEVPATH_OF_UDEV[3] + 29;
 const DEVPATH_OF_UDEV: [u32; 4] = [HEADER + 11, HEADER + 14, HEADER + 24 + 11, HEADER + 24 + 14];
 
 /// The filter for messages of this form.
-pub fn program(form: UeventForm) -> Vec<Instruction> {
+pub(crate) fn program(form: UeventForm) -> Vec<Instruction> {
     let mut program = Program::default();
     match form {
         UeventForm::Kernel => program.filter_kernel(),

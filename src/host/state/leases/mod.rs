@@ -20,7 +20,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 
 use self::lease_file::{LeaseFile, lock_range, release};
-pub use self::ranges::Hold;
+pub(crate) use self::ranges::Hold;
 use self::ranges::{Held, Lease, Segment, segments};
 use crate::host::state::flock::{self, is_linked, is_same_file};
 use crate::model::device::SysPath;
@@ -41,7 +41,7 @@ pub struct LeaseError {
 
 /// The leases that one container holds.
 #[derive(Debug)]
-pub struct Leases {
+pub(crate) struct Leases {
     dir: PathBuf,
     held: Held,
     files: BTreeMap<SysPath, LeaseFile>,
@@ -51,7 +51,7 @@ pub struct Leases {
 
 impl Leases {
     /// The leases of a container that holds none yet.
-    pub fn new(state_dir: &Path) -> Self {
+    pub(crate) fn new(state_dir: &Path) -> Self {
         Self {
             dir: dir_of(state_dir),
             held: BTreeMap::new(),
@@ -63,25 +63,25 @@ impl Leases {
     /// The leases of the previous watcher, which has handed over these files. They stay locked
     /// until the new watcher knows which devices it needs: the first [`Leases::keep`] releases what
     /// [`Leases::take`] has not taken.
-    pub fn inherit(state_dir: &Path, files: Vec<File>) -> Self {
+    pub(crate) fn inherit(state_dir: &Path, files: Vec<File>) -> Self {
         let mut leases = Self::new(state_dir);
         leases.inherited = files;
         leases
     }
 
     /// The locked files, for the next watcher.
-    pub fn files(&self) -> impl Iterator<Item = &File> {
+    pub(crate) fn files(&self) -> impl Iterator<Item = &File> {
         self.files.values().map(|file| &file.file)
     }
 
     /// Leaves the locks to the next watcher, which has the files.
-    pub fn forget(&mut self) {
+    pub(crate) fn forget(&mut self) {
         self.held.clear();
         self.files.clear();
     }
 
     /// How the device is held.
-    pub fn held(&self, device: &SysPath) -> Option<Hold> {
+    pub(crate) fn held(&self, device: &SysPath) -> Option<Hold> {
         self.held.get(device).map(|lease| lease.hold)
     }
 
@@ -92,7 +92,7 @@ impl Leases {
     ///
     /// # Errors
     /// When a file cannot be created or locked.
-    pub fn take(
+    pub(crate) fn take(
         &mut self,
         device: &SysPath,
         extents: &[Extent],
@@ -177,7 +177,7 @@ impl Leases {
     }
 
     /// Releases all devices but those for which `is_kept` returns true.
-    pub fn keep(&mut self, is_kept: impl Fn(&SysPath) -> bool) {
+    pub(crate) fn keep(&mut self, is_kept: impl Fn(&SysPath) -> bool) {
         // Their files are removed by the next `sweep`.
         self.inherited.clear();
         self.held.retain(|device, _| is_kept(device));
@@ -301,7 +301,7 @@ impl Drop for Leases {
 }
 
 /// Removes the lease files without a holder: those of watchers that were killed. Never waits.
-pub fn sweep(state_dir: &Path) {
+pub(crate) fn sweep(state_dir: &Path) {
     for entry in fs::read_dir(dir_of(state_dir)).into_iter().flatten().flatten() {
         // A write lock needs a descriptor that is open for writing.
         if let Ok(file) = OpenOptions::new().read(true).write(true).open(entry.path()) {

@@ -7,7 +7,7 @@ use crate::model::device::same_data::Extent;
 
 /// How a container holds a device.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub enum Hold {
+pub(crate) enum Hold {
     /// Other containers may hold it, too.
     Shared,
     /// No other container may hold it.

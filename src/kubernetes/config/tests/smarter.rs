@@ -1,6 +1,7 @@
 //! The file of smarter-device-manager.
 
 use super::*;
+use crate::kubernetes::config::definition::MAX_UNITS;
 
 /// smarter-device-manager's default, as shipped (compat.md 3).
 const SMARTER_DEFAULT: &str = "\
@@ -38,7 +39,11 @@ const SMARTER_DEFAULT: &str = "\
 fn smarters_own_file_is_accepted_unchanged() {
     let read = smarter(SMARTER_DEFAULT).unwrap();
     assert_eq!(read.len(), 14);
-    assert!(matches!(&read[0], Definition::Pattern { pattern, count: 20 } if pattern.as_str() == "^snd$"));
+    let Definition::Pattern { pattern, count: 20 } = &read[0] else {
+        panic!("{:?}", read[0])
+    };
+    let matched = ["snd", "/snd", "snd0", ""].map(|name| pattern.is_match(name));
+    assert_eq!(matched, [true, false, false, false]);
     assert!(matches!(&read[13], Definition::NvidiaGpu { count: 10 }));
 }
 

@@ -13,6 +13,8 @@ use crate::model::device::{Access, DevKind, DevNum};
 
 mod verdicts;
 
+// Public for the tests of `tests`.
+#[allow(unreachable_pub)]
 #[path = "../../../../tests/support/engine_program.rs"]
 mod engine_program;
 use engine_program::{EngineRule, engine_program};

@@ -22,7 +22,7 @@ enum Value {
 /// Whether the program surely refuses to open the device for reading or for writing, as far as
 /// `access` includes that. The right to create nodes does not count: a process that has the node
 /// need not create it.
-pub fn refuses(program: &[Insn], num: DevNum, access: Access) -> bool {
+pub(crate) fn refuses(program: &[Insn], num: DevNum, access: Access) -> bool {
     [Access::READ, Access::WRITE]
         .into_iter()
         .filter(|one| access.covers(*one))
@@ -30,7 +30,7 @@ pub fn refuses(program: &[Insn], num: DevNum, access: Access) -> bool {
 }
 
 /// What the program decides; `None` if it contains an unsupported instruction.
-pub fn allows(program: &[Insn], num: DevNum, access: Access) -> Option<bool> {
+pub(crate) fn allows(program: &[Insn], num: DevNum, access: Access) -> Option<bool> {
     let mut registers = [Value::Unknown; 11];
     registers[1] = Value::Context;
     let context = context(num, access);

@@ -28,7 +28,7 @@ struct Verdicts {
 
 impl Memo {
     /// The verdict on a text, computed if it is not known.
-    pub fn verdict(&self, text: &str, compute: impl FnOnce() -> bool) -> bool {
+    pub(super) fn verdict(&self, text: &str, compute: impl FnOnce() -> bool) -> bool {
         let mut verdicts = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         let hash = verdicts.hasher.hash_one(text);
         for verdict in [false, true] {
@@ -50,7 +50,7 @@ impl Memo {
 
     /// How many verdicts were computed.
     #[cfg(test)]
-    pub fn evaluations(&self) -> u64 {
+    pub(super) fn evaluations(&self) -> u64 {
         self.0.lock().unwrap_or_else(PoisonError::into_inner).evaluations
     }
 }

@@ -276,6 +276,18 @@ fn what_only_root_can_give_is_refused_at_the_start(machine: &Machine) {
     container.remove();
 }
 
+/// Their grammar has no options: the mode that container-hotplug gives its nodes is not requested.
+#[apply(on_cgroup_v2)]
+fn annotations_of_container_hotplug_have_the_mode_of_the_host(machine: &Machine) {
+    let user = OrdinaryUser::new(machine);
+    let disk = Disk::new(machine);
+    let node = plug_for_all(&disk, 1);
+    let annotation = format!("--annotation=org.lowrisc.hotplug.devices=devnode:{node}");
+    let container = user.start("c1", &[ALONE, &annotation], "");
+    container.eventually_reads(&node, &disk.content(1));
+    container.remove();
+}
+
 #[apply(on_cgroup_v2)]
 fn the_manager_of_the_user_restarts_a_watcher_that_is_killed(machine: &Machine) {
     let user = OrdinaryUser::new(machine);

@@ -1,5 +1,5 @@
-//! What programs in an ordinary user's containers find and do: the udev database, and mounts of
-//! their own.
+//! What programs in an ordinary user's containers find and do: the udev database, and
+//! their mounts.
 
 use crate::framework::container::text;
 use crate::framework::ordinary_user::{OrdinaryUser, RootlessContainer};
@@ -64,7 +64,7 @@ fn a_container_that_mounts_over_its_node_loses_only_its_own_device(machine: &Mac
     let container = user.start("c1", &[ALONE, "--cap-add=SYS_ADMIN"], &format!("devnode:{node}"));
     container.eventually_reads(&node, &disk.content(1));
     let watcher = container.watcher();
-    // Mounts of its own, over the node and beside it.
+    // The container mounts something over the node, and the node beside it.
     inside(
         &container,
         &format!(

@@ -138,6 +138,7 @@ impl Config {
             config.tool_options = option("--config", named) + &config.tool_options;
         }
         config.named = named;
+        config.lowrisc.has_host_mode = user.is_some();
         config.user_file = user.and_then(UserFile::of);
         Ok(config)
     }

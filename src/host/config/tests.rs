@@ -68,7 +68,8 @@ fn every_key_is_read() {
         config.lowrisc,
         LowriscLifecycle {
             required: true,
-            on_removal: OnRemoval::Kill
+            on_removal: OnRemoval::Kill,
+            has_host_mode: false,
         }
     );
 }

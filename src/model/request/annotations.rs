@@ -43,6 +43,10 @@ pub struct LowriscLifecycle {
     pub required: bool,
     /// What happens when the device is removed; container-hotplug kills the container.
     pub on_removal: OnRemoval,
+    /// Whether the nodes have the mode of the host's nodes, and not container-hotplug's: those of
+    /// rootless engines are the host's own.
+    #[serde(skip)]
+    pub has_host_mode: bool,
 }
 
 impl Default for LowriscLifecycle {
@@ -50,6 +54,7 @@ impl Default for LowriscLifecycle {
         Self {
             required: false,
             on_removal: OnRemoval::Keep,
+            has_host_mode: false,
         }
     }
 }
@@ -209,6 +214,9 @@ fn parsed<T, E: Into<RequestListError>>(
 fn with_lifecycle(mut request: Request, lowrisc: &LowriscLifecycle) -> Request {
     request.options.required = lowrisc.required;
     request.options.on_removal = lowrisc.on_removal.clone();
+    if lowrisc.has_host_mode {
+        request.options.mode = None;
+    }
     request
 }
 

@@ -130,6 +130,7 @@ fn the_lifecycle_of_container_hotplugs_requests_is_configurable() {
     let lifecycle = LowriscLifecycle {
         required: true,
         on_removal: OnRemoval::Kill,
+        has_host_mode: false,
     };
     let given = annotations(&[(LOWRISC_DEVICES, "usb:0403"), (DEVICES, "usb:1050")]);
     let read_requests = read(&given, &lifecycle, &Classes::default()).unwrap();
@@ -143,6 +144,24 @@ fn the_lifecycle_of_container_hotplugs_requests_is_configurable() {
         read_requests.entries[1].request.options.on_removal,
         OnRemoval::Kill
     );
+}
+
+#[test]
+fn container_hotplugs_requests_have_its_mode_or_that_of_the_hosts_node() {
+    for (has_host_mode, mode) in [(false, Some(0o644)), (true, None)] {
+        let lifecycle = LowriscLifecycle {
+            has_host_mode,
+            ..LowriscLifecycle::default()
+        };
+        let given = annotations(&[(LOWRISC_DEVICES, "usb:0403"), (DEVICES, "usb:1050;mode=0600")]);
+        let requests = read(&given, &lifecycle, &Classes::default()).unwrap();
+        let modes: Vec<_> = requests
+            .entries
+            .iter()
+            .map(|entry| entry.request.options.mode)
+            .collect();
+        assert_eq!(modes, [Some(0o600), mode]);
+    }
 }
 
 #[test]

@@ -178,9 +178,9 @@ fn every_option_of_the_other_programs_is_named() {
         names.extend(found(r"(--[a-z][a-z-]*)", help));
     }
     let plugin = read("src/kubernetes/arguments.rs");
-    let arguments = plugin.split("pub struct Arguments {").nth(1).unwrap();
+    let arguments = plugin.split("struct Arguments {").nth(1).unwrap();
     let arguments = arguments.split("\n}\n").next().unwrap();
-    let options = found(r"    pub (\w+):", arguments).into_iter();
+    let options = found(r"    pub(?:\(crate\))? (\w+):", arguments).into_iter();
     let hidden = "generate_docs";
     let options = options.filter(|name| name != hidden);
     names.extend(options.map(|name| format!("--{}", name.replace('_', "-"))));

@@ -215,6 +215,10 @@ fn the_user_attaches_a_device_to_a_container_that_requests_none(machine: &Machin
     );
     user.output_of(&["attach", "c1", &format!("devnode:{node};link=/dev/board")]);
     container.eventually_reads("/dev/board", &disk.content(1));
+    // This watcher began outside of podman's namespaces.
+    eventually("the container has a udev database", || {
+        container.exec("test -e /run/udev/control").status.success()
+    });
     let inspected = user.output_of(&["inspect", "c1"]);
     assert!(
         inspected.contains("owner and mode of the host's node"),

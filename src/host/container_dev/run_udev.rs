@@ -4,19 +4,20 @@
 //! stays as it is. `/run` is entered only where its file system cannot block: it belongs to the
 //! root file system, or is a tmpfs of the container.
 
-use std::fs::File;
+use std::fs::{self, File};
 use std::io;
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::path::Path;
 use std::rc::Rc;
 
 use nix::dir::Dir;
 use nix::errno::Errno;
 use nix::fcntl::{OFlag, OpenHow, ResolveFlag};
-use nix::libc::ENOSYS;
+use nix::libc::{EINVAL, ENOSYS};
 use nix::mount::{MntFlags, umount2};
 use nix::sys::stat::SFlag;
 use nix::unistd::fchdir;
+use rustix::fs::{Mode, OFlags, open};
 use rustix::mount::{MoveMountFlags, OpenTreeFlags, move_mount, open_tree};
 
 use super::dev::ContainerDev;
@@ -275,11 +276,37 @@ fn unmount(mounted: &OwnedFd, container: &OwnedFd) -> Result<(), MountError> {
     })
 }
 
-/// Mounts a directory of our mount namespace on a directory of the container.
-fn mount(database: &OwnedFd, target: &OwnedFd, container: &OwnedFd) -> Result<(), MountError> {
+fn clone_mount(directory: &OwnedFd) -> io::Result<OwnedFd> {
     let flags =
         OpenTreeFlags::OPEN_TREE_CLONE | OpenTreeFlags::OPEN_TREE_CLOEXEC | OpenTreeFlags::AT_EMPTY_PATH;
-    let tree = open_tree(database, "", flags).map_err(step("clone the mount of the udev database"))?;
+    Ok(open_tree(directory, "", flags)?)
+}
+
+/// Opens a directory of the host by its path in this mount namespace.
+///
+/// # Errors
+/// When another directory is there.
+fn open_again(directory: &OwnedFd) -> io::Result<OwnedFd> {
+    let path = fs::read_link(format!("/proc/self/fd/{}", directory.as_raw_fd()))?;
+    let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+    let found = open(&path, flags, Mode::empty())?;
+    match identity(&attributes(&found)?) == identity(&attributes(directory)?) {
+        true => Ok(found),
+        false => Err(Errno::ESTALE.into()),
+    }
+}
+
+/// Mounts a directory of the host on a directory of the container.
+fn mount(database: &OwnedFd, target: &OwnedFd, container: &OwnedFd) -> Result<(), MountError> {
+    let tree = match clone_mount(database) {
+        // Only mounts of this mount namespace can be cloned (open_tree(2)). The process entered it
+        // after it had opened the directory (`container::engine_namespace`).
+        Err(error) if error.raw_os_error() == Some(EINVAL) => {
+            open_again(database).and_then(|database| clone_mount(&database))
+        }
+        result => result,
+    };
+    let tree = tree.map_err(step("clone the mount of the udev database"))?;
     restrict(tree.as_fd()).map_err(|source| match source.raw_os_error() {
         Some(ENOSYS) => step("make the udev database read-only (needs Linux 5.12)")(source),
         _ => step("make the udev database read-only")(source),

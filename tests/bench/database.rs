@@ -5,18 +5,22 @@ use std::fs;
 use std::process::Command;
 use std::time::Duration;
 
+use crate::figures::{Figure, head, row};
 use crate::framework::disk::number_of;
 use crate::framework::{Bundle, Disk, Machine, RuncContainer, Udevd, eventually};
 use crate::load::{cpu_of, inside, micros};
+use crate::probe::Probe;
+use crate::uevents::{Speaker, Uevents};
 
 /// How often the partition is plugged in and unplugged.
 const ROUNDS: u32 = 100;
 
-/// Prints the table.
+/// Prints the tables.
 pub fn measure(machine: &Machine) {
-    println!("| figure | goal | without | with | added | ratio |");
-    println!("|---|---|---|---|---|---|");
     let _udevd = Udevd::start(machine);
+    time_to_node(machine);
+    println!("\n| figure | goal | without | with | added | ratio |");
+    println!("|---|---|---|---|---|---|");
     let disk = Disk::new(machine);
     let containers = ["never", "auto"].map(|mode| {
         let bundle = Bundle::requesting(machine, &format!("glob:{}p*", disk.node));
@@ -51,6 +55,41 @@ pub fn measure(machine: &Machine) {
         pss[1],
         pss[1].saturating_sub(pss[0])
     );
+}
+
+/// The time from the kernel's event to the node, in turns without and with a database. Each
+/// container has a disk to itself, so that one watcher works at a time.
+fn time_to_node(machine: &Machine) {
+    let uevents = Uevents::listen();
+    let disks = [Disk::new(machine), Disk::new(machine)];
+    let containers = [0, 1].map(|index: usize| {
+        let request = format!("devnode:{};ready=kernel", disks[index].partition(1));
+        let bundle = Bundle::requesting(machine, &request);
+        bundle
+            .annotation("io.oci-hotplug.udev", ["never", "auto"][index])
+            .start()
+    });
+    let mut probes = [0, 1].map(|index: usize| Probe::enter(&containers[index]));
+    let mut figures = [Figure::default(), Figure::default()];
+    for _ in 0..ROUNDS {
+        for index in [0, 1] {
+            let (disk, node) = (&disks[index], disks[index].partition(1));
+            probes[index].try_to_open(&node);
+            disk.plug(1);
+            let opened = probes[index].when();
+            let event = uevents.when(Speaker::Kernel, "add", &disk.name(1));
+            figures[index].add_between(event, opened);
+            settle();
+            disk.unplug(1);
+            settle();
+            containers[index].eventually_lacks(&node);
+        }
+    }
+    let [without, with] = &figures;
+    head("ratio to without");
+    let name = "kernel's event → opens, ready=kernel";
+    row(&format!("{name}, without a database"), "", without, Some(without));
+    row(&format!("{name}, with one"), "no more", with, Some(without));
 }
 
 fn plug_and_unplug(disk: &Disk, containers: &[RuncContainer<'_>; 2]) {

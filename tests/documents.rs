@@ -273,6 +273,21 @@ fn the_site_and_the_readme_have_every_page_of_docs() {
 }
 
 #[test]
+fn the_page_of_programs_names_exactly_those_that_a_machine_tests() {
+    let witnesses = read("tests/vm/programs/witnesses.rs");
+    let tested = witnesses.lines().filter_map(|line| {
+        let name = line.trim().strip_prefix("program: \"")?.strip_suffix("\",")?;
+        Some(name.to_owned())
+    });
+    let page = read("docs/programs.md");
+    let rows = page.lines().filter_map(|line| line.strip_prefix("| `"));
+    let documented = rows.filter_map(|row| Some(row.split_once('`')?.0.to_owned()));
+    let [tested, documented]: [BTreeSet<String>; 2] = [tested.collect(), documented.collect()];
+    assert!(!tested.is_empty());
+    assert_eq!(documented, tested);
+}
+
+#[test]
 fn every_page_of_docs_begins_with_its_one_title() {
     for page in documents()
         .iter()

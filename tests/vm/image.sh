@@ -25,32 +25,49 @@ echo "vm: building the image ($image)" >&2
 rm -rf "$image"
 mkdir -p "$image"
 
-packages="systemd systemd-sysv udev dbus kmod linux-image-amd64 initramfs-tools zstd
+# Prints the path of an archive with a Debian system that has the packages $1, built with
+# mmdebstrap's further arguments. Packages take most of the time, and change least: they have a
+# separate cache.
+debian() {
+    # shellcheck disable=SC2086 # a list of words
+    include=$(echo $1 | tr ' ' ',')
+    shift
+    set -- --quiet --variant=minbase --aptopt='APT::Install-Recommends "false"' --dpkgopt='path-exclude=/usr/share/doc/*' \
+        --dpkgopt='path-exclude=/usr/share/man/*' --dpkgopt='path-exclude=/usr/share/locale/*' "$@" --include="$include" trixie
+    archive=$cache/vm/packages-$(echo "$*" | sha256sum | cut -c 1-16).tar
+    if [ ! -e "$archive" ]; then
+        echo "vm: installing Debian packages: $include" >&2
+        mmdebstrap "$@" "$archive.part.tar" >&2
+        mv "$archive.part.tar" "$archive"
+    fi
+    touch "$archive"
+    echo "$archive"
+}
+
+find "$cache/vm" -name 'packages-*' -mtime +2 -delete
+# The ramdisk has no udevd: on a busy host its own was seen to outlive the change to the disk, and
+# to answer for devices, with fewer rules, beside the machine's.
+# shellcheck disable=SC2016 # the hooks are mmdebstrap's to expand
+base=$(debian "systemd systemd-sysv udev dbus kmod linux-image-amd64 initramfs-tools zstd
     openssh-server iproute2 iptables nftables netavark procps jq usbutils bpftool util-linux-extra
     podman crun runc conmon containerd docker.io docker-cli docker-compose uidmap dbus-user-session passt
-    busybox-static python3 python3-pyudev usbip libseccomp2 libelf1t64 etcd-server kubernetes-client"
-# The ramdisk has no udevd: on a busy host its own was seen to outlive the change to the disk, and
-# to answer for devices, with fewer rules, beside the machine's. shellcheck disable=SC2016,SC2086 #
-# the hooks are mmdebstrap's to expand; the packages are words
-set -- --quiet --variant=minbase --aptopt='APT::Install-Recommends "false"' \
-    --dpkgopt='path-exclude=/usr/share/doc/*' --dpkgopt='path-exclude=/usr/share/man/*' \
-    --dpkgopt='path-exclude=/usr/share/locale/*' \
+    busybox-static python3 python3-pyudev usbip libseccomp2 libelf1t64 etcd-server kubernetes-client" \
     --dpkgopt='path-exclude=/usr/share/initramfs-tools/hooks/udev' --dpkgopt='path-exclude=/usr/share/initramfs-tools/scripts/*/udev' \
     --essential-hook='mkdir -p "$1/etc/initramfs-tools/conf.d"; echo MODULES=list > "$1/etc/initramfs-tools/conf.d/machine"' \
-    --essential-hook='printf "virtio_pci\nvirtio_blk\next4\ncrc32c_generic\n" > "$1/etc/initramfs-tools/modules"' \
-    --include="$(echo $packages | tr ' ' ',')" trixie
-# The packages take most of the time, and change least: they have a separate cache.
-base=$cache/vm/packages-$(echo "$*" | sha256sum | cut -c 1-16).tar
-if [ ! -e "$base" ]; then
-    echo "vm: installing Debian packages" >&2
-    find "$cache/vm" -name 'packages-*' -mtime +2 -delete
-    mmdebstrap "$@" "$base.part.tar" >&2
-    mv "$base.part.tar" "$base"
-fi
+    --essential-hook='printf "virtio_pci\nvirtio_blk\next4\ncrc32c_generic\n" > "$1/etc/initramfs-tools/modules"')
+# The root file system of programs.rs: programs that use devices, without what they need of a
+# desktop.
+programs=$(debian "udev python3-pyudev usbutils python3-serial v4l-utils alsa-utils pipewire pipewire-bin wireplumber
+    libinput-tools pcscd pcsc-tools libccid modemmanager dbus libsdl2-2.0-0" \
+    --dpkgopt='path-exclude=*/libLLVM*' --dpkgopt='path-exclude=*/libgallium*')
 tree=$(mktemp -d)
 trap 'rm -rf "$tree"' EXIT
 trap 'exit 1' HUP INT TERM
 tar -xf "$base" -C "$tree"
+mkdir "$tree/srv/programs"
+tar -xf "$programs" -C "$tree/srv/programs" --exclude './dev/*' --exclude './var/cache/*' --exclude './var/lib/apt/*' \
+    --exclude './usr/share/icons' --exclude './usr/share/mime' --exclude './usr/share/fonts' --exclude './usr/share/gtk-3.0' \
+    --exclude './usr/share/perl' --exclude './usr/lib/*/perl' --exclude './usr/lib/*/libgtk-3*' --exclude './usr/lib/*/libz3*'
 
 cp -r "$here/guest/." "$tree/"
 for engine in crio pinns crictl youki kubelet kube-apiserver kube-scheduler kube-controller-manager; do
@@ -80,7 +97,7 @@ systemctl --quiet --root="$tree" mask apt-daily.timer apt-daily-upgrade.timer dp
 
 # What the tests plug in: say now, and not in the middle of a test, that the kernel has no driver
 # for it.
-for module in ftdi_sio usb-storage usbhid dummy_hcd g_serial vivid vhci-hcd uhid xhci-pci cdc-acm; do
+for module in ftdi_sio usb-storage usbhid dummy_hcd g_serial vivid vhci-hcd uhid uinput joydev xhci-pci cdc-acm; do
     chroot "$tree" modprobe --show-depends --set-version "$(ls "$tree/lib/modules")" "$module" > /dev/null
 done
 

@@ -28,6 +28,7 @@ mod operator;
 mod podman;
 #[cfg(feature = "kubernetes")]
 mod pods;
+mod programs;
 mod qmp;
 #[path = "../support/release.rs"]
 mod release;

@@ -34,11 +34,14 @@ pub struct Tablet(pub &'static str);
 /// A keyboard (0627:0001): a hidraw and an input node.
 pub struct Keyboard(pub &'static str);
 
-/// A memory stick (46f4:0001) with one partition.
+/// A memory stick (46f4:0001) with one partition, which has the label HOTPLUG.
 pub struct Stick(pub &'static str);
 
 /// A sound card (46f4:0002) that plays to nobody.
 pub struct Audio(pub &'static str);
+
+/// A reader of smart cards (08e6:4433) without a card.
+pub struct CardReader(pub &'static str);
 
 impl Device for UsbSerial {
     fn arguments(&self, machine: &Machine, id: &str) -> Value {
@@ -69,6 +72,12 @@ impl Device for Audio {
     }
 }
 
+impl Device for CardReader {
+    fn arguments(&self, _: &Machine, _: &str) -> Value {
+        json!({ "driver": "usb-ccid", "port": self.0 })
+    }
+}
+
 impl Device for Keyboard {
     fn arguments(&self, _: &Machine, _: &str) -> Value {
         json!({ "driver": "usb-kbd", "port": self.0 })
@@ -84,6 +93,13 @@ impl Device for Stick {
         disk[446..462].copy_from_slice(&[0, 0, 0, 0, 0x83, 0, 0, 0, 0, 8, 0, 0, 0, 16, 0, 0]);
         disk[510..512].copy_from_slice(&[0x55, 0xaa]);
         disk[2048 * 512..2048 * 512 + 8].copy_from_slice(b"hotplug\n");
+        // An area for swapping (mkswap(8)) is the shortest header with a label: version, last page
+        // and label from byte 1024 on, and its name at the end of the first page.
+        let swap = &mut disk[2048 * 512..];
+        swap[1024..1028].copy_from_slice(&1_u32.to_le_bytes());
+        swap[1028..1032].copy_from_slice(&511_u32.to_le_bytes());
+        swap[1052..1059].copy_from_slice(b"HOTPLUG");
+        swap[4086..4096].copy_from_slice(b"SWAPSPACE2");
         std::fs::write(&path, disk).expect("writing the stick's content");
         let file =
             json!({ "driver": "raw", "node-name": id, "file": { "driver": "file", "filename": path } });
@@ -156,6 +172,21 @@ impl Line {
     /// Sends `text` to the adapter.
     pub fn send(&mut self, text: &str) {
         self.0.write_all(text.as_bytes()).expect("writing to the line");
+    }
+
+    /// Sends `answer` when the adapter has sent a text that ends with `end`. Returns whether it has
+    /// before the adapter was unplugged.
+    pub fn answers(&mut self, end: &str, answer: &str) -> bool {
+        let mut seen = Vec::new();
+        let mut byte = [0];
+        while !seen.ends_with(end.as_bytes()) {
+            match self.0.read(&mut byte) {
+                Ok(1) => seen.push(byte[0]),
+                Err(error) if error.kind() == std::io::ErrorKind::WouldBlock => {}
+                _ => return false,
+            }
+        }
+        self.0.write_all(answer.as_bytes()).is_ok()
     }
 
     /// Waits until the adapter has sent `wanted`. Panics with what it sent instead.

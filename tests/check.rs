@@ -119,7 +119,7 @@ This host is ready.
 ";
 
 #[test]
-fn a_host_where_all_is_in_place_is_ready() {
+fn a_complete_host_is_ready() {
     assert_eq!(Host::new().told(), (READY.to_owned(), Some(0)));
 }
 
@@ -146,7 +146,7 @@ This host is not ready: 5 failed, with 7 warnings.
 ";
 
 #[test]
-fn every_fault_is_told_with_its_cure() {
+fn every_fault_is_reported_with_a_hint() {
     let host = Host::new();
     host.write("proc/sys/kernel/osrelease", "5.4.0-42-generic\n");
     host.write(
@@ -175,7 +175,7 @@ fn every_fault_is_told_with_its_cure() {
 }
 
 #[test]
-fn json_says_the_same() {
+fn json_has_the_same_findings() {
     let host = Host::new();
     host.remove("etc/docker/daemon.json");
     let output = host.check(&["--json"]);
@@ -205,7 +205,7 @@ fn json_says_the_same() {
 }
 
 #[test]
-fn engines_that_are_not_installed_are_not_judged() {
+fn engines_that_are_not_installed_are_not_checked() {
     let (text, code) = Host::bare().told();
     assert_eq!(code, Some(1), "{text}");
     assert_eq!(
@@ -222,7 +222,7 @@ fn engines_that_are_not_installed_are_not_judged() {
 }
 
 #[test]
-fn files_that_cannot_be_read_are_named_with_the_place() {
+fn files_that_cannot_be_read_are_reported_with_their_path() {
     let host = Host::new();
     host.write(
         "etc/oci-hotplug/config.toml",
@@ -254,7 +254,7 @@ fn files_that_cannot_be_read_are_named_with_the_place() {
 }
 
 #[test]
-fn a_device_annotated_that_another_file_defines_too_is_no_use() {
+fn a_device_annotated_that_two_files_define_is_reported() {
     let host = Host::new();
     let ours = host.at("etc/cdi/oci-hotplug.dev-device_annotated.json");
     fs::copy(ours, host.at("etc/cdi/copy.json")).expect("a copy");
@@ -267,7 +267,7 @@ fn a_device_annotated_that_another_file_defines_too_is_no_use() {
 }
 
 #[test]
-fn what_is_left_of_a_container_that_is_gone_is_told() {
+fn leftovers_of_an_ended_container_are_reported() {
     let host = Host::new();
     // No process has started at the first tick of the clock and has this number.
     host.write(
@@ -292,7 +292,7 @@ fn what_is_left_of_a_container_that_is_gone_is_told() {
 
 /// Case newcomer: podman with crun shows only the exit code.
 #[test]
-fn a_container_that_was_not_started_is_told_with_the_reason() {
+fn a_container_that_was_not_started_is_reported_with_the_reason() {
     let host = Host::new();
     host.write(
         "run/oci-hotplug/refused-starts.json",

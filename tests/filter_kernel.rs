@@ -473,7 +473,7 @@ fn v2_a_block_device_opens_as_granted() {
 
 #[test]
 #[ignore = "needs root: tests/run.sh runs it"]
-fn v2_the_engines_own_device_opens_throughout_and_a_rewritten_program_heals() {
+fn v2_the_engines_device_always_opens_and_a_rewritten_program_gets_the_prologue_again() {
     let (lab, cgroup, engine, mut prober) = v2_lab();
     let mut other = lab.prober(&cgroup);
     let mut filter = open(&own(&[&cgroup]));
@@ -505,7 +505,7 @@ fn v2_the_engines_own_device_opens_throughout_and_a_rewritten_program_heals() {
 
 #[test]
 #[ignore = "needs root: tests/run.sh runs it"]
-fn v2_an_engine_that_rewrites_meanwhile_is_outlasted() {
+fn v2_grants_are_set_although_an_engine_rewrites_its_program_meanwhile() {
     let (_lab, cgroup, engine, mut prober) = v2_lab();
     let mut filter = open(&own(&[&cgroup]));
     let wanted = grants(&[(ZERO, "rw")]);
@@ -526,7 +526,7 @@ fn v2_an_engine_that_rewrites_meanwhile_is_outlasted() {
 
 #[test]
 #[ignore = "needs root: tests/run.sh runs it"]
-fn v2_a_device_opens_only_once_leaf_and_parent_are_both_spliced() {
+fn v2_a_device_opens_only_when_leaf_and_parent_both_have_the_prologue() {
     let mut lab = Lab::new("cgroup2");
     let (parent, leaf) = (lab.cgroup(""), lab.cgroup("/container"));
     let (outer, inner) = (Engine::of(&parent), Engine::of(&leaf));
@@ -578,7 +578,7 @@ fn v2_a_watcher_that_starts_again_finds_the_map_and_its_grants() {
 
 #[test]
 #[ignore = "needs root: tests/run.sh runs it"]
-fn v2_a_prologue_over_the_map_of_a_dead_watcher_is_exchanged() {
+fn v2_a_prologue_with_the_map_of_a_dead_watcher_is_replaced() {
     let mut lab = Lab::new("cgroup2");
     let (parent, leaf) = (lab.cgroup(""), lab.cgroup("/container"));
     let (outer, inner) = (Engine::of(&parent), Engine::of(&leaf));
@@ -669,7 +669,7 @@ fn v2_a_thousand_cycles_leave_no_program_map_or_descriptor() {
 
 #[test]
 #[ignore = "needs root: tests/run.sh runs it"]
-fn v2_a_program_that_calls_a_helper_is_named_and_the_parent_is_done_all_the_same() {
+fn v2_a_program_that_calls_a_helper_is_reported_and_the_parent_is_changed_anyway() {
     let mut lab = Lab::new("cgroup2");
     let (parent, leaf) = (lab.cgroup(""), lab.cgroup("/container"));
     let (outer, inner) = (Engine::of(&parent), Engine::of(&leaf));
@@ -706,7 +706,7 @@ fn v2_a_program_that_calls_a_helper_is_named_and_the_parent_is_done_all_the_same
 
 #[test]
 #[ignore = "needs root: tests/run.sh runs it"]
-fn v2_without_a_program_or_without_grants_nothing_is_touched() {
+fn v2_without_a_program_or_without_grants_nothing_is_changed() {
     let mut lab = Lab::new("cgroup2");
     let cgroup = lab.cgroup("");
     let engine = Engine::of(&cgroup);
@@ -729,7 +729,7 @@ fn v2_without_a_program_or_without_grants_nothing_is_touched() {
 
 #[test]
 #[ignore = "needs root: tests/run.sh runs it"]
-fn v2_a_program_attached_alone_is_spliced_too() {
+fn v2_a_program_that_is_attached_alone_gets_the_prologue() {
     let mut lab = Lab::new("cgroup2");
     let cgroup = lab.cgroup("");
     let engine = Engine::of(&cgroup);
@@ -746,7 +746,7 @@ fn v2_a_program_attached_alone_is_spliced_too() {
 
 #[test]
 #[ignore = "needs root: tests/run.sh runs it"]
-fn v2_more_grants_than_fit_are_an_error_that_names_the_limit_and_the_others_are_granted() {
+fn v2_grants_beyond_the_limit_are_an_error_and_the_others_are_granted() {
     let (_lab, cgroup, _engine, mut prober) = v2_lab();
     let mut wanted: GrantSet = (0..4096)
         .map(|minor| {
@@ -788,7 +788,7 @@ fn v2_more_grants_than_fit_are_an_error_that_names_the_limit_and_the_others_are_
 
 #[test]
 #[ignore = "needs root: tests/run.sh runs it"]
-fn v2_a_cgroup_that_was_removed_is_gone() {
+fn v2_a_removed_cgroup_is_reported_as_gone() {
     let (_lab, cgroup, _engine, prober) = v2_lab();
     let mut filter = open(&own(&[&cgroup]));
     drop(prober);
@@ -804,7 +804,7 @@ fn v2_a_cgroup_that_was_removed_is_gone() {
 
 #[test]
 #[ignore = "needs root: tests/run.sh runs it"]
-fn v2_a_directory_that_is_no_cgroup_is_refused() {
+fn v2_a_directory_outside_a_cgroup_hierarchy_is_refused() {
     let lab = Lab::new("cgroup2");
     let error = filter::open(&own(&[lab.dir.path()]), FilterMemory::default()).unwrap_err();
     assert!(matches!(error, FilterError::Query { .. }), "{error}");
@@ -935,7 +935,7 @@ fn v1_a_device_opens_as_granted_and_no_longer_after_the_revoke() {
 
 #[test]
 #[ignore = "needs root: tests/run.sh runs it"]
-fn v1_what_the_engine_allows_of_the_same_device_outlives_the_revoke() {
+fn v1_access_that_the_engine_allows_stays_after_the_revoke() {
     let (_lab, cgroup, mut prober) = v1_lab(&["c 1:3 rwm", "c 1:7 r", "c 1:* m"]);
     let mut filter = open(&own_v1(&cgroup));
     assert_eq!(
@@ -951,7 +951,7 @@ fn v1_what_the_engine_allows_of_the_same_device_outlives_the_revoke() {
 
 #[test]
 #[ignore = "needs root: tests/run.sh runs it"]
-fn v1_a_watcher_that_starts_again_knows_ours_from_the_engines() {
+fn v1_a_watcher_that_starts_again_distinguishes_our_rules_from_the_engines() {
     let (_lab, cgroup, mut prober) = v1_lab(&["c 1:3 rwm"]);
     let before = rules(&cgroup);
     let wanted = grants(&[(ZERO, "rw")]);
@@ -973,7 +973,7 @@ fn v1_a_watcher_that_starts_again_knows_ours_from_the_engines() {
 
 #[test]
 #[ignore = "needs root: tests/run.sh runs it"]
-fn v1_rules_that_an_engine_rewrote_heal() {
+fn v1_rules_are_restored_after_an_engine_rewrote_them() {
     let (_lab, cgroup, mut prober) = v1_lab(&["c 1:3 rwm"]);
     let wanted = grants(&[(ZERO, "rw")]);
     let mut filter = open(&own_v1(&cgroup));
@@ -990,7 +990,7 @@ fn v1_rules_that_an_engine_rewrote_heal() {
 
 #[test]
 #[ignore = "needs root: tests/run.sh runs it"]
-fn v1_a_parent_that_denies_is_named_as_the_cause_and_the_rest_is_done() {
+fn v1_a_parent_that_denies_is_reported_as_the_cause_and_other_grants_are_made() {
     let mut lab = Lab::new("cgroup");
     let parent = lab.cgroup("");
     write(&parent, "devices.deny", "a");
@@ -1017,7 +1017,7 @@ fn v1_a_parent_that_denies_is_named_as_the_cause_and_the_rest_is_done() {
 
 #[test]
 #[ignore = "needs root: tests/run.sh runs it"]
-fn v1_the_list_does_not_show_what_is_denied_where_all_else_is_allowed() {
+fn v1_denied_devices_are_not_listed_if_all_others_are_allowed() {
     let mut lab = Lab::new("cgroup");
     let cgroup = lab.cgroup("");
     write(&cgroup, "devices.deny", "c 1:5 rwm");
@@ -1031,7 +1031,7 @@ fn v1_the_list_does_not_show_what_is_denied_where_all_else_is_allowed() {
 
 #[test]
 #[ignore = "needs root: tests/run.sh runs it"]
-fn v1_where_all_is_allowed_nothing_is_written() {
+fn v1_nothing_is_written_if_everything_is_allowed() {
     let mut lab = Lab::new("cgroup");
     let cgroup = lab.cgroup("");
     let mut filter = open(&own_v1(&cgroup));
@@ -1071,7 +1071,7 @@ fn v1_a_cgroup_has_an_owner_once_it_restricts_something() {
 
 #[test]
 #[ignore = "needs root: tests/run.sh runs it"]
-fn v1_a_cgroup_that_was_removed_is_gone() {
+fn v1_a_removed_cgroup_is_reported_as_gone() {
     let (_lab, cgroup, prober) = v1_lab(&[]);
     let mut filter = open(&own_v1(&cgroup));
     drop(prober);

@@ -138,7 +138,7 @@ const STOP_STATES: [&str; 5] = [
 ];
 
 #[test]
-fn a_container_that_asks_for_nothing_is_none_of_our_business_whatever_the_runtime_says() {
+fn a_container_without_requests_starts_with_every_state_of_a_runtime() {
     for name in CREATE_STATES {
         let scene = Scene::new(r#"{"org.example.a":"b"}"#);
         let output = scene.run(PRESTART, &[], &scene.state(name));
@@ -152,7 +152,7 @@ fn a_container_that_asks_for_nothing_is_none_of_our_business_whatever_the_runtim
 /// (tests/vm/podman.rs).
 /// Case README 19.
 #[test]
-fn a_config_that_runc_starts_is_none_that_the_hook_refuses() {
+fn the_hook_accepts_every_config_json_that_runc_starts() {
     for rest in [
         r#""process":{"user":null}"#,
         r#""linux":{"resources":{"devices":[{"access":"rwm"}]},"namespaces":null,"cgroupsPath":null}"#,
@@ -167,7 +167,7 @@ fn a_config_that_runc_starts_is_none_that_the_hook_refuses() {
 }
 
 #[test]
-fn a_runtime_that_names_the_root_as_the_bundle_is_asked_by_its_command_line() {
+fn the_bundle_is_read_from_the_runtimes_command_line_if_the_state_has_the_root() {
     let scene = Scene::new(r#"{"io.oci-hotplug.devices":"usb:nonsense"}"#);
     let state = r#"{"ociVersion":"1.0","id":"c1","pid":2147483646,"bundle":"/","status":"created"}"#;
     let hook = scene.command(PRESTART, &[]);
@@ -210,7 +210,7 @@ fn an_annotation_that_only_the_bundle_has_is_read_with_every_runtimes_state() {
 }
 
 #[test]
-fn a_malformed_request_is_named_with_annotation_value_fault_and_cure() {
+fn a_malformed_request_is_reported_with_annotation_value_fault_and_hint() {
     let scene = Scene::new(r#"{"io.oci-hotplug.devices":"usb:12345:6001"}"#);
     let output = scene.run(PRESTART, &[], &scene.state("docker-create-runtime.json"));
     assert_eq!(output.status.code(), Some(2));
@@ -232,7 +232,7 @@ fn a_malformed_request_is_named_with_annotation_value_fault_and_cure() {
 }
 
 #[test]
-fn malformed_arguments_and_container_hotplugs_annotations_are_named_too() {
+fn malformed_arguments_and_container_hotplugs_annotations_are_reported() {
     let scene = Scene::new("{}");
     let state = scene.state("runc-create-runtime.json");
     let output = scene.run(PRESTART, &["--device", "ubs:0403"], &state);
@@ -260,7 +260,7 @@ fn malformed_arguments_and_container_hotplugs_annotations_are_named_too() {
 }
 
 #[test]
-fn a_state_that_lacks_what_is_needed_is_refused_and_leaves_nothing() {
+fn an_incomplete_state_is_refused_and_leaves_nothing() {
     let scene = Scene::new(r#"{"io.oci-hotplug.devices":"usb:0403"}"#);
     for (state, part) in [
         (String::new(), "standard input"),
@@ -284,7 +284,7 @@ fn a_state_that_lacks_what_is_needed_is_refused_and_leaves_nothing() {
 }
 
 #[test]
-fn a_bundle_that_cannot_be_read_is_named() {
+fn a_bundle_that_cannot_be_read_is_reported() {
     let scene = Scene::new("{}");
     let state = scene.state("runc-create-runtime.json");
     fs::write(scene.bundle().join("config.json"), "{").expect("spoil the config.json");
@@ -301,7 +301,7 @@ fn a_bundle_that_cannot_be_read_is_named() {
 }
 
 #[test]
-fn a_configuration_that_cannot_be_used_refuses_and_falls_back_to_nothing() {
+fn an_unusable_configuration_refuses_containers_with_requests() {
     let scene = Scene::new("{}");
     fs::write(scene.path("config.toml"), "prestart-timeout = \"soon\"\n").expect("spoil the configuration");
     let output = scene.run(
@@ -356,7 +356,7 @@ fn a_broken_drop_in_refuses_untrusted_requests_with_file_line_and_fix() {
 }
 
 #[test]
-fn poststop_ends_well_whatever_it_is_told_and_leaves_no_trace() {
+fn poststop_succeeds_with_every_input_and_leaves_nothing() {
     let scene = Scene::new(r#"{"io.oci-hotplug.devices":"usb:0403"}"#);
     for name in STOP_STATES {
         for _ in 0..2 {
@@ -407,7 +407,7 @@ fn malicious() -> [String; 7] {
 
 /// Case security 3.
 #[test]
-fn patterns_that_would_use_the_hosts_processor_or_memory_are_refused_quickly_and_in_little_memory() {
+fn costly_patterns_are_refused_quickly_and_in_little_memory() {
     // Each is another one: the same request counts once.
     let many = |request: &str, count: usize| {
         let requests: Vec<String> = (0..count).map(|index| format!("{request}{index}")).collect();
@@ -435,7 +435,7 @@ fn patterns_that_would_use_the_hosts_processor_or_memory_are_refused_quickly_and
 }
 
 #[test]
-fn malicious_annotations_are_refused_quickly_shortly_and_in_little_memory() {
+fn malicious_annotations_are_refused_quickly_with_short_messages_in_little_memory() {
     let mut values = vec![
         vec!["usb:0403:6001"; 10_000].join(","),
         vec!["usb:0403:6001;link=/dev/x"; 10_000].join(","),
@@ -468,7 +468,7 @@ fn malicious_annotations_are_refused_quickly_shortly_and_in_little_memory() {
 }
 
 #[test]
-fn a_path_is_not_allowed_to_forge_a_line_of_the_log() {
+fn a_path_cannot_forge_a_line_of_the_log() {
     for value in [
         // A line break without the backslash begins the next request.
         "usb:0403;path=/dev/a\\\nERROR all is lost",
@@ -483,7 +483,7 @@ fn a_path_is_not_allowed_to_forge_a_line_of_the_log() {
 }
 
 #[test]
-fn malicious_ids_bundles_and_states_are_refused_quickly_shortly_and_in_little_memory() {
+fn malicious_ids_bundles_and_states_are_refused_quickly_with_short_messages_in_little_memory() {
     let scene = Scene::new(r#"{"io.oci-hotplug.devices":"usb:0403"}"#);
     let state =
         |id: &str, bundle: &str| serde_json::json!({ "id": id, "pid": 1, "bundle": bundle }).to_string();
@@ -520,7 +520,7 @@ fn malicious_ids_bundles_and_states_are_refused_quickly_shortly_and_in_little_me
 }
 
 #[test]
-fn standard_streams_that_take_nothing_change_no_exit_code() {
+fn full_or_broken_standard_streams_do_not_change_the_exit_code() {
     let scene = Scene::new(r#"{"io.oci-hotplug.devices":"usb:nonsense"}"#);
     let state = scene.state("docker-create-runtime.json");
     let full = scene.path("full");
@@ -554,7 +554,7 @@ fn standard_streams_that_take_nothing_change_no_exit_code() {
 }
 
 #[test]
-fn closed_standard_streams_hinder_nobody() {
+fn hooks_and_watcher_work_with_closed_standard_streams() {
     // The shell closes what the runtime may have closed.
     let scene = Scene::new(r#"{"io.oci-hotplug.devices":"usb:nonsense"}"#);
     let state = scene.path("state.json");
@@ -578,7 +578,7 @@ fn closed_standard_streams_hinder_nobody() {
 }
 
 #[test]
-fn wrong_usage_is_told_with_code_2_and_help_and_version_are_there() {
+fn wrong_usage_exits_with_2_and_help_and_version_are_printed() {
     let scene = Scene::new("{}");
     for hook in [PRESTART, POSTSTOP] {
         let output = scene.run(hook, &["--nonsense"], "");
@@ -599,7 +599,7 @@ fn wrong_usage_is_told_with_code_2_and_help_and_version_are_there() {
 /// For systemd an end before READY=1 is a failure, whatever the exit code (systemd.service(5),
 /// `Type=notify`): it would start the unit again and again.
 #[test]
-fn a_unit_s_watcher_whose_container_is_gone_says_that_it_is_ready_and_ends() {
+fn a_watcher_of_a_unit_reports_ready_and_ends_if_its_container_is_gone() {
     let scene = Scene::new("{}");
     let unit = std::os::unix::net::UnixDatagram::bind(scene.path("notify")).expect("a socket");
     let output = scene
@@ -918,7 +918,7 @@ fn a_broken_configuration_does_not_keep_a_container_from_starting_that_requests_
 
 /// Case README 21.
 #[test]
-fn a_hook_without_privileges_in_a_user_namespace_says_so() {
+fn a_hook_without_privileges_in_a_user_namespace_reports_it() {
     let scene = Scene::new(r#"{"io.oci-hotplug.devices":"usb:0403:6001"}"#);
     let state = scene.state("crun-create-runtime.json");
     let mut hook = scene.command(PRESTART, &[]);
@@ -942,7 +942,7 @@ fn a_hook_without_privileges_in_a_user_namespace_says_so() {
 /// Case security 6. What `recover`, and a watcher that takes over, do with a record whose init is
 /// another process by now.
 #[test]
-fn recover_and_a_successor_know_a_container_by_its_start_time_and_boot() {
+fn recover_and_the_next_watcher_identify_a_container_by_start_time_and_boot() {
     let changes: [fn(&mut serde_json::Value); 2] = [
         |record| {
             let time = record["container"]["start_time"].as_u64().expect("a start time");

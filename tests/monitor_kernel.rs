@@ -318,7 +318,7 @@ fn removed(event: DeviceEvent) -> u64 {
 
 #[test]
 #[ignore = "needs root: tests/run.sh runs it"]
-fn without_udevd_the_kernel_s_events_are_complete_at_once() {
+fn without_udevd_events_of_the_kernel_are_complete_at_once() {
     private_world();
     let disk = LoopDisk::attach();
     let facts = FactsNeeded {
@@ -392,7 +392,7 @@ fn change_online_and_bind_are_changes() {
 
 #[test]
 #[ignore = "needs root: tests/run.sh runs it"]
-fn with_udevd_a_device_is_seen_twice_and_its_removal_once() {
+fn with_udevd_a_device_is_reported_twice_and_its_removal_once() {
     private_world();
     let disk = LoopDisk::attach();
     let link = PathBuf::from(format!("/dev/oci-hotplug-test-{}", disk.number));
@@ -446,7 +446,7 @@ fn with_udevd_a_device_is_seen_twice_and_its_removal_once() {
 
 #[test]
 #[ignore = "needs root: tests/run.sh runs it"]
-fn a_device_that_udevd_has_not_spoken_of_stays_with_the_kernel() {
+fn a_device_that_udevd_has_not_processed_has_only_facts_of_the_kernel() {
     private_world();
     let disk = LoopDisk::attach();
     let _udevd = Udevd::start("");
@@ -477,7 +477,7 @@ fn a_device_that_udevd_has_not_spoken_of_stays_with_the_kernel() {
 
 #[test]
 #[ignore = "needs root: tests/run.sh runs it"]
-fn a_burst_into_a_tiny_buffer_is_told_as_one_overrun_and_what_comes_after_it_is_heard() {
+fn a_burst_into_a_tiny_buffer_is_one_overrun_and_later_events_are_read() {
     private_world();
     let disk = LoopDisk::attach();
     let mut monitor = DeviceMonitor::open(FactsNeeded::default(), 1).unwrap();
@@ -512,7 +512,7 @@ fn a_burst_into_a_tiny_buffer_is_told_as_one_overrun_and_what_comes_after_it_is_
 
 #[test]
 #[ignore = "needs root: tests/run.sh runs it"]
-fn a_burst_into_the_usual_buffer_is_heard_whole() {
+fn every_event_of_a_burst_into_the_usual_buffer_is_read() {
     private_world();
     let disk = LoopDisk::attach();
     let mut monitor = DeviceMonitor::open(FactsNeeded::default(), RECEIVE_BUFFER).unwrap();
@@ -530,7 +530,7 @@ fn a_burst_into_the_usual_buffer_is_heard_whole() {
 
 #[test]
 #[ignore = "needs root: tests/run.sh runs it"]
-fn messages_of_strangers_neither_count_nor_hide_what_comes_after_them() {
+fn messages_of_other_users_are_ignored_and_hide_no_later_event() {
     private_world();
     let disk = LoopDisk::attach();
     let mut monitor = DeviceMonitor::open(FactsNeeded::default(), RECEIVE_BUFFER).unwrap();
@@ -580,7 +580,7 @@ fn pair_of_interfaces() {
 
 #[test]
 #[ignore = "needs root: tests/run.sh runs it"]
-fn network_interfaces_wake_nobody_until_their_events_are_needed() {
+fn events_of_network_interfaces_wake_the_monitor_only_if_they_are_needed() {
     private_world();
     let disk = LoopDisk::attach();
     let mut monitor = DeviceMonitor::open(FactsNeeded::default(), RECEIVE_BUFFER).unwrap();
@@ -620,7 +620,7 @@ fn network_interfaces_wake_nobody_until_their_events_are_needed() {
 
 #[test]
 #[ignore = "needs root: tests/run.sh runs it"]
-fn a_message_that_does_not_fit_is_told_as_an_overrun() {
+fn a_message_that_does_not_fit_is_an_overrun() {
     private_world();
     let mut monitor = DeviceMonitor::open(FactsNeeded::default(), RECEIVE_BUFFER).unwrap();
     let mut device = Device::new(SysPath::new("/sys/devices/virtual/mem/null"));
@@ -639,7 +639,7 @@ fn a_message_that_does_not_fit_is_told_as_an_overrun() {
 
 #[test]
 #[ignore = "needs root: tests/run.sh runs it"]
-fn udevd_that_starts_later_is_heard_without_a_devtmpfs_on_dev() {
+fn events_of_a_udevd_that_starts_later_are_read_without_a_devtmpfs_on_dev() {
     private_world();
     let disk = LoopDisk::attach();
     // libudev's own monitors do not join udevd's group there.
@@ -673,7 +673,7 @@ fn udevd_that_starts_later_is_heard_without_a_devtmpfs_on_dev() {
 
 #[test]
 #[ignore = "needs root: tests/run.sh runs it"]
-fn a_static_node_comes_changes_and_goes() {
+fn a_static_node_is_added_changed_and_removed() {
     private_world();
     // Only nodes on the file system of /dev count, in directories that others than its owner can't
     // write.
@@ -721,7 +721,7 @@ fn a_static_node_comes_changes_and_goes() {
 /// something.
 #[test]
 #[ignore = "needs root: tests/run.sh runs it"]
-fn what_listing_and_one_event_cost_is_measured() {
+fn the_costs_of_listing_and_of_one_event_are_measured() {
     private_world();
     let disk = LoopDisk::attach();
     let usb = |name: &str| (name.to_owned(), Some("usb_device".to_owned()));

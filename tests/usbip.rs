@@ -88,7 +88,7 @@ fn a_list_shows_what_the_server_exports() {
 }
 
 #[test]
-fn an_empty_list_says_so_and_how_to_fill_it() {
+fn an_empty_list_explains_how_to_export_devices() {
     let server = UsbipServer::start(Vec::new(), Fault::None);
     let address = server.address.to_string();
     assert_eq!(
@@ -101,7 +101,7 @@ fn an_empty_list_says_so_and_how_to_fill_it() {
 }
 
 #[test]
-fn whoever_names_the_state_directory_needs_no_configuration_and_is_stopped_by_no_fault_in_it() {
+fn a_state_directory_on_the_command_line_needs_no_valid_configuration() {
     let scratch = tempfile::tempdir().expect("a scratch directory");
     let broken = scratch.path().join("config.toml");
     fs::write(&broken, "[policy\n").expect("a configuration");
@@ -162,7 +162,7 @@ fn the_worker_does_the_task_that_it_reads_and_replies_once() {
 }
 
 #[test]
-fn the_worker_refuses_what_is_no_task() {
+fn the_worker_refuses_input_that_is_not_a_task() {
     let (code, reply, error) = worker("attach lab/0403:6001");
     assert_eq!((code, reply.as_str()), (Some(2), ""));
     assert!(
@@ -173,7 +173,7 @@ fn the_worker_refuses_what_is_no_task() {
 }
 
 #[test]
-fn a_server_by_name_is_found_and_a_name_that_nobody_has_is_told() {
+fn a_server_is_found_by_name_and_an_unknown_name_is_reported() {
     let server = one(Fault::None);
     let by_name = format!("localhost:{}", server.address.port());
     assert!(out(&tool(&["list", &by_name])).contains("0403:6001"));
@@ -185,7 +185,7 @@ fn a_server_by_name_is_found_and_a_name_that_nobody_has_is_told() {
 }
 
 #[test]
-fn each_fault_of_a_server_is_told_and_none_of_them_hangs_the_tool() {
+fn each_fault_of_a_server_is_reported_and_none_blocks_the_tool() {
     for (fault, told) in [
         (
             Fault::Stall,
@@ -225,7 +225,7 @@ fn each_fault_of_a_server_is_told_and_none_of_them_hangs_the_tool() {
 }
 
 #[test]
-fn a_port_where_nobody_listens_is_told_as_that() {
+fn a_port_without_a_server_is_reported() {
     let port = Port::reserve();
     let address = port.address.to_string();
     assert_eq!(
@@ -236,7 +236,7 @@ fn a_port_where_nobody_listens_is_told_as_that() {
 }
 
 #[test]
-fn a_host_without_a_way_to_it_is_told_as_that() {
+fn a_host_without_a_route_is_reported() {
     // An address that no packet may be sent to (RFC 1122, 3.2.1.3).
     let error = failure("no server", &["list", "255.255.255.255", "--timeout", "1"]);
     assert!(
@@ -246,7 +246,7 @@ fn a_host_without_a_way_to_it_is_told_as_that() {
 }
 
 #[test]
-fn a_server_that_never_takes_the_connection_is_given_up_in_time() {
+fn a_server_that_never_accepts_is_abandoned_at_the_deadline() {
     // A full queue of one connection: the kernel drops further ones, as a firewall does.
     let listener = TcpListener::bind("127.0.0.1:0").expect("a port");
     listen(&listener, Backlog::new(0).expect("none")).expect("a short queue");
@@ -263,7 +263,7 @@ fn a_server_that_never_takes_the_connection_is_given_up_in_time() {
 }
 
 #[test]
-fn what_is_no_address_is_told_with_code_2_and_the_cure() {
+fn an_invalid_address_exits_with_2_and_a_hint() {
     for (arguments, told) in [
         (
             ["attach", "lab"],
@@ -346,7 +346,7 @@ fn attach(kernel: &Kernel, server: &UsbipServer, which: &str, patience: Duration
 }
 
 #[test]
-fn what_hinders_an_import_is_told_and_the_kernel_hears_nothing_of_it() {
+fn a_failed_import_is_reported_and_changes_nothing_in_the_kernel() {
     for (fault, which, patience, told) in [
         (
             Fault::Status(2),
@@ -409,7 +409,7 @@ fn what_hinders_an_import_is_told_and_the_kernel_hears_nothing_of_it() {
 }
 
 #[test]
-fn a_device_that_never_appears_is_given_up_and_nothing_of_it_is_left() {
+fn a_device_that_never_appears_is_abandoned_and_leaves_nothing() {
     let (kernel, server) = (Kernel::new(), one(Fault::None));
     let told = attach(&kernel, &server, "0403:6001", SHORT);
     assert_eq!(
@@ -439,7 +439,7 @@ fn a_device_that_never_appears_is_given_up_and_nothing_of_it_is_left() {
 
 /// Case README 20.
 #[test]
-fn a_device_of_super_plus_speed_is_given_to_the_kernel_as_super_speed() {
+fn a_device_of_super_plus_speed_is_attached_with_super_speed() {
     let kernel = Kernel::new();
     let adapter = Adapter {
         speed: 6,
@@ -462,7 +462,7 @@ fn a_device_of_super_plus_speed_is_given_to_the_kernel_as_super_speed() {
 
 /// Case README 20.
 #[test]
-fn a_device_whose_speed_its_server_does_not_know_is_refused_with_what_to_do() {
+fn a_device_of_unknown_speed_is_refused_with_a_hint() {
     let kernel = Kernel::new();
     let adapter = Adapter {
         speed: 0,
@@ -479,7 +479,7 @@ fn a_device_whose_speed_its_server_does_not_know_is_refused_with_what_to_do() {
 }
 
 #[test]
-fn a_host_whose_ports_are_all_in_use_says_so_and_lets_the_device_go() {
+fn a_host_without_a_free_port_reports_it_and_releases_the_device() {
     let (kernel, server) = (Kernel::new(), one(Fault::None));
     kernel.shows("006 002 00010009", "005 003 00010003");
     assert_eq!(
@@ -548,7 +548,7 @@ fn a_record_of_another_device_at_the_port_does_not_let_it_be_detached() {
 }
 
 #[test]
-fn what_a_killed_watcher_had_begun_is_undone_by_the_next_one_of_the_same_container() {
+fn an_attachment_that_a_killed_watcher_began_is_undone_by_the_next_watcher() {
     let (kernel, server) = (Kernel::new(), one(Fault::None));
     kernel.shows("006 002 00010009", "005 002 00000000");
     let path = kernel.state().join("usbip/port-1.json");
@@ -597,7 +597,7 @@ fn what_a_killed_watcher_had_begun_is_undone_by_the_next_one_of_the_same_contain
 }
 
 #[test]
-fn a_connection_for_the_kernel_waits_for_ever_and_has_nothing_read_ahead() {
+fn a_connection_for_the_kernel_has_no_timeout_and_nothing_was_read_ahead() {
     let server = one(Fault::None);
     let deadline = Instant::now() + LONG;
     let imported =

@@ -6,7 +6,7 @@ use super::record::write_record;
 use super::scene::{err, json, out, tool, tool_with, with_a_container_of_podman};
 
 #[test]
-fn an_empty_list_says_so_and_how_to_fill_it() {
+fn an_empty_list_explains_why_no_container_has_a_watcher() {
     let output = tool(&["list"]);
     assert_eq!(output.status.code(), Some(0), "{}", err(&output));
     // Containers of others that run here may be named below.

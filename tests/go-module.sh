@@ -1,6 +1,8 @@
 # Programs that are built of Go modules, for the scripts that source this: tests/vm/engines.sh,
 # tests/kubernetes/helm.sh. Before that: `say`, which tells a person something, and $scratch, an
-# empty directory. shellcheck shell=sh
+# empty directory.
+#
+# shellcheck shell=sh
 
 # The Go that builds them where the machine's is older than 1.21, which fetches by itself the
 # version of a go.mod: Debian 12 has 1.19. It comes as a module, too.

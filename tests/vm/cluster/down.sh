@@ -3,7 +3,8 @@
 set -eu
 services="kube-apiserver kube-controller-manager kube-scheduler kubelet"
 # etcd last: without it the API server does not end. (They are killed after TimeoutStopSec, as
-# nobody needs their last words.) shellcheck disable=SC2086 # a list of words
+# nobody needs their last words.)
+# shellcheck disable=SC2086 # a list of words
 systemctl --quiet stop $services
 systemctl --quiet stop etcd
 # shellcheck disable=SC2086

@@ -200,6 +200,15 @@ fn the_user_recovers_a_watcher_that_was_killed(machine: &Machine) {
         listed.contains("c1") && !listed.contains("no watcher"),
         "{listed}"
     );
+    // A device that is away when the next watcher starts.
+    let watcher = container.watcher().expect("the container has a watcher");
+    kill(Pid::from_raw(watcher), Signal::SIGKILL).expect("kill the watcher");
+    disk.unplug(1);
+    eventually("the second watcher has ended", || {
+        user.output_of(&["list"]).contains("no watcher")
+    });
+    user.output_of(&["recover"]);
+    container.eventually_lacks(&node);
     container.remove();
 }
 

@@ -151,12 +151,16 @@ impl ContainerDev {
         })
     }
 
-    /// [`Self::find_node`] for a rootless engine. The node of a device that was unplugged does not
-    /// count.
+    /// [`Self::find_node`] for a rootless engine. The node of a device that was unplugged counts
+    /// until another device has its number, so that it is removed.
     pub(super) fn find_host_node(&self, path: &Path, num: DevNum) -> Result<PathState, ContainerDevError> {
         let node = HostNode::open(num).ok();
         self.find_place(path, |place, entry| {
-            matches!(entry, Entry::Node { .. }) && node.as_ref().is_some_and(|node| node.is_at(place))
+            let is_ours = || {
+                node.as_ref()
+                    .map_or_else(|| is_dead(place), |node| node.is_at(place))
+            };
+            matches!(entry, Entry::Node { .. }) && is_ours()
         })
     }
 

@@ -136,7 +136,9 @@ fn what_is_attached_for_one_container_comes_into_no_other_that_asks_for_local_de
     has_nothing(&after);
     let explained = vm.run(&format!("oci-hotplug explain {} /dev/ttyUSB0", before.id));
     assert!(
-        explained.ends_with("gets it next)") && explained.contains(&why),
+        explained.contains("gets it next)")
+            && explained.contains(&why)
+            && explained.ends_with("rule `reserved` of driver:ftdi_sio is not met"),
         "{explained}"
     );
     let matched = vm.run("oci-hotplug match usb:0403:6001");

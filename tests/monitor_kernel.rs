@@ -620,6 +620,56 @@ fn events_of_network_interfaces_wake_the_monitor_only_if_they_are_needed() {
 
 #[test]
 #[ignore = "needs root: tests/run.sh runs it"]
+fn events_of_virtual_block_devices_wake_the_monitor_only_if_they_are_needed() {
+    private_world();
+    let disk = LoopDisk::attach();
+    let facts = FactsNeeded {
+        no_virtual_blocks: true,
+        ..FactsNeeded::default()
+    };
+    let mut monitor = DeviceMonitor::open(facts, RECEIVE_BUFFER).unwrap();
+    let mut device = Device::new(disk.syspath());
+    device.subsystem = Some("block".into());
+    let is_of_disk = |event: &DeviceEvent| {
+        let syspath = syspath_of(event);
+        syspath.is_some_and(|syspath| syspath.is_at_or_below(&disk.syspath()))
+    };
+    disk.plug();
+    disk.announce("change");
+    change_in_udevds_group(&device);
+    disk.unplug();
+    let (_, of_udevd) = monitor.fds().nth(1).unwrap();
+    let mut fds = [PollFd::new(of_udevd, PollFlags::POLLIN)];
+    assert_eq!(
+        poll(&mut fds, PollTimeout::ZERO).unwrap(),
+        0,
+        "the kernel drops it"
+    );
+    let mut null = Device::new(SysPath::new("/sys/devices/virtual/mem/null"));
+    null.subsystem = Some("mem".into());
+    change_in_udevds_group(&null);
+    let deadline = Instant::now() + DEADLINE;
+    let events = drain_until(&mut monitor, deadline, |event| {
+        syspath_of(event) == Some(&null.syspath)
+    });
+    assert!(!events.iter().any(is_of_disk), "{events:?}");
+
+    monitor.add_virtual_blocks();
+    assert!(monitor.has_skipped(), "all devices must be read again");
+    disk.announce("change");
+    change_in_udevds_group(&device);
+    let state_of_disk = |event: &DeviceEvent| match event {
+        DeviceEvent::Changed(device) if device.syspath == disk.syspath() => Some(device.udev_state),
+        _ => None,
+    };
+    let of_disk: Vec<UdevState> = monitor.drain().iter().filter_map(state_of_disk).collect();
+    for form in [UdevState::NoUdevd, UdevState::Processed] {
+        assert!(of_disk.contains(&form), "{of_disk:?}");
+    }
+}
+
+#[test]
+#[ignore = "needs root: tests/run.sh runs it"]
 fn a_message_that_does_not_fit_is_an_overrun() {
     private_world();
     let mut monitor = DeviceMonitor::open(FactsNeeded::default(), RECEIVE_BUFFER).unwrap();

@@ -19,6 +19,7 @@ pub(crate) mod nodeless;
 pub mod received;
 pub(crate) mod socket_filter;
 mod udev_header;
+pub(crate) mod unneeded;
 
 /// What an event reports of a device (`kobject_actions` in lib/kobject_uevent.c).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]

@@ -69,7 +69,7 @@ use crate::host::state::registry::Registry;
 use crate::host::systemd::Manager;
 use crate::model::counters::Counters;
 use crate::model::device::SysPath;
-use crate::model::plan::{Plan, Planner, plan};
+use crate::model::plan::{Plan, Planner, RootRemoved, plan};
 use crate::model::policy::Policy;
 
 /// Why a watcher ended.
@@ -233,9 +233,9 @@ impl Watcher {
         self.revoke_gone();
         self.inside.begin_plan();
         self.read_reservations();
-        let removed = self.planner.find_roots(self.world.inventory());
+        let mut removed = self.find_roots();
+        let plan = self.plan(&mut removed);
         let removed = self.removals.take(removed, &self.planner);
-        let plan = self.plan();
         let has_new_notes = self.inside.note_requests(&self.planner, &self.removals.pending());
         let report = self.inside.apply(plan);
         self.has_changed |= report.was_applied;
@@ -256,8 +256,22 @@ impl Watcher {
         }
     }
 
-    /// Decides what to do now. Takes the leases of what the plan attaches.
-    fn plan(&mut self) -> Plan {
+    /// Finds the roots of all requests, and reads the devices that decisions about them depend on.
+    /// Returns the roots that are gone.
+    fn find_roots(&mut self) -> Vec<RootRemoved> {
+        let mut removed = self.planner.find_roots(self.world.inventory());
+        let attachments = self.inside.attachments().iter();
+        let attached = attachments.map(|(_, attachment)| &attachment.device.syspath);
+        if self.world.read_virtual_blocks(&self.planner, attached) {
+            self.revoke_gone();
+            removed.extend(self.planner.find_roots(self.world.inventory()));
+        }
+        removed
+    }
+
+    /// Decides what to do now. Takes the leases of what the plan attaches. Adds to `removed` the
+    /// roots that are found gone meanwhile.
+    fn plan(&mut self, removed: &mut Vec<RootRemoved>) -> Plan {
         let postponed: BTreeSet<PathBuf> = self.retries.postponed();
         loop {
             let candidates = self.planner.candidates(self.world.inventory());
@@ -272,8 +286,7 @@ impl Watcher {
             if !self.world.complete_unselected(&unselected) {
                 return plan;
             }
-            // Nothing has been removed since the roots were found a moment ago.
-            let _ = self.planner.find_roots(self.world.inventory());
+            removed.extend(self.find_roots());
         }
     }
 

@@ -117,7 +117,7 @@ impl DeviceMonitor {
     /// ([`RECEIVE_BUFFER`]). Nothing is enumerated before both subscriptions stand, so no event
     /// falls in between.
     pub fn open(needed: FactsNeeded, receive_buffer: usize) -> Result<Self, MonitorError> {
-        let open = |form| UeventSocket::open(form, receive_buffer, needed.nodeless_events);
+        let open = |form| UeventSocket::open(form, receive_buffer, needed.unneeded_events());
         let (kernel, udev) = (open(UeventForm::Kernel)?, open(UeventForm::Udev)?);
         let mut static_nodes = StaticNodes::default();
         static_nodes.add(&needed.static_nodes)?;
@@ -145,10 +145,26 @@ impl DeviceMonitor {
         // Where they can't be watched, the look that comes each second finds them.
         let _ = self.static_nodes.add(&needed.static_nodes);
         self.needed.merge(needed);
-        if self.needed.nodeless_events {
-            self.kernel.take_nodeless();
-            self.udev.take_nodeless();
-        }
+        self.receive_needed();
+    }
+
+    /// Whether events of virtual block devices are left out ([`FactsNeeded::no_virtual_blocks`]).
+    pub fn leaves_out_virtual_blocks(&self) -> bool {
+        self.needed.no_virtual_blocks
+    }
+
+    /// Reports virtual block devices, too, from now on. All devices must be read again, which
+    /// [`Self::has_skipped`] shows.
+    pub fn add_virtual_blocks(&mut self) {
+        self.needed.no_virtual_blocks = false;
+        self.receive_needed();
+        self.skip_all();
+    }
+
+    fn receive_needed(&mut self) {
+        let unneeded = self.needed.unneeded_events();
+        self.kernel.leave_out(unneeded);
+        self.udev.leave_out(unneeded);
     }
 
     /// All devices with nodes, all that lie above them, those that [`FactsNeeded::followed_paths`]

@@ -15,9 +15,9 @@ use nix::sys::socket::{
 use super::error::MonitorError;
 use crate::host::rootless::host_root;
 use crate::model::uevent::UeventForm;
-use crate::model::uevent::nodeless::is_nodeless;
 use crate::model::uevent::received::{KeptUevent, ReceivedUevent, Sender};
 use crate::model::uevent::socket_filter;
+use crate::model::uevent::unneeded::Unneeded;
 use crate::sys::socket_filter::{Instruction, attach, detach};
 
 /// Most messages taken in one go, so that a flood cannot keep its reader from anything else.
@@ -54,8 +54,8 @@ pub(super) struct UeventSocket {
     form: UeventForm,
     /// The user id by which this process sees the host's root, who sends the messages.
     host_root: u32,
-    /// Whether messages about devices that never have a node are received, too.
-    takes_nodeless: bool,
+    /// The messages that are not received.
+    unneeded: Unneeded,
 }
 
 impl UeventSocket {
@@ -67,9 +67,9 @@ impl UeventSocket {
     pub(super) fn open(
         form: UeventForm,
         receive_buffer: usize,
-        takes_nodeless: bool,
+        unneeded: Unneeded,
     ) -> Result<Self, MonitorError> {
-        Self::subscribe(form, receive_buffer, takes_nodeless).map_err(|errno| MonitorError::Subscribe {
+        Self::subscribe(form, receive_buffer, unneeded).map_err(|errno| MonitorError::Subscribe {
             group: match form {
                 UeventForm::Kernel => "kernel",
                 UeventForm::Udev => "udev",
@@ -78,7 +78,7 @@ impl UeventSocket {
         })
     }
 
-    fn subscribe(form: UeventForm, receive_buffer: usize, takes_nodeless: bool) -> nix::Result<Self> {
+    fn subscribe(form: UeventForm, receive_buffer: usize, unneeded: Unneeded) -> nix::Result<Self> {
         let socket = socket(
             AddressFamily::Netlink,
             SockType::Raw,
@@ -88,26 +88,21 @@ impl UeventSocket {
         setsockopt(&socket, sockopt::RcvBufForce, &receive_buffer)
             .or_else(|_| setsockopt(&socket, sockopt::RcvBuf, &receive_buffer))?;
         setsockopt(&socket, sockopt::PassCred, &true)?;
-        if !takes_nodeless {
-            // Without the filter the same messages are dropped later, at a higher cost.
-            let _ = attach(socket.as_fd(), &mut instructions(form));
-        }
+        filter(&socket, form, unneeded);
         bind(socket.as_raw_fd(), &NetlinkAddr::new(0, form.group()))?;
         Ok(Self {
             socket,
             form,
             host_root: host_root(),
-            takes_nodeless,
+            unneeded,
         })
     }
 
-    /// Receives messages about devices that never have a node from now on. Those of before are
-    /// lost.
-    pub(super) fn take_nodeless(&mut self) {
-        if !self.takes_nodeless {
-            // It fails where there is no filter.
-            let _ = detach(self.socket.as_fd());
-            self.takes_nodeless = true;
+    /// Receives all messages except these from now on. What the filter has dropped before is lost.
+    pub(super) fn leave_out(&mut self, unneeded: Unneeded) {
+        if self.unneeded != unneeded {
+            filter(&self.socket, self.form, unneeded);
+            self.unneeded = unneeded;
         }
     }
 
@@ -146,7 +141,7 @@ impl UeventSocket {
             // A message that did not fit is lost.
             received.overrun |= flags.contains(MsgFlags::MSG_TRUNC);
             let message = ReceivedUevent::parse(self.form, &buffer.0[..length]);
-            let message = message.filter(|message| self.takes_nodeless || !is_nodeless(message));
+            let message = message.filter(|message| !self.unneeded.includes(message));
             received
                 .messages
                 .extend(message.as_ref().map(ReceivedUevent::keep));
@@ -155,8 +150,22 @@ impl UeventSocket {
     }
 }
 
-fn instructions(form: UeventForm) -> Vec<Instruction> {
-    let program = socket_filter::program(form).into_iter();
+/// Lets the kernel drop these messages.
+fn filter(socket: &OwnedFd, form: UeventForm, unneeded: Unneeded) {
+    if unneeded == Unneeded::default() {
+        // It fails where there is no filter.
+        let _ = detach(socket.as_fd());
+        return;
+    }
+    // A filter replaces the one before. Where none can be attached, the reader drops the same
+    // messages, at a higher cost; so the one before must not stay.
+    if attach(socket.as_fd(), &mut instructions(form, unneeded)).is_err() {
+        let _ = detach(socket.as_fd());
+    }
+}
+
+fn instructions(form: UeventForm, unneeded: Unneeded) -> Vec<Instruction> {
+    let program = socket_filter::program(form, unneeded).into_iter();
     program
         .map(|instruction| Instruction {
             code: instruction.code,
@@ -179,5 +188,67 @@ fn sender_of(message: &RecvMsg<'_, '_, NetlinkAddr>) -> Sender {
         port: address.map_or(u32::MAX, |address| address.pid()),
         groups: address.map_or(0, |address| address.groups()),
         user,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::net::UnixDatagram;
+
+    use super::*;
+    use crate::model::device::{Device, SysPath};
+    use crate::model::uevent::{UeventAction, kernel_message, udev_message};
+
+    /// Sockets of every kind run the same filters, so no uevent is needed.
+    #[test]
+    fn the_kernel_accepts_each_filter_and_drops_what_the_reader_would_drop() {
+        let (sender, receiver) = UnixDatagram::pair().unwrap();
+        receiver.set_nonblocking(true).unwrap();
+        let receiver = OwnedFd::from(receiver);
+        let devices = [
+            ("net/veth0", "net"),
+            ("net/veth0/queues/rx-0", "queues"),
+            ("bdi/7:0", "bdi"),
+            ("block/loop0", "block"),
+            ("block/loop0/loop0p1", "block"),
+            ("mem/null", "mem"),
+        ];
+        for (form, nodeless, virtual_blocks) in [UeventForm::Kernel, UeventForm::Udev]
+            .into_iter()
+            .flat_map(|form| [(form, true, true), (form, true, false), (form, false, true)])
+        {
+            let unneeded = Unneeded {
+                nodeless,
+                virtual_blocks,
+            };
+            attach(receiver.as_fd(), &mut instructions(form, unneeded)).unwrap();
+            let received = |message: &[u8]| {
+                sender.send(message).unwrap();
+                nix::unistd::read(&receiver, &mut [0; 4096]).is_ok()
+            };
+            let mut dropped = 0;
+            for (place, subsystem) in devices {
+                let mut device = Device::new(SysPath::new(format!("/sys/devices/virtual/{place}")));
+                device.subsystem = Some(subsystem.to_owned());
+                let message = match form {
+                    UeventForm::Kernel => kernel_message(UeventAction::Change, &device, None, Some(7)),
+                    UeventForm::Udev => udev_message(UeventAction::Change, &device, None, 7),
+                };
+                let read = ReceivedUevent::parse(form, &message).unwrap();
+                let is_unneeded = unneeded.includes(&read);
+                assert_eq!(received(&message), !is_unneeded, "{form:?} {unneeded:?} {place}");
+                dropped += usize::from(is_unneeded);
+            }
+            assert_eq!(
+                dropped,
+                if nodeless { 3 } else { 0 } + if virtual_blocks { 2 } else { 0 }
+            );
+        }
+        filter(&receiver, UeventForm::Kernel, Unneeded::default());
+        sender.send(b"add@/devices/virtual/block/loop0").unwrap();
+        assert!(
+            nix::unistd::read(&receiver, &mut [0; 64]).is_ok(),
+            "there is no filter"
+        );
     }
 }

@@ -145,6 +145,23 @@ pub(crate) fn exposed<'a>(device: &'a Device, inventory: &'a Inventory) -> Vec<&
     exposed
 }
 
+/// Whether it can depend on virtual block devices which bytes this device exposes, and whether the
+/// host uses them. Only then do [`extents`], [`exposed`], [`made_of`] and [`loops_over`] evaluate
+/// virtual block devices.
+pub(crate) fn depends_on_virtual_blocks(device: &Device, inventory: &Inventory) -> bool {
+    let device = inventory.real(device);
+    let has_blocks = |place: &SysPath| inventory.at_or_below(place).any(is_block);
+    is_block(device)
+        || subsystem(device).starts_with("nvme")
+        || has_blocks(&device.syspath)
+        || medium_directory(device).is_some_and(|place| has_blocks(&place))
+}
+
+/// Whether it is a loop, device-mapper or md device, or a part of one.
+pub(crate) fn is_virtual_block(device: &SysPath) -> bool {
+    device.as_str().starts_with(VIRTUAL_BLOCKS)
+}
+
 /// All devices that a block device is made of, directly or indirectly: the device behind a loop
 /// device, the devices under a device-mapper or md device; none for other devices. For a partition,
 /// the devices that its disk is made of.

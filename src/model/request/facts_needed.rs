@@ -10,6 +10,7 @@ use crate::model::request::Request;
 use crate::model::request::entry::RequestEntry;
 use crate::model::request::selector::Selector;
 use crate::model::request::symlink::SymlinkRule;
+use crate::model::uevent::unneeded::Unneeded;
 
 /// The attribute with a USB device's descriptors. It is binary and may be long, so its snapshot
 /// contains only the classes (`usb_classes`).
@@ -41,6 +42,10 @@ pub struct FactsNeeded {
     /// Whether events of devices that never have a node are needed (`uevent::nodeless`): a selector
     /// can match such a device, or may not match it.
     pub nodeless_events: bool,
+    /// Whether events of loop, device-mapper, md and other virtual block devices are not needed: no
+    /// request can select such a device, and no decision depends on one. The functions below do not
+    /// know all decisions, so only the watcher sets this.
+    pub no_virtual_blocks: bool,
 }
 
 impl FactsNeeded {
@@ -111,6 +116,15 @@ impl FactsNeeded {
         self.static_nodes.extend(other.static_nodes.iter().cloned());
         self.udev_of_all |= other.udev_of_all;
         self.nodeless_events |= other.nodeless_events;
+        self.no_virtual_blocks &= other.no_virtual_blocks;
+    }
+
+    /// The events that are not needed.
+    pub(crate) fn unneeded_events(&self) -> Unneeded {
+        Unneeded {
+            nodeless: !self.nodeless_events,
+            virtual_blocks: self.no_virtual_blocks,
+        }
     }
 
     fn add_selector(&mut self, selector: &Selector) {
@@ -289,6 +303,22 @@ mod tests {
         let mut both = needed("port:1-1");
         both.merge(&needed("tag:seat"));
         assert!(both.nodeless_events);
+    }
+
+    #[test]
+    fn events_of_virtual_block_devices_are_left_out_only_if_both_sides_can_do_without() {
+        let facts = |no_virtual_blocks| FactsNeeded {
+            no_virtual_blocks,
+            ..FactsNeeded::default()
+        };
+        for (left, right) in [(true, true), (true, false), (false, true), (false, false)] {
+            let mut both = facts(left);
+            both.merge(&facts(right));
+            assert_eq!(both.no_virtual_blocks, left && right);
+            assert_eq!(both.unneeded_events().virtual_blocks, left && right);
+        }
+        let of_container = FactsNeeded::of_container([], &[], []);
+        assert!(!of_container.no_virtual_blocks, "only the watcher knows");
     }
 
     #[test]

@@ -1,14 +1,13 @@
 //! Filters for the sockets of uevents (classic BPF, Documentation/networking/filter.rst): the
-//! kernel drops messages about devices without nodes before they wake the reader.
+//! kernel drops messages about devices that the reader does not need before they wake it.
 //!
-//! A message that is dropped is one that [`is_nodeless`] is true of, or one that is not about a
-//! device. Must not know how a filter is attached (`host::monitor`).
-//!
-//! [`is_nodeless`]: super::nodeless::is_nodeless
+//! A message that is dropped is one of [`Unneeded`], or one that is not about a device. Must not
+//! know how a filter is attached (`host::monitor`).
 
 use super::UeventForm;
 use super::nodeless::{INTERFACES, SUBSYSTEMS};
 use super::udev_header::{HEADER, MAGIC, murmur2};
+use super::unneeded::Unneeded;
 
 /// One instruction: `struct sock_filter` (linux/filter.h).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -45,20 +44,23 @@ const KERNEL_MINIMUM: u32 = 64;
 const INTERFACE_NAME: u32 = 15;
 
 /// The same of udevd: behind the last of [`DEVPATH_OF_UDEV`], the path is compared as far as
-/// `/devices/virtual/net/`.
-const UDEV_MINIMUM: u32 = DEVPATH_OF_UDEV[3] + 29;
+/// `/devices/virtual/block/`.
+const UDEV_MINIMUM: u32 = DEVPATH_OF_UDEV[3] + 31;
 
-/// Where DEVPATH begins in a message of udevd about an interface: behind the header, and
+/// Where DEVPATH begins in a message of udevd: behind the header, and
 /// `UDEV_DATABASE_VERSION=1` since systemd 247, comes ACTION, `add` or a word of six letters
 /// (observed with systemd 252).
 const DEVPATH_OF_UDEV: [u32; 4] = [HEADER + 11, HEADER + 14, HEADER + 24 + 11, HEADER + 24 + 14];
 
-/// The filter for messages of this form.
-pub(crate) fn program(form: UeventForm) -> Vec<Instruction> {
+/// The subsystem of disks and partitions.
+const BLOCKS: &str = "block";
+
+/// The filter that drops unneeded messages of this form.
+pub(crate) fn program(form: UeventForm, unneeded: Unneeded) -> Vec<Instruction> {
     let mut program = Program::default();
     match form {
-        UeventForm::Kernel => program.filter_kernel(),
-        UeventForm::Udev => program.filter_udev(),
+        UeventForm::Kernel => program.filter_kernel(unneeded),
+        UeventForm::Udev => program.filter_udev(unneeded),
     }
     program.finish()
 }
@@ -79,7 +81,7 @@ struct Program(Vec<(u16, u32, Target, Target)>);
 
 impl Program {
     /// `ACTION@DEVPATH`: the path alone decides, and only of devices whose place is fixed.
-    fn filter_kernel(&mut self) {
+    fn filter_kernel(&mut self, unneeded: Unneeded) {
         self.push(code::LOAD_LENGTH, 0);
         self.compare(code::JUMP_IF_GREATER_OR_EQUAL, KERNEL_MINIMUM, NEXT, Target::Pass);
         // `move` and `bind` pass.
@@ -100,6 +102,17 @@ impl Program {
         for (at, text) in [(8, "/vir"), (12, "tual")] {
             self.load_and_compare(code::LOAD_WORD_AFTER_X, at, text, NEXT, Target::Pass);
         }
+        if unneeded.virtual_blocks {
+            self.load_and_compare(code::LOAD_WORD_AFTER_X, 16, "/blo", NEXT, Target::Skip(2));
+            self.load_and_compare(code::LOAD_WORD_AFTER_X, 19, "ock/", Target::Drop, Target::Pass);
+        }
+        if unneeded.nodeless {
+            self.filter_nodeless();
+        }
+    }
+
+    /// Below `/devices/virtual`, which is at X.
+    fn filter_nodeless(&mut self) {
         self.load_and_compare(code::LOAD_BYTE_AFTER_X, 20, "/", NEXT, Target::Pass);
         self.load_and_compare(code::LOAD_WORD_AFTER_X, 16, "/bdi", Target::Drop, NEXT);
         self.compare(code::JUMP_IF_EQUAL, word("/net"), NEXT, Target::Pass);
@@ -125,26 +138,36 @@ impl Program {
     }
 
     /// The header holds the hash of the subsystem.
-    fn filter_udev(&mut self) {
+    fn filter_udev(&mut self, unneeded: Unneeded) {
         self.push(code::LOAD_LENGTH, 0);
         self.compare(code::JUMP_IF_GREATER_OR_EQUAL, HEADER, NEXT, Target::Pass);
         self.push(code::LOAD_WORD, 8);
         self.compare(code::JUMP_IF_EQUAL, MAGIC, NEXT, Target::Pass);
         self.push(code::LOAD_WORD, 24);
-        for subsystem in SUBSYSTEMS.into_iter().filter(|name| *name != INTERFACES) {
+        let subsystems = SUBSYSTEMS.into_iter().filter(|_| unneeded.nodeless);
+        for subsystem in subsystems.filter(|name| *name != INTERFACES) {
             let hash = murmur2(subsystem.as_bytes());
             self.compare(code::JUMP_IF_EQUAL, hash, Target::Drop, NEXT);
         }
-        let interfaces = murmur2(INTERFACES.as_bytes());
-        self.compare(code::JUMP_IF_EQUAL, interfaces, NEXT, Target::Pass);
-        self.push(code::LOAD_LENGTH, 0);
-        self.compare(code::JUMP_IF_GREATER_OR_EQUAL, UDEV_MINIMUM, NEXT, Target::Pass);
-        self.filter_interface_of_udev();
+        let by_path = [
+            (unneeded.nodeless, INTERFACES, (24, "/net"), (25, "net/")),
+            (unneeded.virtual_blocks, BLOCKS, (24, "/blo"), (27, "ock/")),
+        ];
+        for (_, subsystem, begin, end) in by_path.into_iter().filter(|(is_unneeded, ..)| *is_unneeded) {
+            let at = self.0.len();
+            self.compare(code::JUMP_IF_EQUAL, murmur2(subsystem.as_bytes()), NEXT, NEXT);
+            self.filter_virtual_of_udev([begin, end]);
+            // Another subsystem: behind these instructions.
+            self.0[at].3 = Target::Skip((self.0.len() - at - 1) as u8);
+        }
     }
 
-    /// An interface, of which only the path says whether it is virtual. Where the path is not at
-    /// one of the usual places, the message passes.
-    fn filter_interface_of_udev(&mut self) {
+    /// A device of which only the path says whether it is virtual: below `/devices/virtual`, the
+    /// words of the path at these offsets from `DEVPATH=` on. Where the path is not at one of the
+    /// usual places, the message passes.
+    fn filter_virtual_of_udev(&mut self, words: [(u32, &str); 2]) {
+        self.push(code::LOAD_LENGTH, 0);
+        self.compare(code::JUMP_IF_GREATER_OR_EQUAL, UDEV_MINIMUM, NEXT, Target::Pass);
         const LENGTH: u32 = 6;
         let places = DEVPATH_OF_UDEV.len() as u32;
         for (number, place) in (1..).zip(DEVPATH_OF_UDEV) {
@@ -154,16 +177,11 @@ impl Program {
             self.push(code::JUMP, (places - number) * LENGTH + 1);
         }
         self.jump(Target::Pass);
-        for (at, text) in [
-            (8, "/dev"),
-            (12, "ices"),
-            (16, "/vir"),
-            (20, "tual"),
-            (24, "/net"),
-        ] {
+        let virtual_ = [(8, "/dev"), (12, "ices"), (16, "/vir"), (20, "tual")];
+        for (at, text) in virtual_.into_iter().chain(words) {
             self.load_and_compare(code::LOAD_WORD_AFTER_X, at, text, NEXT, Target::Pass);
         }
-        self.load_and_compare(code::LOAD_BYTE_AFTER_X, 28, "/", Target::Drop, Target::Pass);
+        self.jump(Target::Drop);
     }
 
     fn push(&mut self, code: u16, operand: u32) {

@@ -207,6 +207,47 @@ fn a_controller_exposes_its_namespaces_wherever_they_are_and_other_devices_do_no
     );
 }
 
+#[test]
+fn disks_and_what_exposes_disks_depend_on_virtual_block_devices() {
+    let mut devices = host();
+    let controller = "/sys/devices/pci0000:00/0000:00:1d.0/nvme/nvme0";
+    devices.push(nvme(controller, "nvme", DevKind::Char, 240, 0));
+    devices.push(nvme(
+        &format!("{controller}/ng0n1"),
+        "nvme-generic",
+        DevKind::Char,
+        241,
+        0,
+    ));
+    let inventory = Inventory::new(devices.clone());
+    let depends = |node: &str| depends_on_virtual_blocks(with_node(&devices, node), &inventory);
+    for node in [
+        "/dev/sda",
+        "/dev/sda2",
+        "/dev/sdb1",
+        "/dev/loop0",
+        "/dev/dm-0",
+        "/dev/sg2",
+        "/dev/nvme0",
+        "/dev/ng0n1",
+        "/dev/bus/usb/002/003",
+    ] {
+        assert!(depends(node), "{node}");
+    }
+    for node in [
+        "/dev/ttyUSB0",
+        "/dev/ttyACM1",
+        "/dev/hidraw4",
+        "/dev/input/event11",
+        "/dev/bus/usb/001/003",
+    ] {
+        assert!(!depends(node), "{node}");
+    }
+    let is_virtual = |node: &str| is_virtual_block(&with_node(&devices, node).syspath);
+    assert!(is_virtual("/dev/loop0") && is_virtual("/dev/dm-0"));
+    assert!(!is_virtual("/dev/sda") && !is_virtual("/dev/ttyUSB0"));
+}
+
 /// Different versions of the program, in different containers, must lock the same ranges.
 #[test]
 fn the_ranges_of_parts_are_the_same_in_every_version() {

@@ -9,6 +9,9 @@ use crate::model::device::serial;
 use crate::model::device::{Device, UdevState};
 use crate::model::uevent::nodeless::SUBSYSTEMS;
 
+/// The subsystem and class of disks and partitions.
+const BLOCK: &str = "block";
+
 impl Selector {
     /// Whether this matches the device itself, as far as its facts are known.
     pub fn matches(&self, device: &Device) -> bool {
@@ -49,6 +52,21 @@ impl Selector {
             | Self::Pci(_)
             | Self::Node(_)
             | Self::Usbip { .. } => false,
+        }
+    }
+
+    /// Whether this can be true of a virtual block device ([`VIRTUAL_BLOCKS`]) or of its disk.
+    ///
+    /// [`VIRTUAL_BLOCKS`]: crate::model::uevent::unneeded::VIRTUAL_BLOCKS
+    pub fn can_match_virtual_block(&self) -> bool {
+        match self {
+            Self::Subsystem(name) => name == BLOCK,
+            Self::SysPath(path) => !leads_elsewhere(path) || path.iter().any(|name| name == BLOCK),
+            // Every device can have a link of any name (SYMLINK of udev's rules).
+            Self::DevNode(_) | Self::Glob(_) | Self::Regex(_) | Self::Node(_) => true,
+            Self::Tag(_) | Self::Property { .. } | Self::Attr { .. } => true,
+            // They are not on a bus, and have no driver.
+            Self::Usb { .. } | Self::Driver(_) | Self::Port(_) | Self::Pci(_) | Self::Usbip { .. } => false,
         }
     }
 

@@ -16,6 +16,13 @@ impl DeviceSelector {
         let mut positive = self.terms().iter().filter(|term| !term.negated);
         positive.any(|term| term.selector.may_match(facts))
     }
+
+    /// Whether this can select a virtual block device, or what a virtual block device is below:
+    /// each term that is not negated matches it or its disk, which has no parent.
+    pub fn can_select_virtual_block(&self) -> bool {
+        let mut positive = self.terms().iter().filter(|term| !term.negated);
+        positive.all(|term| term.selector.can_match_virtual_block())
+    }
 }
 
 impl Selector {

@@ -1,5 +1,7 @@
 //! The filters in an interpreter: what they drop, and that no request, rule or link misses it.
 
+mod virtual_blocks;
+
 use std::collections::BTreeSet;
 
 use proptest::prelude::*;
@@ -16,6 +18,25 @@ use crate::model::uevent::received::ReceivedUevent;
 use crate::model::uevent::{UeventAction, kernel_message, udev_message};
 
 const FORMS: [UeventForm; 2] = [UeventForm::Kernel, UeventForm::Udev];
+
+/// Only devices without a node are dropped.
+const NODELESS: Unneeded = Unneeded {
+    nodeless: true,
+    virtual_blocks: false,
+};
+
+/// All that can be dropped together.
+const GROUPS: [Unneeded; 3] = [
+    NODELESS,
+    Unneeded {
+        nodeless: true,
+        virtual_blocks: true,
+    },
+    Unneeded {
+        nodeless: false,
+        virtual_blocks: true,
+    },
+];
 
 /// What the kernel does with a message: the number of bytes that the program lets pass. A load
 /// beyond the end lets nothing pass, as in the kernel.
@@ -57,7 +78,7 @@ fn run(program: &[Instruction], message: &[u8]) -> u32 {
 }
 
 fn is_dropped(form: UeventForm, message: &[u8]) -> bool {
-    run(&program(form), message) == 0
+    run(&program(form, NODELESS), message) == 0
 }
 
 fn device(place: &str, subsystem: &str) -> Device {
@@ -87,8 +108,11 @@ fn dropped(place: &str, subsystem: &str) -> Vec<UeventForm> {
 
 #[test]
 fn every_jump_ends_in_the_program() {
-    for form in FORMS {
-        let program = program(form);
+    for (form, unneeded) in FORMS
+        .into_iter()
+        .flat_map(|form| GROUPS.map(|unneeded| (form, unneeded)))
+    {
+        let program = program(form, unneeded);
         assert!(program.len() <= 255, "{} instructions", program.len());
         for (at, instruction) in program.iter().enumerate() {
             let skip = instruction.jump_true.max(instruction.jump_false);
@@ -377,17 +401,22 @@ proptest! {
             let message = message(form, action, &device);
             let read = ReceivedUevent::parse(form, &message).unwrap();
             let is_device = device.syspath.as_str().starts_with("/sys/devices/");
-            let is_dropped = is_dropped(form, &message);
-            prop_assert!(!is_dropped || !is_device || is_nodeless(&read));
+            for unneeded in GROUPS {
+                let is_dropped = run(&program(form, unneeded), &message) == 0;
+                prop_assert!(!is_dropped || !is_device || unneeded.includes(&read));
+            }
         }
     }
 
     #[test]
     fn any_bytes_end_the_program(message in prop::collection::vec(any::<u8>(), 0..128)) {
         for form in FORMS {
-            run(&program(form), &message);
-            let behind_action = [&b"offline@/devices/virtual/net/"[..], &message].concat();
-            run(&program(form), &behind_action);
+            for unneeded in GROUPS {
+                run(&program(form, unneeded), &message);
+                for begin in [&b"offline@/devices/virtual/net/"[..], b"add@/devices/virtual/block/"] {
+                    run(&program(form, unneeded), &[begin, &message].concat());
+                }
+            }
         }
     }
 }

@@ -25,7 +25,7 @@ options() {
                 sed -n '2,/^set/{/^#/s/^# \{0,1\}//p;}' "$0"
                 exit 0
                 ;;
-            *) fail "unknown argument $1 (--help tells)" ;;
+            *) fail "unknown argument $1 (--help lists them)" ;;
         esac
         shift
     done

@@ -27,7 +27,7 @@ make_tree() {
     mkdir -p "$tree/usr/bin" "$tree/usr/libexec/oci/hooks.d" "$tree/tmp" "$tree/usr/share/licenses/oci-hotplug"
     chmod 1777 "$tree/tmp"
     for program in $programs; do
-        [ -x "$bins/$program" ] || fail "$bins/$program is not there: build it, or leave --bin-dir out"
+        [ -x "$bins/$program" ] || fail "cannot find $bins/$program: build it, or omit --bin-dir"
         case $program in
             oci-hotplug | *-device-plugin) to=$tree/usr/bin ;;
             *) to=$tree/usr/libexec/oci/hooks.d ;;

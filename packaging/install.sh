@@ -74,18 +74,18 @@ while [ $# -gt 0 ]; do
             sed -n '2,/^set/{/^#/s/^# \{0,1\}//p;}' "$0"
             exit 0
             ;;
-        *) fail "unknown argument $1 (--help tells)" ;;
+        *) fail "unknown argument $1 (--help lists them)" ;;
     esac
     shift
 done
 
 if [ "$action" = uninstall ]; then
     installed=$DESTDIR$PREFIX/bin/oci-hotplug
-    [ -x "$installed" ] || fail "$installed is not there: nothing was installed by this script (was it with another PREFIX or DESTDIR?)"
+    [ -x "$installed" ] || fail "cannot uninstall: $installed does not exist (nothing was installed by this script with these PREFIX and DESTDIR)"
     install_verb "$installed" --uninstall $force
     exit 0
 fi
 [ -n "$bins" ] || build
-[ -x "$bins/oci-hotplug" ] || fail "$bins/oci-hotplug is not there: build it, or leave --bin-dir out"
+[ -x "$bins/oci-hotplug" ] || fail "cannot find $bins/oci-hotplug: build it, or omit --bin-dir"
 install_verb "$bins/oci-hotplug" --from "$bins" --packaging "$here/packaging" $plugin
 [ -n "$DESTDIR" ] || next_steps

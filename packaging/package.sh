@@ -114,7 +114,7 @@ format=
 case ${1:-} in
     deb | rpm) format=$1; shift ;;
     -h | --help) ;;
-    *) fail "deb or rpm? (--help tells)" ;;
+    *) fail "name the format, deb or rpm (--help explains both)" ;;
 esac
 options "$@"
 begin

@@ -392,7 +392,7 @@ fn without_executables_it_says_what_is_missing() {
     let root = Root::new();
     let (text, fine) = root.script(&["--bin-dir", "/nowhere"], None);
     assert!(
-        !fine && text.contains("/nowhere/oci-hotplug is not there"),
+        !fine && text.contains("cannot find /nowhere/oci-hotplug"),
         "{text}"
     );
     assert!(root.is_bare());

@@ -6,5 +6,5 @@ fi
 # Watchers that run move to this version; their containers do not notice.
 if [ -n "$upgraded" ] && oci-hotplug recover --help >/dev/null 2>&1; then
     oci-hotplug recover --restart-watchers \
-        || echo 'oci-hotplug: some watchers go on with the version before: "oci-hotplug check" tells' >&2
+        || echo 'oci-hotplug: some watchers still run the earlier version: "oci-hotplug check" names them' >&2
 fi

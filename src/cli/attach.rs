@@ -93,7 +93,9 @@ pub(super) fn attach(arguments: &Attach, config: &Config, registry: &Registry, a
     let target = match (id, arguments.pid) {
         (_, Some(pid)) => Target::of_process(pid, registry, &arguments.runtime_root)?,
         (Some(id), None) => Target::named(id, registry, &arguments.runtime_root)?,
-        (None, None) => bail!("which container? (oci-hotplug attach --help)"),
+        (None, None) => {
+            bail!("no container is given: name its id or name, or --pid PID (oci-hotplug attach --help)")
+        }
     };
     let before = target.watched_status(registry);
     match target.add(registry, config, resolved.requests.clone())? {
@@ -103,7 +105,10 @@ pub(super) fn attach(arguments: &Attach, config: &Config, registry: &Registry, a
             return Err(match refusal {
                 ControlResponse::Refused(reason) => Denied(reason).into(),
                 ControlResponse::Failed(reason) => anyhow::anyhow!("{reason} (nothing was attached)"),
-                _ => anyhow::anyhow!("container {} has ended meanwhile", target.short_id()),
+                _ => anyhow::anyhow!(
+                    "container {} has ended, and nothing was changed",
+                    target.short_id()
+                ),
             });
         }
     }
@@ -152,7 +157,10 @@ pub(super) fn detach(arguments: &Detach, registry: &Registry, as_json: bool) -> 
     match target.ask(registry, &remove(&target, going.clone()), PATIENCE)? {
         ControlResponse::Done => {}
         ControlResponse::Failed(reason) => bail!("{reason}"),
-        _ => bail!("container {} has ended meanwhile", target.short_id()),
+        _ => bail!(
+            "container {} has ended, and nothing was changed",
+            target.short_id()
+        ),
     }
     report::detached(&target, &before, &target.status(registry)?, &going, as_json)
 }

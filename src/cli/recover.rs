@@ -130,10 +130,12 @@ fn text_of(error: impl std::fmt::Display) -> String {
 fn silent(registry: &Registry, id: &ContainerId) -> String {
     match registry.watcher(id) {
         Some(watcher) => format!(
-            "its watcher, process {pid}, does not answer within {RESPONSE_TIMEOUT:?} (stopped? kill -CONT {pid}, or kill -KILL {pid} and run this again)",
+            "its watcher, process {pid}, does not answer within {RESPONSE_TIMEOUT:?} (if it is stopped, `kill -CONT {pid}` continues it; or `kill -KILL {pid}`, and run this again)",
             pid = watcher.pid
         ),
-        None => format!("a process has its lock, and does not answer within {RESPONSE_TIMEOUT:?}"),
+        None => {
+            format!("a process has its lock and does not answer within {RESPONSE_TIMEOUT:?} (run this again)")
+        }
     }
 }
 

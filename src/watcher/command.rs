@@ -83,7 +83,7 @@ pub fn watcher() -> ExitCode {
     let id = match options.container.as_deref().map(str::parse::<ContainerId>) {
         Some(Ok(id)) => id,
         Some(Err(error)) => return wrong(&error.to_string()),
-        None => return command_line::usage_error(&PROGRAM, "which container?"),
+        None => return command_line::usage_error(&PROGRAM, "no container is given: name its id"),
     };
     let handed_over = match detach(options.handed_over) {
         Ok(handed_over) => handed_over,

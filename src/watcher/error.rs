@@ -17,7 +17,7 @@ use crate::model::oci::ContainerId;
 /// A watcher cannot run.
 #[derive(Debug, thiserror::Error)]
 pub enum WatcherError {
-    #[error("container {0} has no record in {1} (its hook enrolls it)")]
+    #[error("container {0} has no record in {1} (oci-hotplug-prestart or `oci-hotplug attach` creates it)")]
     NotEnrolled(ContainerId, PathBuf),
     #[error(transparent)]
     Registry(#[from] RegistryError),

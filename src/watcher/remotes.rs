@@ -282,7 +282,10 @@ impl Remotes {
             .of_requests(requests, planner)
             .filter(|(entry, remote)| entry.request.options.required && !remote.was_bound);
         let (entry, remote) = missing.next()?;
-        let reason = remote.problem.as_deref().unwrap_or("it is not attached in time");
+        let reason = remote
+            .problem
+            .as_deref()
+            .unwrap_or("the remote device was not attached in time");
         Some(format!(
             "device request {:?}: {reason}; the request is `required` (remove `;required` to start without the device and get it later)",
             entry.request.to_string()

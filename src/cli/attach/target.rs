@@ -49,7 +49,7 @@ impl Target {
             .collect();
         let Some(found) = find_id(&names, id)? else {
             let looked = match &roots[..] {
-                [] => "no runtime has any here".to_owned(),
+                [] => "no directory of a runtime exists here".to_owned(),
                 roots => {
                     let roots: Vec<String> = roots.iter().map(|root| root.display().to_string()).collect();
                     format!("looked in {}", roots.join(", "))
@@ -61,7 +61,7 @@ impl Target {
         };
         let running = all.into_iter().find(|running| running.facts.id == found.as_str());
         Ok(Self {
-            running: running.context("the container has ended meanwhile")?,
+            running: running.with_context(|| format!("container {found} has ended"))?,
             id: found,
         })
     }

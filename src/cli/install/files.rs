@@ -275,10 +275,7 @@ fn source(name: &str, from: Option<&Path>) -> Result<PathBuf> {
     };
     let path = from.join(name);
     if !path.is_file() {
-        bail!(
-            "{} is not there: build it (cargo build --release)",
-            path.display()
-        );
+        bail!("cannot find {} (build it: cargo build --release)", path.display());
     }
     Ok(path)
 }

@@ -214,13 +214,13 @@ pub(super) fn try_out(program: &Path) -> Result<()> {
         .output()
         .with_context(|| {
             format!(
-                "cannot start {} on the host (it wants glibc 2.34 or newer and libudev.so.1, and a file system that is not mounted noexec: --prefix)",
+                "cannot start {} on the host (it needs glibc 2.34 or newer and libudev.so.1; if its file system is mounted noexec, name another directory with --prefix)",
                 program.display()
             )
         })?;
     if !output.status.success() {
         bail!(
-            "{} does not run on this host, which wants glibc 2.34 or newer and libudev.so.1: {}",
+            "cannot run {} on this host: {} (it needs glibc 2.34 or newer and libudev.so.1)",
             program.display(),
             String::from_utf8_lossy(&output.stderr).trim()
         );

@@ -68,7 +68,7 @@ impl Root {
             self.write(&path, file).with_context(|| {
                 let prefix = match self.is_of_user() {
                     true => "",
-                    false => "; a host whose /usr can't be written wants another --prefix",
+                    false => "; if /usr is read-only, name another directory with --prefix",
                 };
                 format!(
                     "cannot write {} ({}{prefix})",
@@ -117,7 +117,7 @@ impl Root {
         let status = command.args(arguments).stdin(Stdio::null()).status();
         if !status.is_ok_and(|status| status.success()) {
             eprintln!(
-                "oci-hotplug: this failed, run it later: {} {}",
+                "oci-hotplug: warning: this command failed (run it again): {} {}",
                 self.manager.command(),
                 arguments.join(" ")
             );

@@ -19,18 +19,18 @@ pub(super) fn check(layout: &Layout, root: &Root, force: bool) -> Result<Notes> 
     let Some(notes) = Notes::read(&manifest)? else {
         let command = match root.is_of_user() {
             true => "`oci-hotplug install --user`",
-            false => "packaging/install.sh (was it with another PREFIX or DESTDIR?)",
+            false => "packaging/install.sh with these PREFIX and DESTDIR",
         };
         bail!(
-            "{} is not there: nothing was installed by {command}",
+            "cannot uninstall: {} does not exist (nothing was installed by {command})",
             manifest.display()
         );
     };
     let watchers = running_watchers(&root.at(&layout.watcher()));
     if !watchers.is_empty() && !force {
         bail!(
-            "containers are running with watchers (processes {}): stop the containers first, or use --force and \
-             leave them what they have",
+            "cannot uninstall: containers have watchers (processes {}): stop the containers first, or use --force, \
+             and they keep their devices until they end",
             watchers.join(" ")
         );
     }

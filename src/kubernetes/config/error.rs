@@ -42,7 +42,7 @@ pub(crate) enum Fault {
     #[error("{0} must be 1 to {MAX_UNITS}")]
     Count(&'static str),
     /// A regular expression is invalid.
-    #[error("devicematch {expression:?} is not a regular expression: {reason}")]
+    #[error("devicematch {expression:?} is not a regular expression of Go: {reason}")]
     Regex { expression: String, reason: String },
     #[error(transparent)]
     Name(#[from] NameError),
@@ -92,7 +92,7 @@ pub(crate) enum Fault {
     /// The device cannot be written as a request.
     #[error("{0}")]
     Device(String),
-    #[error("more than 255 entries of one server are equal")]
+    #[error("more than 255 entries of one server are equal: give each a serial")]
     TooManyEqual,
     /// usbip-device-plugin: an extra is invalid.
     #[error("the extra {path:?} must be an absolute path, such as /dev/ttyUSB0")]

@@ -74,7 +74,7 @@ impl Drop for Listening {
 enum RegisterError {
     #[error("cannot listen on {path}: {source} (is this kubelet's directory of device plugins, and is it writable?)", path = path.display())]
     Listen { path: PathBuf, source: io::Error },
-    #[error("{path} belongs to another running plugin, which serves the resource until it ends", path = .0.display())]
+    #[error("{path} belongs to another running plugin, which serves the resource until it ends (stop one of the two)", path = .0.display())]
     Taken(PathBuf),
     #[error("cannot register with kubelet at {path}: {source}", path = path.display())]
     Call { path: PathBuf, source: CallError },

@@ -11,7 +11,7 @@ for exe in /proc/[0-9]*/exe; do
 done
 if [ -n "$watchers" ] && [ -z "${OCI_HOTPLUG_REMOVE_ANYWAY:-}" ]; then
     echo "oci-hotplug: containers are running with watchers (processes$watchers)." >&2
-    echo 'Stop the containers first ("oci-hotplug list" names them); or set OCI_HOTPLUG_REMOVE_ANYWAY=1: they then' >&2
-    echo 'keep their devices and their watchers until they end.' >&2
+    echo 'Stop the containers first ("oci-hotplug list" names them). Or set OCI_HOTPLUG_REMOVE_ANYWAY=1: then they' >&2
+    echo 'keep their devices and watchers until they end.' >&2
     exit 1
 fi

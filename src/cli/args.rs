@@ -27,10 +27,11 @@ pub(super) struct Common {
     /// Print JSON, which docs/json.md describes.
     #[arg(long, global = true)]
     pub(super) json: bool,
-    /// The configuration [default: /etc/oci-hotplug/config.toml, or $OCI_HOTPLUG_CONFIG].
+    /// The configuration [default: $OCI_HOTPLUG_CONFIG, or /etc/oci-hotplug/config.toml].
     #[arg(long, global = true, value_name = "FILE")]
     pub(super) config: Option<PathBuf>,
-    /// The directory of the state [default: /run/oci-hotplug, or $OCI_HOTPLUG_STATE_DIR].
+    /// The state directory [default: $OCI_HOTPLUG_STATE_DIR, or /run/oci-hotplug; for an ordinary
+    /// user /run/user/UID/oci-hotplug].
     #[arg(long, global = true, value_name = "DIR")]
     pub(super) state_dir: Option<PathBuf>,
 }
@@ -42,7 +43,7 @@ pub(super) enum Verb {
     /// Below the table are the reasons why a container waits or has problems, running containers
     /// that should have a watcher, and containers that were not started.
     List,
-    /// Show all that is known of one container.
+    /// Show everything about one container.
     Inspect {
         /// The container's id, the beginning of it, or its name.
         #[arg(value_name = "ID")]

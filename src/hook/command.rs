@@ -41,7 +41,8 @@ Usage: oci-hotplug-prestart [--device REQUEST]... [--symlink RULE]... [--udev MO
   -h, --help         this text
   -V, --version      the version
 
-Exit codes: 0 done, or the container requests nothing; 1 failed; 2 malformed request or usage; 3 denied by the policy.
+Exit codes: 0 done, or the container requests nothing; 1 failed, or a required device is absent;
+2 malformed request or usage; 3 denied by the policy.
 ",
 };
 
@@ -55,11 +56,12 @@ An OCI runtime starts it at stage poststop, with the container's state as JSON o
 Usage: oci-hotplug-poststop [--config FILE] [--state-dir DIR]
 
   --config FILE      the configuration [/etc/oci-hotplug/config.toml, or $OCI_HOTPLUG_CONFIG]
-  --state-dir DIR    the state directory [/run/oci-hotplug, or $OCI_HOTPLUG_STATE_DIR]
+  --state-dir DIR    the state directory [/run/oci-hotplug, or $OCI_HOTPLUG_STATE_DIR;
+                     of a rootless engine /run/user/UID/oci-hotplug]
   -h, --help         this text
   -V, --version      the version
 
-Exit code: always 0 when it runs as a hook; errors are in the log.
+Exit codes: 0 when it runs as a hook, also after an error, which is in the log; 2 usage.
 ",
 };
 

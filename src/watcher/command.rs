@@ -31,8 +31,8 @@ Usage: oci-hotplug-watcher [--config FILE] [--state-dir DIR] [--take-over] CONTA
   --state-dir DIR    the state directory [/run/oci-hotplug, or $OCI_HOTPLUG_STATE_DIR;
                      of a rootless engine /run/user/UID/oci-hotplug]
   --handed-over      standard input is the container's lock; the response goes to standard output
-  --take-over        replace the container's present watcher, if there is one, with the configuration that the
-                     container's hook was given; the container is not changed
+  --take-over        replace the watcher that runs, if there is one, and use the configuration of the container's
+                     hook; nothing changes in the container
   -h, --help         this text
   -V, --version      the version
 
@@ -40,11 +40,11 @@ It stays in the foreground, and ends with the container, or on SIGTERM (then dev
 next watcher). On SIGHUP it reads the configuration again: a stricter policy detaches devices.
 
 Where systemd runs the host, and has the unit oci-hotplug-watcher@.service, the unit's watcher takes over from the one
-that the hook started, and systemd restarts it; of a rootless engine, systemd's manager of the user. Elsewhere
+that the hook started, and systemd restarts it (for a rootless engine, the user's systemd manager). Elsewhere
 `oci-hotplug recover` starts missing watchers.
 
-Exit codes: 0 the container has ended, or the watcher was asked to end; 1 failed; 2 usage, or a record or configuration
-that cannot be read: a restart would not help.
+Exit codes: 0 the container has ended, or the watcher was stopped or replaced; 1 failed; 2 usage, or a record or
+configuration that cannot be read (a restart would not change that).
 ",
 };
 

@@ -4,104 +4,116 @@ use super::container::Counted;
 use crate::cli::render::prometheus::{Family, Sample};
 
 pub(super) fn families(all: &[Counted]) -> Vec<Family> {
-    let of_each = |value: fn(&Counted) -> f64| -> Vec<Sample> {
-        let sample = |counted| sample("", labels(counted), value(counted));
-        all.iter().map(sample).collect()
-    };
+    let mut families = of_host(all);
+    families.extend(of_containers(all));
+    families.extend(of_counters(all));
+    families
+}
+
+fn of_host(all: &[Counted]) -> Vec<Family> {
     let up = all.iter().filter(|counted| counted.up).count();
+    let version = vec![("version", env!("CARGO_PKG_VERSION").to_owned())];
+    let one = |value| vec![sample("", Vec::new(), value)];
     vec![
-        family(
+        gauge(
             "build_info",
-            "gauge",
             "The version of oci-hotplug.",
-            vec![sample(
-                "",
-                vec![("version", env!("CARGO_PKG_VERSION").to_owned())],
-                1.0,
-            )],
+            vec![sample("", version, 1.0)],
         ),
-        family(
+        gauge(
             "containers",
-            "gauge",
             "Containers that request devices.",
-            vec![sample("", Vec::new(), all.len() as f64)],
+            one(all.len() as f64),
         ),
-        family(
-            "watchers",
-            "gauge",
-            "Watchers that answer.",
-            vec![sample("", Vec::new(), up as f64)],
-        ),
-        family(
+        gauge("watchers", "Watchers that answer.", one(up as f64)),
+    ]
+}
+
+/// What each container has now.
+fn of_containers(all: &[Counted]) -> Vec<Family> {
+    vec![
+        gauge(
             "container_info",
-            "gauge",
             "A container's name and engine.",
             all.iter().map(info).collect(),
         ),
-        family(
+        gauge(
             "watcher_up",
-            "gauge",
             "Whether the container's watcher answers.",
-            of_each(|counted| f64::from(u8::from(counted.up))),
+            of_each(all, |counted| f64::from(u8::from(counted.up))),
         ),
-        family(
+        gauge(
             "attachments",
-            "gauge",
             "Device nodes that are attached.",
-            of_each(|counted| counted.recorded.attachments.iter().count() as f64),
+            of_each(all, |counted| counted.recorded.attachments.iter().count() as f64),
         ),
-        family(
+        gauge(
             "grants",
-            "gauge",
             "Device numbers that the container has access to.",
-            of_each(|counted| counted.recorded.attachments.grants().len() as f64),
+            of_each(all, |counted| counted.recorded.attachments.grants().len() as f64),
         ),
-        family(
+        gauge(
             "problems",
-            "gauge",
             "Devices, nodes and links that should be attached and are not.",
-            of_each(|counted| counted.problems as f64),
-        ),
-        family(
-            "events_total",
-            "counter",
-            "What happened to a container's devices: attached, detached, denied, waiting, shared (a disk that another container also has), inaccessible (nobody in a rootless container may open the node), failed, restored (an engine had replaced the device filter), overrun (events were lost at the socket).",
-            all.iter().flat_map(events).collect(),
-        ),
-        family(
-            "event_seconds",
-            "summary",
-            "Time from a wake by device events until the container is up to date.",
-            all.iter().flat_map(wakes).collect(),
-        ),
-        family(
-            "event_longest_seconds",
-            "gauge",
-            "The longest event_seconds since the watcher started.",
-            of_each(|counted| seconds(counted.recorded.counters.longest_us)),
-        ),
-        family(
-            "watcher_starts_total",
-            "counter",
-            "Watchers that started. A new watcher takes over after an update, and when systemd starts the watcher's unit.",
-            of_each(|counted| counted.recorded.counters.started as f64),
-        ),
-        family(
-            "watcher_crashes_total",
-            "counter",
-            "Watchers that crashed and were started again.",
-            of_each(|counted| counted.recorded.counters.crashed as f64),
+            of_each(all, |counted| counted.problems as f64),
         ),
     ]
 }
 
-fn family(name: &'static str, kind: &'static str, help: &'static str, samples: Vec<Sample>) -> Family {
+/// What the watchers have done so far.
+fn of_counters(all: &[Counted]) -> Vec<Family> {
+    vec![
+        counter(
+            "events_total",
+            "What happened to a container's devices: attached, detached, denied, waiting, shared (a disk that another container also has), inaccessible (nobody in a rootless container may open the node), failed, restored (an engine had replaced the device filter), overrun (events were lost at the socket).",
+            all.iter().flat_map(events).collect(),
+        ),
+        Family {
+            name: "event_seconds",
+            kind: "summary",
+            help: "Time from a wake by device events until the container is up to date.",
+            samples: all.iter().flat_map(wakes).collect(),
+        },
+        gauge(
+            "event_longest_seconds",
+            "The longest event_seconds since the watcher started.",
+            of_each(all, |counted| seconds(counted.recorded.counters.longest_us)),
+        ),
+        counter(
+            "watcher_starts_total",
+            "Watchers that started. A new watcher takes over after an update, and when systemd starts the watcher's unit.",
+            of_each(all, |counted| counted.recorded.counters.started as f64),
+        ),
+        counter(
+            "watcher_crashes_total",
+            "Watchers that crashed and were started again.",
+            of_each(all, |counted| counted.recorded.counters.crashed as f64),
+        ),
+    ]
+}
+
+fn gauge(name: &'static str, help: &'static str, samples: Vec<Sample>) -> Family {
     Family {
         name,
-        kind,
+        kind: "gauge",
         help,
         samples,
     }
+}
+
+fn counter(name: &'static str, help: &'static str, samples: Vec<Sample>) -> Family {
+    Family {
+        name,
+        kind: "counter",
+        help,
+        samples,
+    }
+}
+
+/// One sample for each container.
+fn of_each(all: &[Counted], value: fn(&Counted) -> f64) -> Vec<Sample> {
+    let sample = |counted| sample("", labels(counted), value(counted));
+    all.iter().map(sample).collect()
 }
 
 fn sample(suffix: &'static str, labels: Vec<(&'static str, String)>, value: f64) -> Sample {

@@ -12,12 +12,12 @@ use super::render::json::write_json;
 use super::render::table::print_line;
 use super::render::time::{ago, since};
 use crate::host::rootless::rootless;
-use crate::host::state::control::{Problem, first_of};
+use crate::host::state::control::{Problem, Status, first_of};
 use crate::host::state::record::Record;
 use crate::host::state::registry::Registry;
 use crate::host::users::Users;
 use crate::model::plan::attachment::{Attachment, NodeCreator};
-use crate::model::request::entry::Origin;
+use crate::model::request::entry::{Origin, RequestEntry};
 
 /// Prints all that is known of one container.
 pub(super) fn run(registry: &Registry, id: &str, as_json: bool) -> Result<()> {
@@ -50,6 +50,20 @@ fn shares_pid_namespace(record: &Record) -> bool {
 }
 
 fn write(out: &mut impl Write, container: &Enrolled) -> std::io::Result<()> {
+    write_container(out, container)?;
+    let Some(status) = &container.status else {
+        for reason in container.reasons() {
+            print_line!(out, "Watcher    {}: {reason}", container.health())?;
+        }
+        return Ok(());
+    };
+    write_watcher(out, status)?;
+    write_requests(out, &status.requests)?;
+    write_attachments(out, status)?;
+    write_problems(out, &status.problems)
+}
+
+fn write_container(out: &mut impl Write, container: &Enrolled) -> std::io::Result<()> {
     print_line!(out, "Container  {}", container.id)?;
     if let Some(name) = container.name() {
         print_line!(out, "Name       {name}")?;
@@ -58,24 +72,23 @@ fn write(out: &mut impl Write, container: &Enrolled) -> std::io::Result<()> {
         print_line!(out, "Engine     {engine}")?;
     }
     print_line!(out, "Health     {}", container.health())?;
-    if let Some(record) = &container.record {
-        let facts = &record.container;
-        print_line!(out, "Init       process {}", facts.pid)?;
-        print_line!(out, "Bundle     {}", facts.bundle.display())?;
-        print_line!(out, "User       {}:{}", facts.user.uid, facts.user.gid)?;
-        if shares_pid_namespace(record) {
-            print_line!(
-                out,
-                "Pids       the host's pid namespace: root in the container can stop or end its watcher"
-            )?;
-        }
-    }
-    let Some(status) = &container.status else {
-        for reason in container.reasons() {
-            print_line!(out, "Watcher    {}: {reason}", container.health())?;
-        }
+    let Some(record) = &container.record else {
         return Ok(());
     };
+    let facts = &record.container;
+    print_line!(out, "Init       process {}", facts.pid)?;
+    print_line!(out, "Bundle     {}", facts.bundle.display())?;
+    print_line!(out, "User       {}:{}", facts.user.uid, facts.user.gid)?;
+    if shares_pid_namespace(record) {
+        print_line!(
+            out,
+            "Pids       the host's pid namespace: root in the container can stop or end its watcher"
+        )?;
+    }
+    Ok(())
+}
+
+fn write_watcher(out: &mut impl Write, status: &Status) -> std::io::Result<()> {
     match unit_of(status) {
         Some(unit) => print_line!(out, "Watcher    process {} of {unit}", status.watcher)?,
         None => print_line!(
@@ -87,8 +100,12 @@ fn write(out: &mut impl Write, container: &Enrolled) -> std::io::Result<()> {
     if let Some(state) = &status.udev_database {
         print_line!(out, "Udev       {state}")?;
     }
+    Ok(())
+}
+
+fn write_requests(out: &mut impl Write, requests: &[RequestEntry]) -> std::io::Result<()> {
     print_line!(out, "\nRequests")?;
-    for entry in &status.requests {
+    for entry in requests {
         let origin = match entry.origin {
             Origin::Annotation => "annotation",
             Origin::Root => "root",
@@ -106,6 +123,10 @@ fn write(out: &mut impl Write, container: &Enrolled) -> std::io::Result<()> {
             print_line!(out, "    selects {root}")?;
         }
     }
+    Ok(())
+}
+
+fn write_attachments(out: &mut impl Write, status: &Status) -> std::io::Result<()> {
     print_line!(out, "\nAttached")?;
     if status.attached.is_empty() {
         print_line!(out, "  nothing")?;
@@ -115,12 +136,6 @@ fn write(out: &mut impl Write, container: &Enrolled) -> std::io::Result<()> {
         write_attachment(out, path, attachment)?;
         if let Some(fault) = users.fault(attachment) {
             print_line!(out, "    {fault}")?;
-        }
-    }
-    if !status.problems.is_empty() {
-        print_line!(out, "\nProblems")?;
-        for (paths, reason) in Problem::grouped(&status.problems) {
-            print_line!(out, "  {}: {reason}", first_of(&paths))?;
         }
     }
     Ok(())
@@ -144,6 +159,17 @@ fn write_attachment(out: &mut impl Write, path: &Path, attachment: &Attachment) 
     print_line!(out, "    device {}", attachment.device.syspath)?;
     for link in attachment.links.keys() {
         print_line!(out, "    link {}", link.display())?;
+    }
+    Ok(())
+}
+
+fn write_problems(out: &mut impl Write, problems: &[Problem]) -> std::io::Result<()> {
+    if problems.is_empty() {
+        return Ok(());
+    }
+    print_line!(out, "\nProblems")?;
+    for (paths, reason) in Problem::grouped(problems) {
+        print_line!(out, "  {}: {reason}", first_of(&paths))?;
     }
     Ok(())
 }

@@ -15,19 +15,6 @@ use crate::host::state::control::{Problem, Status, first_of};
 use crate::model::plan::attachment::Attachment;
 use crate::model::request::entry::RequestEntry;
 
-fn to_json(path: &Path, attachment: &Attachment) -> Value {
-    json!({
-        "path": path,
-        "number": attachment.node.num.to_string(),
-        "access": attachment.access.to_string(),
-        "mode": format!("{:04o}", attachment.node.mode),
-        "uid": attachment.node.uid,
-        "gid": attachment.node.gid,
-        "links": attachment.links.keys().collect::<Vec<_>>(),
-        "device": attachment.device.syspath,
-    })
-}
-
 /// Prints the nodes that are inside for the requests now, or why there are none.
 ///
 /// # Errors
@@ -45,19 +32,7 @@ pub(super) fn attached(
     let entries: Vec<&RequestEntry> = status.requests.iter().filter(is_resolved).collect();
     let mut out = std::io::stdout().lock();
     if as_json {
-        let requests: Vec<Value> = entries
-            .iter()
-            .map(|entry| {
-                let nodes: Vec<Value> = nodes_of_request(entry, status)
-                    .into_iter()
-                    .map(|(path, attachment)| to_json(path, attachment))
-                    .collect();
-                json!({
-                    "request": entry.request, "class": entry.class, "cdi": entry.cdi,
-                    "selects": entry.roots, "nodes": nodes,
-                })
-            })
-            .collect();
+        let requests: Vec<Value> = entries.iter().map(|entry| to_json(entry, status)).collect();
         let whole = json!({
             "id": target.id(), "requests": requests, "problems": problems, "not_applied": resolved.not_applied,
         });
@@ -75,9 +50,9 @@ pub(super) fn attached(
             )?;
         }
     }
-    let is_empty =
-        |entry: &&&RequestEntry| !entry.roots.is_empty() && nodes_of_request(entry, status).is_empty();
-    if problems.is_empty() || !entries.iter().any(|entry| is_empty(&entry)) {
+    let lacks_nodes =
+        |entry: &&RequestEntry| !entry.roots.is_empty() && nodes_of_request(entry, status).is_empty();
+    if problems.is_empty() || !entries.iter().any(lacks_nodes) {
         return Ok(());
     }
     let reasons: Vec<String> = Problem::grouped(problems)
@@ -88,6 +63,30 @@ pub(super) fn attached(
         "not attached yet: {} (the request stays; `oci-hotplug detach` removes it)",
         reasons.join("; ")
     )
+}
+
+fn to_json(entry: &RequestEntry, status: &Status) -> Value {
+    let nodes: Vec<Value> = nodes_of_request(entry, status)
+        .into_iter()
+        .map(|(path, attachment)| node_to_json(path, attachment))
+        .collect();
+    json!({
+        "request": entry.request, "class": entry.class, "cdi": entry.cdi,
+        "selects": entry.roots, "nodes": nodes,
+    })
+}
+
+fn node_to_json(path: &Path, attachment: &Attachment) -> Value {
+    json!({
+        "path": path,
+        "number": attachment.node.num.to_string(),
+        "access": attachment.access.to_string(),
+        "mode": format!("{:04o}", attachment.node.mode),
+        "uid": attachment.node.uid,
+        "gid": attachment.node.gid,
+        "links": attachment.links.keys().collect::<Vec<_>>(),
+        "device": attachment.device.syspath,
+    })
 }
 
 fn write_request(out: &mut impl Write, entry: &RequestEntry, status: &Status) -> std::io::Result<()> {
@@ -116,6 +115,21 @@ fn write_request(out: &mut impl Write, entry: &RequestEntry, status: &Status) ->
     Ok(())
 }
 
+/// A node that a removed request had.
+struct FormerNode {
+    path: PathBuf,
+    now: NodeNow,
+}
+
+#[derive(PartialEq, Eq)]
+enum NodeNow {
+    Removed,
+    /// This other request has it as well.
+    Kept(String),
+    /// Only its access could be revoked.
+    Stuck,
+}
+
 /// Prints which nodes are removed, and which stay because of another request.
 ///
 /// # Errors
@@ -127,61 +141,28 @@ pub(super) fn detached(
     gone: &[RequestEntry],
     as_json: bool,
 ) -> Result<()> {
-    let went: Vec<&RequestEntry> = before
+    let removed: Vec<(&RequestEntry, Vec<FormerNode>)> = before
         .requests
         .iter()
         .filter(|entry| gone.contains(&entry.without_roots()))
+        .map(|entry| (entry, former_nodes(entry, before, after)))
         .collect();
-    let inside = |entry: &RequestEntry| -> Vec<(PathBuf, Option<String>)> {
-        nodes_of_request(entry, before)
-            .into_iter()
-            .map(|(path, attachment)| {
-                let now = after.attached.get(path);
-                let still = now.is_some_and(|now| now.device.syspath == attachment.device.syspath);
-                let is_for = |entry: &&RequestEntry| {
-                    nodes_of_request(entry, after)
-                        .iter()
-                        .any(|(node, _)| *node == path)
-                };
-                let holder = after.requests.iter().find(is_for);
-                let stays = still.then(|| holder.map_or_else(String::new, RequestEntry::display_name));
-                (path.to_owned(), stays)
-            })
-            .collect()
-    };
     let mut out = std::io::stdout().lock();
     if as_json {
-        let requests: Vec<Value> = went
-            .iter()
-            .map(|entry| {
-                let (stays, leaves): (Vec<_>, Vec<_>) =
-                    inside(entry).into_iter().partition(|(_, stays)| stays.is_some());
-                let paths = |nodes: Vec<(PathBuf, _)>| -> Vec<PathBuf> {
-                    nodes.into_iter().map(|(path, _)| path).collect()
-                };
-                json!({
-                    "request": entry.request, "class": entry.class, "cdi": entry.cdi,
-                    "detached": paths(leaves), "kept": paths(stays),
-                })
-            })
-            .collect();
+        let requests = removed.iter().map(|(entry, nodes)| removed_to_json(entry, nodes));
+        let requests: Vec<Value> = requests.collect();
         let whole = json!({ "id": target.id(), "requests": requests, "problems": after.problems });
         write_json(&mut out, &whole)?;
-    }
-    let mut stuck = Vec::new();
-    for entry in &went {
-        if !as_json {
-            print_line!(out, "{} is not requested any more", entry.display_name())?;
-        }
-        for (path, stays) in inside(entry) {
-            match stays {
-                Some(holder) if holder.is_empty() => stuck.push(path.display().to_string()),
-                _ if as_json => {}
-                None => print_line!(out, "  {} is removed", path.display())?,
-                Some(holder) => print_line!(out, "  {} stays: {holder} requests it as well", path.display())?,
-            }
+    } else {
+        for (entry, nodes) in &removed {
+            write_removed(&mut out, entry, nodes)?;
         }
     }
+    let nodes = removed.iter().flat_map(|(_, nodes)| nodes);
+    let stuck: Vec<String> = nodes
+        .filter(|node| node.now == NodeNow::Stuck)
+        .map(|node| node.path.display().to_string())
+        .collect();
     if stuck.is_empty() {
         return Ok(());
     }
@@ -190,4 +171,52 @@ pub(super) fn detached(
         stuck.join(", "),
         target.short_id()
     )
+}
+
+fn former_nodes(entry: &RequestEntry, before: &Status, after: &Status) -> Vec<FormerNode> {
+    let now = |path: &Path, attachment: &Attachment| {
+        let now = after.attached.get(path);
+        if now.is_none_or(|now| now.device.syspath != attachment.device.syspath) {
+            return NodeNow::Removed;
+        }
+        let has_node = |entry: &&RequestEntry| {
+            let nodes = nodes_of_request(entry, after);
+            nodes.iter().any(|(node, _)| *node == path)
+        };
+        match after.requests.iter().find(has_node) {
+            Some(holder) => NodeNow::Kept(holder.display_name()),
+            None => NodeNow::Stuck,
+        }
+    };
+    nodes_of_request(entry, before)
+        .into_iter()
+        .map(|(path, attachment)| FormerNode {
+            path: path.to_owned(),
+            now: now(path, attachment),
+        })
+        .collect()
+}
+
+fn removed_to_json(entry: &RequestEntry, nodes: &[FormerNode]) -> Value {
+    let (removed, kept): (Vec<_>, Vec<_>) = nodes.iter().partition(|node| node.now == NodeNow::Removed);
+    let paths = |nodes: Vec<&FormerNode>| -> Vec<PathBuf> {
+        nodes.into_iter().map(|node| node.path.clone()).collect()
+    };
+    json!({
+        "request": entry.request, "class": entry.class, "cdi": entry.cdi,
+        "detached": paths(removed), "kept": paths(kept),
+    })
+}
+
+fn write_removed(out: &mut impl Write, entry: &RequestEntry, nodes: &[FormerNode]) -> std::io::Result<()> {
+    print_line!(out, "{} is not requested any more", entry.display_name())?;
+    for node in nodes {
+        let path = node.path.display();
+        match &node.now {
+            NodeNow::Removed => print_line!(out, "  {path} is removed")?,
+            NodeNow::Kept(holder) => print_line!(out, "  {path} stays: {holder} requests it as well")?,
+            NodeNow::Stuck => {}
+        }
+    }
+    Ok(())
 }

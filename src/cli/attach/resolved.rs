@@ -4,7 +4,7 @@
 use anyhow::{Result, bail};
 
 use crate::cdi::directories::{Definition, Specs};
-use crate::cdi::document::Edits;
+use crate::cdi::document::{Device, Edits};
 use crate::cdi::generate;
 use crate::cdi::names::QualifiedName;
 use crate::cdi::node_requests::node_requests;
@@ -13,6 +13,7 @@ use crate::cli::list::request_texts;
 use crate::model::request::annotations::{RequestListError, read_list};
 use crate::model::request::class::Classes;
 use crate::model::request::entry::{Origin, RequestEntry, Requests};
+use crate::model::request::symlink::parse_symlinks;
 use crate::model::request::{ListItem, parse_request_list};
 
 /// The requests that the arguments stand for.
@@ -56,70 +57,69 @@ impl ResolvedRequests {
                 bail!("cannot attach CDI device {}", all.concat());
             }
         };
-        let mut of_device = |entry: RequestEntry| {
-            self.requests.entries.push(RequestEntry {
-                cdi: Some(name.to_owned()),
-                ..entry
-            });
-        };
         // A CDI device of ours has no nodes, but our hooks: take the requests in their arguments.
-        let devices = specs.devices();
-        let ours = match devices.get(name) {
-            Some(Definition::By { device, .. }) if generate::is_our_device(device) => Some(*device),
-            _ => None,
-        };
-        if let Some(device) = ours {
-            for text in generate::requests(device) {
-                let requests = read_list(Origin::Root, text, classes)?;
-                requests.entries.into_iter().for_each(&mut of_device);
+        match specs.devices().get(name) {
+            Some(Definition::By { device, .. }) if generate::is_our_device(device) => {
+                self.add_hook_arguments(name, device, classes)?;
             }
-            for text in generate::symlinks(device) {
-                let rules =
-                    crate::model::request::symlink::parse_symlinks(text).map_err(RequestListError::from)?;
-                self.requests.symlinks.extend(rules);
-            }
-        } else {
-            let live = node_requests(&edits);
-            for request in live.requests {
-                of_device(RequestEntry::new(Origin::Root, request));
-            }
-            let others = Edits {
-                device_nodes: Vec::new(),
-                ..edits
-            };
-            self.not_applied.extend(
-                live.not_applied
-                    .into_iter()
-                    .chain(show::lines(&others))
-                    .map(|edit| NotApplied {
-                        device: name.to_owned(),
-                        edit,
-                    }),
-            );
+            _ => self.add_edits(name, edits),
         }
-        if !self
-            .requests
-            .entries
-            .iter()
-            .any(|entry| entry.cdi.as_deref() == Some(name))
-        {
-            let what: Vec<&str> = self
-                .not_applied
-                .iter()
-                .filter(|not_applied| not_applied.device == name)
-                .map(|not_applied| not_applied.edit.as_str())
-                .collect();
-            bail!(
-                "cannot attach CDI device {name}: it has nothing that a running container can still get{} (start the container with it: --device {name})",
-                if what.is_empty() {
-                    String::new()
-                } else {
-                    format!(", only {}", what.join(", "))
-                }
-            );
+        if self.requests.entries.iter().any(|entry| is_of(entry, name)) {
+            return Ok(());
+        }
+        let others = self.not_applied.iter();
+        let others = others.filter(|not_applied| not_applied.device == name);
+        let others: Vec<&str> = others.map(|not_applied| not_applied.edit.as_str()).collect();
+        bail!(
+            "cannot attach CDI device {name}: it has nothing that a running container can still get{} (start the container with it: --device {name})",
+            if others.is_empty() {
+                String::new()
+            } else {
+                format!(", only {}", others.join(", "))
+            }
+        )
+    }
+
+    fn add_hook_arguments(&mut self, name: &str, device: &Device, classes: &Classes) -> Result<()> {
+        for text in generate::requests(device) {
+            for entry in read_list(Origin::Root, text, classes)?.entries {
+                self.add_entry(name, entry);
+            }
+        }
+        for text in generate::symlinks(device) {
+            let rules = parse_symlinks(text).map_err(RequestListError::from)?;
+            self.requests.symlinks.extend(rules);
         }
         Ok(())
     }
+
+    fn add_edits(&mut self, name: &str, edits: Edits) {
+        let nodes = node_requests(&edits);
+        for request in nodes.requests {
+            self.add_entry(name, RequestEntry::new(Origin::Root, request));
+        }
+        let others = Edits {
+            device_nodes: Vec::new(),
+            ..edits
+        };
+        let not_applied = nodes.not_applied.into_iter().chain(show::lines(&others));
+        self.not_applied.extend(not_applied.map(|edit| NotApplied {
+            device: name.to_owned(),
+            edit,
+        }));
+    }
+
+    fn add_entry(&mut self, device: &str, entry: RequestEntry) {
+        self.requests.entries.push(RequestEntry {
+            cdi: Some(device.to_owned()),
+            ..entry
+        });
+    }
+}
+
+/// Whether a request is one of a CDI device.
+fn is_of(entry: &RequestEntry, device: &str) -> bool {
+    entry.cdi.as_deref() == Some(device)
 }
 
 /// `vendor/class=name`: a request has a colon before any slash.
@@ -131,7 +131,7 @@ fn is_cdi(word: &str) -> bool {
 pub(super) fn named(word: &str, entries: &[RequestEntry]) -> Result<Vec<RequestEntry>> {
     let mut found = Vec::new();
     if is_cdi(word) {
-        found.extend(entries.iter().filter(|entry| entry.cdi.as_deref() == Some(word)));
+        found.extend(entries.iter().filter(|entry| is_of(entry, word)));
     } else {
         for item in parse_request_list(word).map_err(RequestListError::from)? {
             let before = found.len();

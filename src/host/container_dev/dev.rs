@@ -13,7 +13,7 @@ use nix::unistd::{Gid, Uid};
 use super::entry::Entry;
 use super::error::{ContainerDevError, failed};
 use super::file_system_user::FileSystemUser;
-use super::open::open_retrying;
+use super::open::{RESOLVE_PLAIN, open_retrying};
 use super::outcome::Placement;
 use super::place::ContainerMounts;
 use super::staging::{StagedNode, Staging};
@@ -21,6 +21,9 @@ use super::walk::Walker;
 use crate::host::container::Container;
 use crate::host::file_system::{Backing, Mounts, attributes, file_system_number, identity};
 use crate::model::id_maps::IdMaps;
+
+const ROOT: &str = "/";
+const DEV: &str = "/dev";
 
 /// The file system of one container, for the purpose of device nodes and links.
 pub struct ContainerDev {
@@ -62,46 +65,16 @@ impl ContainerDev {
         directories: BTreeSet<PathBuf>,
         root_before: Option<(u32, u32)>,
     ) -> Result<Self, ContainerDevError> {
-        let dev_path = Path::new("/dev");
-        let root = container.root()?;
-        let mounts = container.mounts()?;
-        let root_path = Path::new("/");
-        let reading_root = |source: io::Error| failed("read the mount of", root_path, source);
-        let root_mount = Mounts::id_of(&root).map_err(reading_root)?;
-        let root_file_system = file_system_number(&attributes(&root).map_err(reading_root)?);
-        if root_before.is_some_and(|before| before != root_file_system)
-            && mounts.backing(root_mount).map_err(reading_root)? == Backing::Unknown
-        {
-            return Err(ContainerDevError::InTheWay {
-                path: root_path.to_owned(),
-                found: Entry::Mount.to_string(),
-            });
-        }
-        let how = OpenHow::new()
-            .flags(OFlag::O_PATH | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC)
-            .resolve(
-                ResolveFlag::RESOLVE_BENEATH
-                    | ResolveFlag::RESOLVE_NO_SYMLINKS
-                    | ResolveFlag::RESOLVE_NO_MAGICLINKS,
-            );
-        let dev = open_retrying(&root, Path::new("dev"), how)
-            .map_err(|source| failed("open the directory", dev_path, source))?;
-        let reading = |source: io::Error| failed("read the mount of", dev_path, source);
-        let dev_mount = Mounts::id_of(&dev).map_err(reading)?;
-        let backing = mounts.backing(dev_mount).map_err(reading)?;
-        if dev_mount != root_mount && backing == Backing::Unknown {
-            // The engine mounts no such file system on /dev, but a container can, before its
-            // watcher starts again.
-            return Err(ContainerDevError::InTheWay {
-                path: dev_path.to_owned(),
-                found: Entry::Mount.to_string(),
-            });
-        }
-        let host_dev = File::open("/dev")
-            .and_then(attributes)
-            .map_err(|source| failed("read the device number of the host's", dev_path, source))?;
-        let host_dev = file_system_number(&host_dev);
-        let own = attributes(&dev).map_err(|source| failed("read the device number of", dev_path, source))?;
+        let (root, mounts) = (container.root()?, container.mounts()?);
+        let root_mount = Mounts::id_of(&root).map_err(reading_mount_of(ROOT))?;
+        let root_file_system = check_root(&root, root_mount, &mounts, root_before)?;
+        let dev = open_retrying(&root, Path::new("dev"), directory(RESOLVE_PLAIN))
+            .map_err(|source| failed("open the directory", Path::new(DEV), source))?;
+        let dev_outlives = check_dev(&dev, root_mount, &mounts)?;
+        let host_dev = number_of_host_dev()
+            .map_err(|source| failed("read the device number of the host's", Path::new(DEV), source))?;
+        let own =
+            attributes(&dev).map_err(|source| failed("read the device number of", Path::new(DEV), source))?;
         let own = file_system_number(&own);
         let id_maps = container.id_maps()?;
         let user = id_maps.as_ref().map(|maps| host_ids(maps, 0, 0)).transpose()?;
@@ -122,7 +95,7 @@ impl ContainerDev {
             host_dev,
             mounts: Rc::new(mounts),
             placement,
-            dev_outlives: dev_mount == root_mount || backing == Backing::Disk,
+            dev_outlives,
             id_maps,
             mount_namespace,
             user: user.map(|(uid, gid)| (Uid::from_raw(uid), Gid::from_raw(gid))),
@@ -136,23 +109,14 @@ impl ContainerDev {
     /// Opens the root file system of a container that has ended, in order to remove things from it;
     /// `None` if it does not exist any more, or if `/dev` was a mount of the container.
     pub fn open_ended(rootfs: &Path, directories: BTreeSet<PathBuf>) -> io::Result<Option<Self>> {
-        let directory = OFlag::O_PATH | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC;
-        let how = OpenHow::new()
-            .flags(directory)
-            .resolve(ResolveFlag::RESOLVE_NO_MAGICLINKS);
-        let host = File::open("/")?;
-        let Ok(root) = open_retrying(&host, rootfs, how) else {
+        let host = File::open(ROOT)?;
+        let Ok(root) = open_retrying(&host, rootfs, directory(ResolveFlag::RESOLVE_NO_MAGICLINKS)) else {
             return Ok(None);
         };
         if identity(&attributes(&root)?) == identity(&attributes(&host)?) {
             return Ok(None);
         }
-        let how = OpenHow::new().flags(directory).resolve(
-            ResolveFlag::RESOLVE_BENEATH
-                | ResolveFlag::RESOLVE_NO_SYMLINKS
-                | ResolveFlag::RESOLVE_NO_MAGICLINKS
-                | ResolveFlag::RESOLVE_NO_XDEV,
-        );
+        let how = directory(RESOLVE_PLAIN | ResolveFlag::RESOLVE_NO_XDEV);
         let Ok(dev) = open_retrying(&root, Path::new("dev"), how) else {
             return Ok(None);
         };
@@ -160,7 +124,7 @@ impl ContainerDev {
             root_file_system: file_system_number(&attributes(&root)?),
             root: Rc::new(root),
             dev: Rc::new(dev),
-            host_dev: file_system_number(&attributes(File::open("/dev")?)?),
+            host_dev: number_of_host_dev()?,
             mounts: Rc::new(Mounts::new(File::open("/proc/self")?.into())),
             placement: Placement::Own,
             dev_outlives: true,
@@ -191,14 +155,14 @@ impl ContainerDev {
     }
 
     pub(super) fn is_host_owned(&self, path: &Path) -> bool {
-        self.placement == Placement::HostDev && path.starts_with("/dev")
+        self.placement == Placement::HostDev && path.starts_with(DEV)
     }
 
     pub(super) fn walker(&self, path: &Path) -> Walker<'_> {
-        let (start, base) = if path.starts_with("/dev") {
-            (&self.dev, "/dev")
+        let (start, base) = if path.starts_with(DEV) {
+            (&self.dev, DEV)
         } else {
-            (&self.root, "/")
+            (&self.root, ROOT)
         };
         Walker {
             start,
@@ -208,6 +172,63 @@ impl ContainerDev {
             mounts: &self.mounts,
         }
     }
+}
+
+/// How to open a directory.
+fn directory(resolve: ResolveFlag) -> OpenHow {
+    OpenHow::new()
+        .flags(OFlag::O_PATH | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC)
+        .resolve(resolve)
+}
+
+/// The device number of the file system with the container's root directory.
+///
+/// # Errors
+/// When that is not `before`, and its server may never answer.
+fn check_root(
+    root: &OwnedFd,
+    mount: u64,
+    mounts: &Mounts,
+    before: Option<(u32, u32)>,
+) -> Result<(u32, u32), ContainerDevError> {
+    let reading = reading_mount_of(ROOT);
+    let number = file_system_number(&attributes(root).map_err(reading)?);
+    let has_changed = before.is_some_and(|before| before != number);
+    if has_changed && mounts.backing(mount).map_err(reading)? == Backing::Unknown {
+        return Err(mount_in_the_way(ROOT));
+    }
+    Ok(number)
+}
+
+/// Whether the container's `/dev` still exists after the container has ended.
+///
+/// # Errors
+/// When a file system is mounted there whose server may never answer. The engine mounts none, but a
+/// container can, before its watcher starts again.
+fn check_dev(dev: &OwnedFd, root_mount: u64, mounts: &Mounts) -> Result<bool, ContainerDevError> {
+    let reading = reading_mount_of(DEV);
+    let mount = Mounts::id_of(dev).map_err(reading)?;
+    let backing = mounts.backing(mount).map_err(reading)?;
+    if mount != root_mount && backing == Backing::Unknown {
+        return Err(mount_in_the_way(DEV));
+    }
+    Ok(mount == root_mount || backing == Backing::Disk)
+}
+
+fn reading_mount_of(path: &'static str) -> impl Fn(io::Error) -> ContainerDevError + Copy {
+    move |source| failed("read the mount of", Path::new(path), source)
+}
+
+fn mount_in_the_way(path: &str) -> ContainerDevError {
+    ContainerDevError::InTheWay {
+        path: path.into(),
+        found: Entry::Mount.to_string(),
+    }
+}
+
+/// The device number of the file system with the host's `/dev`.
+fn number_of_host_dev() -> io::Result<(u32, u32)> {
+    Ok(file_system_number(&attributes(File::open(DEV)?)?))
 }
 
 /// The host's ids for a user and a group of the container.

@@ -1,7 +1,7 @@
 //! The steps from what a container has to what it should have.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use crate::model::cgroup::grants::{GrantSet, common};
 use crate::model::device::inventory::Inventory;
@@ -163,30 +163,12 @@ fn append_removals(
     attachments: &Attachments,
     steps: &mut Vec<Step>,
 ) {
-    let removed: Vec<(&PathBuf, &Attachment)> = attachments
-        .iter()
-        .rev()
-        .filter(|(path, attachment)| !desired.get(*path).is_some_and(|node| stays(attachment, node)))
-        .collect();
-    let mut announcements: Vec<(SysPath, Step)> = nodeless
-        .into_iter()
-        .map(|removal| {
-            (
-                removal.device.syspath.clone(),
-                Step::AnnounceNodeless(Box::new(removal)),
-            )
-        })
-        .collect();
-    for (path, attachment) in &removed {
-        if attachment.announced.is_some() {
-            let step = Step::AnnounceRemove {
-                path: (*path).clone(),
-            };
-            announcements.push((attachment.device.syspath.clone(), step));
-        }
-    }
-    announcements.sort_by(|(one, _), (other, _)| other.cmp(one));
-    steps.extend(announcements.into_iter().map(|(_, step)| step));
+    let is_removed = |(path, attachment): &(&PathBuf, &Attachment)| {
+        let node = desired.get(*path);
+        !node.is_some_and(|node| stays(attachment, node))
+    };
+    let removed: Vec<(&PathBuf, &Attachment)> = attachments.iter().rev().filter(is_removed).collect();
+    append_announced_removals(&removed, nodeless, steps);
     for (path, attachment) in attachments.iter() {
         let kept = desired.get(path).filter(|node| stays(attachment, node));
         for link in attachment.links.keys() {
@@ -203,6 +185,26 @@ fn append_removals(
     }
 }
 
+fn append_announced_removals(
+    removed: &[(&PathBuf, &Attachment)],
+    nodeless: Vec<Announcement>,
+    steps: &mut Vec<Step>,
+) {
+    let mut announcements: Vec<(SysPath, Step)> = Vec::new();
+    for removal in nodeless {
+        let syspath = removal.device.syspath.clone();
+        announcements.push((syspath, Step::AnnounceNodeless(Box::new(removal))));
+    }
+    for (path, attachment) in removed {
+        if attachment.announced.is_some() {
+            let path = (*path).clone();
+            announcements.push((attachment.device.syspath.clone(), Step::AnnounceRemove { path }));
+        }
+    }
+    announcements.sort_by(|(one, _), (other, _)| other.cmp(one));
+    steps.extend(announcements.into_iter().map(|(_, step)| step));
+}
+
 /// For each node: the node, its links, its entry in the udev database, its announcement. The
 /// entries of parents and of devices without a node come before the first announcement. Parents are
 /// announced before their children, also those without a node.
@@ -213,7 +215,6 @@ fn append_additions(
     current: &Current<'_>,
     plan: &mut Plan,
 ) {
-    let steps = &mut plan.steps;
     let mut others = entries.of_others();
     let mut written = BTreeSet::new();
     let mut nodes: Vec<(&PathBuf, &DesiredNode<'_>)> = desired.iter().collect();
@@ -221,61 +222,75 @@ fn append_additions(
     let mut nodeless = nodeless.into_iter().peekable();
     for (path, node) in nodes {
         while let Some(parent) = nodeless.next_if(|parent| parent.device.syspath < node.device.syspath) {
-            steps.extend(others.by_ref());
-            steps.push(Step::AnnounceNodeless(Box::new(parent)));
+            plan.steps.extend(others.by_ref());
+            plan.steps.push(Step::AnnounceNodeless(Box::new(parent)));
         }
         let attachment = current.attachments.get(path);
         let attached = attachment.filter(|attachment| stays(attachment, node));
-        match attached {
-            None => steps.push(Step::AddNode {
-                path: path.clone(),
-                attachment: Box::new(new_attachment(node)),
-            }),
-            Some(attachment) if attachment.device != *node.device || attachment.access != node.access => {
-                steps.push(Step::Refresh {
-                    path: path.clone(),
-                    device: Box::new(node.device.clone()),
-                    access: node.access,
-                });
+        plan.steps.extend(add_or_refresh(path, node, attached));
+        append_links(path, node, attached, current, plan);
+        if must_be_announced(node, attached) {
+            plan.steps.extend(others.by_ref());
+            if written.insert(node.node.num) {
+                plan.steps.extend(entries.of_number(node.node.num));
             }
-            Some(_) => {}
+            plan.steps.push(Step::Announce { path: path.clone() });
         }
-        for link in node.links.keys() {
-            if attached.is_some_and(|attachment| attachment.links.contains_key(link)) {
-                continue;
-            }
-            if current.postponed.contains(link) {
-                plan.postponed.push(link.clone());
-                continue;
-            }
-            steps.push(Step::AddLink {
-                path: path.clone(),
+    }
+    plan.steps.extend(others);
+    let nodeless = nodeless.map(|device| Step::AnnounceNodeless(Box::new(device)));
+    plan.steps.extend(nodeless);
+    // Nodes without an announcement, such as those of an earlier watcher.
+    let numbers: BTreeSet<DevNum> = desired.values().map(|node| node.node.num).collect();
+    let unwritten = numbers.difference(&written);
+    plan.steps
+        .extend(unwritten.flat_map(|num| entries.of_number(*num)));
+}
+
+/// The step that creates a node, or records newer facts of its device.
+fn add_or_refresh(path: &Path, node: &DesiredNode<'_>, attached: Option<&Attachment>) -> Option<Step> {
+    match attached {
+        None => Some(Step::AddNode {
+            path: path.to_owned(),
+            attachment: Box::new(new_attachment(node)),
+        }),
+        Some(attachment) if attachment.device != *node.device || attachment.access != node.access => {
+            Some(Step::Refresh {
+                path: path.to_owned(),
+                device: Box::new(node.device.clone()),
+                access: node.access,
+            })
+        }
+        Some(_) => None,
+    }
+}
+
+fn append_links(
+    path: &Path,
+    node: &DesiredNode<'_>,
+    attached: Option<&Attachment>,
+    current: &Current<'_>,
+    plan: &mut Plan,
+) {
+    let is_new = |link: &&PathBuf| !attached.is_some_and(|attachment| attachment.links.contains_key(*link));
+    for link in node.links.keys().filter(is_new) {
+        if current.postponed.contains(link) {
+            plan.postponed.push(link.clone());
+        } else {
+            plan.steps.push(Step::AddLink {
+                path: path.to_owned(),
                 link: link.clone(),
             });
         }
-        let announced = attached.and_then(|attachment| attachment.announced);
-        // udevd sends no event for a device that gains or loses a link, but the container's udev
-        // database needs the new links.
-        let has_other_links = attached.is_some_and(|attachment| attachment.device.links != node.device.links);
-        if node.device.udev_state > UdevState::Pending
-            && (announced != Some(node.device.seqnum) || has_other_links)
-        {
-            steps.extend(others.by_ref());
-            if written.insert(node.node.num) {
-                steps.extend(entries.of_number(node.node.num));
-            }
-            steps.push(Step::Announce { path: path.clone() });
-        }
     }
-    steps.extend(others);
-    steps.extend(nodeless.map(|device| Step::AnnounceNodeless(Box::new(device))));
-    // Nodes without an announcement, such as those of an earlier watcher.
-    let numbers: BTreeSet<DevNum> = desired.values().map(|node| node.node.num).collect();
-    steps.extend(
-        numbers
-            .difference(&written)
-            .flat_map(|num| entries.of_number(*num)),
-    );
+}
+
+fn must_be_announced(node: &DesiredNode<'_>, attached: Option<&Attachment>) -> bool {
+    let announced = attached.and_then(|attachment| attachment.announced);
+    // udevd sends no event for a device that gains or loses a link, but the container's udev
+    // database needs the new links.
+    let has_other_links = attached.is_some_and(|attachment| attachment.device.links != node.device.links);
+    node.device.udev_state > UdevState::Pending && (announced != Some(node.device.seqnum) || has_other_links)
 }
 
 fn new_attachment(node: &DesiredNode<'_>) -> Attachment {

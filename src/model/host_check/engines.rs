@@ -5,7 +5,7 @@ use std::path::Path;
 use super::engine_config::DEFAULT_HOOK_DIR;
 use super::facts::{Containerd, CriO, Docker, Facts, HookFile, Hooks, Podman, Programs};
 use super::finding::{Finding, Verdict};
-use super::host::{PROGRAMS, is_in};
+use super::installed::PROGRAMS;
 use super::version::Version;
 
 /// The hooks of oci-hotplug, each with the stages at which it must run.
@@ -157,7 +157,7 @@ fn fault(file: &HookFile, stages: &[&str]) -> Option<(String, String)> {
 /// Whether an engine with these spec directories finds the device.
 fn finds(spec_dirs: Option<&Vec<std::path::PathBuf>>, annotated: Option<&Path>) -> bool {
     match (spec_dirs, annotated) {
-        (Some(dirs), Some(file)) => is_in(file, dirs),
+        (Some(dirs), Some(file)) => dirs.iter().any(|dir| file.parent() == Some(dir.as_path())),
         // The engine's default directories were searched for the device; a missing device is
         // reported elsewhere.
         _ => true,

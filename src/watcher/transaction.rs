@@ -2,6 +2,8 @@
 //!
 //! A device that fails does not affect the others. Decides nothing (`model::plan` does).
 
+mod write_ahead;
+
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 
@@ -125,74 +127,6 @@ pub(crate) fn revoke<E: Effects>(
 }
 
 impl<E: Effects> Transaction<'_, E> {
-    /// Writes what is about to be created, before it is created: after a crash, the next watcher
-    /// knows that it is ours. What the image or the engine has created is marked as theirs.
-    fn write_ahead(&mut self, steps: &[Step]) {
-        let mut ahead = self.attachments.clone();
-        let mut news = false;
-        for step in steps {
-            match step {
-                Step::AddNode { path, attachment } => {
-                    let mut planned = (**attachment).clone();
-                    planned.since = self.now;
-                    let is_ours = ahead
-                        .get(path)
-                        .is_some_and(|before| before.node_creator == NodeCreator::Watcher);
-                    if !is_ours && matches!(self.effects.find_node(path, &planned.node), Ok(PathState::Same))
-                    {
-                        planned.node_creator = NodeCreator::Other;
-                    }
-                    ahead.insert(path.clone(), planned);
-                    news = true;
-                }
-                Step::AddLink { path, link } => {
-                    let is_there = matches!(self.effects.find_link(link, path), Ok(PathState::Same));
-                    if let Some(attachment) = ahead.get_mut(path) {
-                        let creator = if is_there {
-                            NodeCreator::Other
-                        } else {
-                            NodeCreator::Watcher
-                        };
-                        attachment.links.insert(link.clone(), creator);
-                    }
-                    news = true;
-                }
-                Step::Refresh { path, access, .. } => {
-                    if let Some(attachment) = ahead.get_mut(path) {
-                        attachment.access = *access;
-                    }
-                }
-                Step::SetGrants(grants) => news |= self.gives_more(grants),
-                Step::Revoke(_)
-                | Step::AnnounceRemove { .. }
-                | Step::RemoveEntry { .. }
-                | Step::WriteEntry { .. }
-                | Step::RemoveLink { .. }
-                | Step::RemoveNode { .. }
-                | Step::Announce { .. }
-                | Step::AnnounceNodeless(_) => {}
-            }
-        }
-        // Removals need no note: until they are done, the old one is correct.
-        if !news {
-            return;
-        }
-        if let Err(error) = self.effects.write_notes(&ahead) {
-            // Without its note, a node would be left behind by a crash: do not create it.
-            self.fail(None, &error);
-            self.given_up.extend(steps.iter().filter_map(|step| match step {
-                Step::AddNode { path, .. } => Some(path.clone()),
-                _ => None,
-            }));
-        }
-    }
-
-    fn gives_more(&self, grants: &GrantSet) -> bool {
-        grants
-            .iter()
-            .any(|(num, access)| !self.granted.get(num).is_some_and(|held| held.covers(*access)))
-    }
-
     fn carry_out(&mut self, step: Step) {
         match step {
             Step::AnnounceRemove { path } => self.announce_remove(&path),

@@ -1,0 +1,79 @@
+//! The note that is written before the steps are carried out.
+
+use super::{Effects, Transaction};
+use crate::model::cgroup::grants::GrantSet;
+use crate::model::plan::Step;
+use crate::model::plan::attachment::{Attachments, NodeCreator, PathState};
+
+impl<E: Effects> Transaction<'_, E> {
+    /// Writes what is about to be created, before it is created: after a crash, the next watcher
+    /// knows that it is ours. What the image or the engine has created is marked as theirs.
+    pub(super) fn write_ahead(&mut self, steps: &[Step]) {
+        let mut ahead = self.attachments.clone();
+        let mut has_news = false;
+        for step in steps {
+            has_news |= self.note_ahead(step, &mut ahead);
+        }
+        // Removals need no note: until they are done, the old one is correct.
+        if !has_news {
+            return;
+        }
+        if let Err(error) = self.effects.write_notes(&ahead) {
+            // Without its note, a node would be left behind by a crash: do not create it.
+            self.fail(None, &error);
+            self.given_up.extend(steps.iter().filter_map(|step| match step {
+                Step::AddNode { path, .. } => Some(path.clone()),
+                _ => None,
+            }));
+        }
+    }
+
+    /// Adds to `ahead` what a step will change. Returns whether the step creates or grants
+    /// something.
+    fn note_ahead(&mut self, step: &Step, ahead: &mut Attachments) -> bool {
+        match step {
+            Step::AddNode { path, attachment } => {
+                let mut planned = (**attachment).clone();
+                planned.since = self.now;
+                let before = ahead.get(path);
+                let is_ours = before.is_some_and(|before| before.node_creator == NodeCreator::Watcher);
+                if !is_ours && matches!(self.effects.find_node(path, &planned.node), Ok(PathState::Same)) {
+                    planned.node_creator = NodeCreator::Other;
+                }
+                ahead.insert(path.clone(), planned);
+                true
+            }
+            Step::AddLink { path, link } => {
+                let creator = match self.effects.find_link(link, path) {
+                    Ok(PathState::Same) => NodeCreator::Other,
+                    _ => NodeCreator::Watcher,
+                };
+                if let Some(attachment) = ahead.get_mut(path) {
+                    attachment.links.insert(link.clone(), creator);
+                }
+                true
+            }
+            Step::Refresh { path, access, .. } => {
+                if let Some(attachment) = ahead.get_mut(path) {
+                    attachment.access = *access;
+                }
+                false
+            }
+            Step::SetGrants(grants) => self.gives_more(grants),
+            Step::Revoke(_)
+            | Step::AnnounceRemove { .. }
+            | Step::RemoveEntry { .. }
+            | Step::WriteEntry { .. }
+            | Step::RemoveLink { .. }
+            | Step::RemoveNode { .. }
+            | Step::Announce { .. }
+            | Step::AnnounceNodeless(_) => false,
+        }
+    }
+
+    fn gives_more(&self, grants: &GrantSet) -> bool {
+        grants
+            .iter()
+            .any(|(num, access)| !self.granted.get(num).is_some_and(|held| held.covers(*access)))
+    }
+}

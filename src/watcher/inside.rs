@@ -1,31 +1,30 @@
 //! The container: its record, attachments, grants, and the effects that change them.
 
+mod access;
+mod log;
+
 use std::path::{Path, PathBuf};
 use std::rc::Rc;
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use nix::sys::signal::Signal;
 
-use super::access::Place;
 use super::effects::ContainerEffects;
 use super::error::EffectError;
 use super::report::{FailedPath, Report};
 use super::restore::Entry;
 use super::transaction::{self, Effects};
 use crate::host::container::{CgroupPaths, Container, ContainerError, ContainerFacts};
-use crate::host::filter::FilterError;
-use crate::host::log::event;
 use crate::host::process::Process;
 use crate::host::state::notes::Notes;
 use crate::host::state::record::Record;
 use crate::host::state::record_lock::RecordLock;
-use crate::host::users::closed_to_all;
-use crate::model::cgroup::grants::{Change, GrantSet};
+use crate::model::cgroup::grants::GrantSet;
 use crate::model::counters::Counters;
 use crate::model::device::inventory::Inventory;
-use crate::model::device::{Device, SysPath, UdevState};
+use crate::model::device::{Device, SysPath};
 use crate::model::plan::announcements::Announcement;
-use crate::model::plan::attachment::{Attachment, Attachments, NodeCreator, PathState};
+use crate::model::plan::attachment::{Attachments, NodeCreator, PathState};
 use crate::model::plan::{Current, Plan, Planner, RootRemoved, Step, moved, remove_all, still_due};
 use crate::model::policy::ContainerTraits;
 use crate::model::request::entry::RequestEntry;
@@ -191,19 +190,6 @@ impl Inside {
         }
     }
 
-    /// Revokes access to devices that are gone or have another number now, without inspecting the
-    /// container: their numbers may belong to other devices from now on.
-    ///
-    /// # Errors
-    /// The reason why the access is still in force.
-    pub(super) fn revoke_gone(&mut self, inventory: &Inventory) -> Result<(), String> {
-        let due = still_due(&self.granted, &self.attachments, inventory);
-        if due == self.granted {
-            return Ok(());
-        }
-        transaction::revoke(due, &mut self.granted, &mut self.effects)
-    }
-
     /// Stores roots and remote devices for the next watcher; they are written with the next plan,
     /// or by [`Inside::write_notes`]. Returns whether they have changed.
     pub(super) fn note_requests(&mut self, planner: &Planner, gone: &[RootRemoved]) -> bool {
@@ -263,68 +249,6 @@ impl Inside {
         self.effects.remove_database_mount();
     }
 
-    /// Logs what was detached and attached, in this order. Returns the paths of the latter.
-    fn log_changes(&self, before: &Attachments) -> Vec<PathBuf> {
-        let is_gone = |(path, _): &(&PathBuf, &Attachment)| self.attachments.get(path).is_none();
-        for (path, attachment) in before.iter().rev().filter(is_gone) {
-            let text = format!("detached {} ({})", path.display(), attachment.node.num);
-            self.log_event(event::DETACHED, attachment.device.syspath.as_str(), path, &text);
-        }
-        let mut attached = Vec::new();
-        for (path, attachment) in self.attachments.iter() {
-            if before.get(path).is_some_and(|old| is_same(old, attachment)) {
-                continue;
-            }
-            let text = format!(
-                "attached {} ({} {}) of {}",
-                path.display(),
-                attachment.node.num,
-                attachment.access,
-                attachment.device.syspath
-            );
-            self.log_event(event::ATTACHED, attachment.device.syspath.as_str(), path, &text);
-            attached.push(path.clone());
-        }
-        attached
-    }
-
-    /// Logs the devices that nobody in a rootless container may open, once udevd has given their
-    /// nodes owner and mode.
-    fn log_inaccessible(&self, before: &Attachments) {
-        if !self.container.is_rootless() {
-            return;
-        }
-        let is_final = |attachment: &Attachment| attachment.device.udev_state != UdevState::Pending;
-        for (path, attachment) in self
-            .attachments
-            .iter()
-            .filter(|(_, attachment)| is_final(attachment))
-        {
-            let old = before.get(path).filter(|old| is_same(old, attachment));
-            if old.is_some_and(is_final) {
-                continue;
-            }
-            if let Some(fault) = closed_to_all(&attachment.device, self.record.container.pid) {
-                let device = attachment.device.syspath.as_str();
-                self.log_event(event::INACCESSIBLE, device, path, &fault);
-            }
-        }
-    }
-
-    /// Counts and logs an event of a device, in the form that `oci-hotplug events` reads: all
-    /// fields are texts and have this order, so that the journal stores them unchanged and the log
-    /// file quotes them. Device and node are empty for events that concern all of them.
-    pub(super) fn log_event(&self, event: &'static str, device: &str, node: &Path, text: &str) {
-        self.count(|counters| counters.count(event));
-        let container = self.id();
-        let node = &*node.to_string_lossy();
-        match event {
-            event::ATTACHED | event::DETACHED => tracing::info!(container, event, device, node, "{text}"),
-            event::FAILED => tracing::error!(container, event, device, node, "{text}"),
-            _ => tracing::warn!(container, event, device, node, "{text}"),
-        }
-    }
-
     /// Changes the counters.
     pub(super) fn count(&self, change: impl FnOnce(&mut Counters)) {
         self.effects.count(change);
@@ -378,46 +302,6 @@ impl Inside {
         Ok(())
     }
 
-    /// Follows the container into another cgroup, see [`super::access::ContainerAccess::follow`].
-    pub(super) fn follow(&mut self) -> Place {
-        let place = self.effects.follow();
-        if matches!(place, Place::Nowhere(_)) {
-            // No grant is in force: the next plan sets each of them again, and reports those that
-            // fail.
-            self.granted.clear();
-        }
-        place
-    }
-
-    /// Whether the container is certainly in the cgroup in which the next plan would grant access.
-    /// While something is granted, that is checked every second.
-    pub(super) fn is_in_place(&self) -> bool {
-        self.has_access() || self.effects.is_in_place()
-    }
-
-    /// Whether access to some device is granted.
-    pub(super) fn has_access(&self) -> bool {
-        !self.granted.is_empty()
-    }
-
-    /// Whether all granted access is certainly in force. Costs two or three system calls, and none
-    /// if nothing is granted.
-    pub(super) fn is_access_unchanged(&self) -> bool {
-        !self.has_access() || self.effects.is_access_unchanged()
-    }
-
-    /// Checks that access is still in force; grants it again if an engine has replaced the filter.
-    pub(super) fn ensure_access(&mut self) -> Result<Change, FilterError> {
-        let outcome = self.effects.ensure(&self.granted);
-        if let Err(FilterError::Refused { refused }) = &outcome {
-            // These are not in force: the next plan sets them again, and reports the devices.
-            for (num, _) in refused {
-                self.granted.remove(num);
-            }
-        }
-        outcome
-    }
-
     /// Sends a signal to the container's init.
     pub(super) fn signal(&self, signal: Signal) {
         if let Err(error) = self.container.init().signal(signal) {
@@ -445,12 +329,6 @@ impl Inside {
         self.is_entry_missing || self.effects.has_counted()
     }
 
-    /// Revokes all access after the container has ended. Returns whether nothing is granted any
-    /// more.
-    pub(super) fn revoke_all(&self) -> bool {
-        self.effects.revoke()
-    }
-
     /// After the container has ended: removes our files that still exist, and returns the lock.
     pub(super) fn close(mut self) -> RecordLock {
         self.effects
@@ -466,8 +344,4 @@ fn new_devices(steps: &[Step]) -> Vec<(PathBuf, SysPath)> {
         _ => None,
     });
     added.collect()
-}
-
-fn is_same(old: &Attachment, new: &Attachment) -> bool {
-    old.device.syspath == new.device.syspath && old.node == new.node
 }

@@ -1,25 +1,21 @@
 //! Attaches a remote device: from its address to a verified device with bound drivers, undoing
 //! everything if a step fails.
 //!
-//! Must not know how an attached device is found and detached (`detach`).
+//! Must not know how a device is verified (`admit`), nor how it is found and detached (`detach`).
 
 use std::collections::VecDeque;
-use std::net::{Shutdown, TcpStream};
-use std::os::fd::AsFd;
-use std::sync::mpsc::{self, RecvTimeoutError};
+use std::net::Shutdown;
 use std::thread;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
-use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
-
+use super::admit::check;
 use super::attachments::{Attached, INTERVAL, Purpose, Usbip};
 use super::client::{self, ClientError, Imported};
 use super::error::UsbipError;
 use super::hubs::Hold;
-use super::records::{Local, Record};
-use super::vhci::LocalDevice;
+use super::records::Record;
 use crate::host::state::leases::Leases;
-use crate::model::remote::address::{BusId, RemoteDevice, ServerDevice, UsbIds};
+use crate::model::remote::address::{BusId, RemoteDevice, ServerDevice};
 
 impl Usbip {
     /// Attaches a remote device. On return, it is verified as the requested device, and loaded
@@ -60,13 +56,7 @@ impl Usbip {
                 busids.extend(found.into_iter().filter(|found| *found != busid));
             }
             match outcome {
-                // Another device with the same ids may be free, or have the right serial number.
-                Err(
-                    error @ (UsbipError::Client(ClientError::Busy { .. } | ClientError::Refused { .. })
-                    | UsbipError::WrongDevice { .. }
-                    | UsbipError::AlreadyAttached { .. }
-                    | UsbipError::InProgress { .. }),
-                ) => {
+                Err(error) if concerns_only_this(&error) => {
                     refused.get_or_insert(error);
                 }
                 outcome => return outcome,
@@ -99,11 +89,11 @@ impl Usbip {
         if purpose.container.is_none() {
             return Ok(None);
         }
-        let is_it = |record: &Record| {
+        let is_meant = |record: &Record| {
             record.container == purpose.container && record.requested == *requested && record.local.is_some()
         };
         let mut attached = self.attached()?.into_iter();
-        Ok(attached.find(|one| one.is_up() && one.record.as_ref().is_some_and(is_it)))
+        Ok(attached.find(|device| device.is_up() && device.record.as_ref().is_some_and(is_meant)))
     }
 
     fn candidates(&self, requested: &RemoteDevice, deadline: Instant) -> Result<Vec<BusId>, UsbipError> {
@@ -117,7 +107,7 @@ impl Usbip {
             UsbipError::NotFound { .. } => self.attached().unwrap_or_default(),
             _ => Vec::new(),
         };
-        let mut ours = attached.into_iter().filter_map(|one| one.record);
+        let mut ours = attached.into_iter().filter_map(|device| device.record);
         match ours.find(|record| record.is_named(requested)) {
             Some(record) => already_attached(&record),
             None => error,
@@ -157,7 +147,7 @@ impl Usbip {
         }
         let mut attached = self.attached()?.into_iter();
         attached
-            .find(|one| one.record.as_ref() == Some(&record))
+            .find(|device| device.record.as_ref() == Some(&record))
             .ok_or_else(|| UsbipError::Broken {
                 remote: remote.clone(),
                 doing: "binding drivers to it",
@@ -221,48 +211,6 @@ impl Usbip {
         Ok(())
     }
 
-    /// Waits for the device, verifies it before any driver can bind, and authorizes it.
-    fn admit(
-        &self,
-        record: &Record,
-        imported: &Imported,
-        hold: Hold,
-        deadline: Instant,
-    ) -> Result<Local, UsbipError> {
-        let device = self.wait_for_device(record, &imported.connection, deadline)?;
-        drop(hold);
-        let RemoteDevice { server, .. } = &record.remote;
-        let serial = device.serial();
-        check(&record.requested, &record.remote, device.ids, Some(&serial))?;
-        // The descriptions by the server and by the device itself must agree.
-        let told = RemoteDevice {
-            server: server.clone(),
-            device: ServerDevice::Ids {
-                number: 1,
-                ids: imported.device.ids.into(),
-                serial: None,
-            },
-        };
-        check(&told, &record.remote, device.ids, None)?;
-        authorize(&device, record, &imported.connection, deadline)?;
-        Ok(Local::new(&device, serial))
-    }
-
-    fn wait_for_device(
-        &self,
-        record: &Record,
-        connection: &TcpStream,
-        deadline: Instant,
-    ) -> Result<LocalDevice, UsbipError> {
-        let doing = "asking it for its descriptors";
-        loop {
-            if let Some(device) = self.vhci.device(record.port) {
-                return Ok(device);
-            }
-            wait_on(connection, INTERVAL, record, doing, deadline)?;
-        }
-    }
-
     /// The lease for attaching this device on this host. Between hosts, the server decides.
     fn lease(
         &self,
@@ -292,6 +240,17 @@ impl Usbip {
             thread::sleep(INTERVAL);
         }
     }
+}
+
+/// Whether another device with the same ids may be free, or have the right serial number.
+fn concerns_only_this(error: &UsbipError) -> bool {
+    matches!(
+        error,
+        UsbipError::Client(ClientError::Busy { .. } | ClientError::Refused { .. })
+            | UsbipError::WrongDevice { .. }
+            | UsbipError::AlreadyAttached { .. }
+            | UsbipError::InProgress { .. }
+    )
 }
 
 /// Whether a watcher of the same container had begun to attach the same device for it, and has not
@@ -335,79 +294,4 @@ fn candidates(requested: &RemoteDevice, deadline: Instant) -> Result<Vec<BusId>,
         });
     }
     Ok(busids)
-}
-
-/// Whether a device is the requested one. Its serial number is known only after the kernel has read
-/// it (`Some`).
-fn check(
-    requested: &RemoteDevice,
-    remote: &RemoteDevice,
-    found: UsbIds,
-    serial: Option<&Option<String>>,
-) -> Result<(), UsbipError> {
-    let Some((ids, _)) = requested.device.identity() else {
-        return Ok(());
-    };
-    let is_right_serial = serial.is_none_or(|found| requested.device.matches_serial(found.as_deref()));
-    if found.match_pattern(ids) && is_right_serial {
-        return Ok(());
-    }
-    let serial = serial.cloned().flatten().unwrap_or_default();
-    Err(UsbipError::WrongDevice {
-        remote: remote.clone(),
-        found: match serial.is_empty() {
-            true => format!("it is {found}"),
-            false => format!("it is {found} with serial number \"{}\"", serial.escape_debug()),
-        },
-        wanted: requested.device.to_string(),
-    })
-}
-
-/// Authorizes the device, so that drivers bind. The kernel then sends requests to the device, and a
-/// server that hangs blocks the calling thread in the kernel, even against signals, until the port
-/// is detached. Therefore an extra thread makes the call.
-fn authorize(
-    device: &LocalDevice,
-    record: &Record,
-    connection: &TcpStream,
-    deadline: Instant,
-) -> Result<(), UsbipError> {
-    let (answer, outcome) = mpsc::channel();
-    let writer = device.clone();
-    thread::spawn(move || {
-        // If the receiver is gone, nothing needs the result.
-        let _ = answer.send(writer.authorize());
-    });
-    let doing = "binding drivers to it";
-    loop {
-        match outcome.recv_timeout(INTERVAL) {
-            Ok(outcome) => return Ok(outcome?),
-            Err(RecvTimeoutError::Timeout) => wait_on(connection, Duration::ZERO, record, doing, deadline)?,
-            Err(RecvTimeoutError::Disconnected) => unreachable!("the thread answers before it ends"),
-        }
-    }
-}
-
-/// Waits for one interval; fails if the connection breaks or the deadline has passed.
-fn wait_on(
-    connection: &TcpStream,
-    interval: Duration,
-    record: &Record,
-    doing: &'static str,
-    deadline: Instant,
-) -> Result<(), UsbipError> {
-    let remote = record.remote.clone();
-    if Instant::now() > deadline {
-        return Err(UsbipError::TooSlow { remote, doing });
-    }
-    // Do not read: incoming data is for the kernel.
-    let mut fds = [PollFd::new(
-        connection.as_fd(),
-        PollFlags::from_bits_retain(libc::POLLRDHUP),
-    )];
-    let timeout = PollTimeout::try_from(interval).unwrap_or(PollTimeout::ZERO);
-    match poll(&mut fds, timeout) {
-        Ok(ready) if ready > 0 => Err(UsbipError::Broken { remote, doing }),
-        _ => Ok(()),
-    }
 }

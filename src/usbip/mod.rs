@@ -3,12 +3,13 @@
 //!
 //! ```text
 //! attach:  client::list (which bus ids) -> lease -> client::import -> hubs::Hold -> Vhci::attach
-//!            -> the device appears, without drivers -> verify -> authorize -> record
+//!            -> admit: the device appears, without drivers -> verify -> authorize -> record
 //! detach:  record -> compare with the port -> Vhci::detach -> port and sysfs are empty
 //! ```
 //! A device that is not the requested one is detached before any driver binds to it. Only what is
 //! surely the named device is detached. All waits are bounded.
 
+mod admit;
 mod attach;
 mod attachments;
 pub mod client;

@@ -1,6 +1,5 @@
 use super::*;
-use crate::model::policy::ContainerTraits;
-use crate::model::policy::Fallback;
+use crate::model::policy::{ContainerTraits, Fallback, Policy};
 use crate::model::request::OnRemoval;
 use crate::model::request::annotations::read_list;
 use crate::model::request::entry::Origin;

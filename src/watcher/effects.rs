@@ -1,6 +1,5 @@
 //! The effects of a transaction on a container: filter, /dev, listeners and notes.
 
-use std::cell::Cell;
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 use std::rc::Rc;
@@ -8,26 +7,19 @@ use std::rc::Rc;
 use super::access::{ContainerAccess, Place};
 use super::database::ContainerDatabase;
 use super::error::EffectError;
+use super::notes::NotesWriter;
 use super::transaction::Effects;
 use crate::host::announcer::Announcer;
 use crate::host::container::Container;
 use crate::host::container_dev::{ContainerDev, LinkOutcome, NodeOutcome, NodeOwner};
 use crate::host::filter::FilterError;
 use crate::host::state::cgroup_owners::Owner;
-use crate::host::state::journal_writer::JournalWriter;
 use crate::host::state::notes::Notes;
 use crate::host::state::record_lock::RecordLock;
-use crate::host::state::versioned::STATE_VERSION;
 use crate::model::cgroup::grants::{Change, GrantSet};
-use crate::model::counters::Counters;
 use crate::model::device::{DevNum, Device, SysPath};
-use crate::model::plan::RootRemoved;
 use crate::model::plan::announcements::{AnnouncedDevices, Announcement};
 use crate::model::plan::attachment::{Attachments, NodeCreator, NodeSpec, PathState};
-use crate::model::remote::address::RemoteDevice;
-use crate::model::remote::binding::Binding;
-use crate::model::request::entry::RequestEntry;
-use crate::model::request::id::RequestId;
 use crate::model::udev_database::{DatabaseId, DatabaseState, Entries, EntryFacts, RUN_UDEV, UdevMode};
 use crate::model::uevent::{UeventAction, UeventForm};
 
@@ -41,16 +33,10 @@ pub(crate) struct ContainerEffects {
     must_find_database: bool,
     announcer: Announcer,
     lock: RecordLock,
-    journal: JournalWriter<Notes>,
-    roots: Vec<BTreeSet<SysPath>>,
-    bound: Vec<(RemoteDevice, Binding)>,
+    notes: NotesWriter,
     announced: AnnouncedDevices,
     /// The paths that an earlier watcher created: files at these paths may be replaced.
     made_before: BTreeSet<PathBuf>,
-    /// The counters, which are also in the notes.
-    counters: Cell<Counters>,
-    /// The counters as last written to the notes.
-    noted: Counters,
 }
 
 impl ContainerEffects {
@@ -72,22 +58,7 @@ impl ContainerEffects {
         // Version 0: there were no notes.
         let is_successor = notes.version > 0 || !notes.attachments.is_empty();
         let mut access = ContainerAccess::open(container, owner, &mut notes.filter, is_successor)?;
-        let mut granted = notes.filter.held.clone();
-        // A container that has moved has no access: the first plan grants what is due.
-        if !granted.is_empty() && due != granted {
-            granted = due;
-            match access.ensure(&granted) {
-                Ok(_) => {}
-                Err(FilterError::Refused { refused }) => refused.iter().for_each(|(num, _)| {
-                    granted.remove(num);
-                }),
-                // The next tick tries again.
-                Err(error) => {
-                    tracing::error!(container = %container.facts().id, "{error}");
-                    granted = notes.filter.held.clone();
-                }
-            }
-        }
+        let granted = revoke_all_but(due, &notes.filter.held, &mut access, &container.facts().id);
         let dev = ContainerDev::open_again(container, notes.directories.clone(), notes.root_file_system);
         let rest = dev
             .map_err(EffectError::from)
@@ -109,13 +80,9 @@ impl ContainerEffects {
             must_find_database: false,
             announcer,
             lock,
-            journal: JournalWriter::default(),
-            roots: notes.roots.clone(),
-            bound: notes.bound.clone(),
+            notes: NotesWriter::new(notes),
             announced: std::mem::take(&mut notes.announced),
             made_before: made_by_us(&notes.attachments),
-            counters: Cell::new(notes.counters),
-            noted: notes.counters,
         };
         Ok((inside, granted))
     }
@@ -127,7 +94,7 @@ impl ContainerEffects {
     /// Replaces the lock, after the record was restored.
     pub(crate) fn set_lock(&mut self, lock: RecordLock) {
         self.lock = lock;
-        self.journal.forget();
+        self.notes.forget_journal();
         self.access.forget_owned();
         self.database.restart();
     }
@@ -182,14 +149,13 @@ impl ContainerEffects {
         self.lock
     }
 
-    pub(crate) fn counters(&self) -> Counters {
-        self.counters.get()
+    /// The counters, and what else the next notes have.
+    pub(super) fn notes(&self) -> &NotesWriter {
+        &self.notes
     }
 
-    pub(crate) fn count(&self, change: impl FnOnce(&mut Counters)) {
-        let mut counters = self.counters.get();
-        change(&mut counters);
-        self.counters.set(counters);
+    pub(super) fn notes_mut(&mut self) -> &mut NotesWriter {
+        &mut self.notes
     }
 
     /// Shortens the journal of the notes if it has become long.
@@ -197,57 +163,7 @@ impl ContainerEffects {
     /// # Errors
     /// When it cannot be written; the long one stays.
     pub(crate) fn compact_notes(&mut self) -> Result<(), EffectError> {
-        Ok(self.journal.compact(&self.lock)?)
-    }
-
-    /// Whether the next watcher would miss something that was counted. Wakes alone are not worth a
-    /// write.
-    pub(crate) fn has_counted(&self) -> bool {
-        let counters = self.counters.get();
-        let wakes = Counters {
-            wakes: counters.wakes,
-            busy_us: counters.busy_us,
-            longest_us: counters.longest_us,
-            ..self.noted
-        };
-        counters != wakes
-    }
-
-    /// Stores the requests' roots for the next notes. Returns whether they have changed. A
-    /// removed root with a running grace period is stored as if it were present: the next watcher
-    /// finds it gone, and starts the period again.
-    pub(crate) fn note_roots<'r>(
-        &mut self,
-        requests: impl Iterator<Item = (RequestId, &'r RequestEntry)> + Clone,
-        gone: &[RootRemoved],
-    ) -> bool {
-        if !gone.is_empty() {
-            let with_gone = |(request, entry): (RequestId, &RequestEntry)| {
-                let gone = gone.iter().filter(|gone| gone.request == request);
-                let mut roots = entry.roots.clone();
-                roots.extend(gone.map(|gone| gone.root.clone()));
-                roots
-            };
-            let roots: Vec<_> = requests.map(with_gone).collect();
-            let are_new = roots != self.roots;
-            self.roots = roots;
-            return are_new;
-        }
-        let roots = requests.map(|(_, entry)| &entry.roots);
-        let are_new = !roots.clone().eq(&self.roots);
-        if are_new {
-            self.roots = roots.cloned().collect();
-        }
-        are_new
-    }
-
-    /// Stores the attached remote devices for the next notes. Returns whether they have changed.
-    pub(crate) fn note_bound(&mut self, bound: &[(RemoteDevice, Binding)]) -> bool {
-        let are_new = bound != self.bound;
-        if are_new {
-            self.bound = bound.to_vec();
-        }
-        are_new
+        self.notes.compact(&self.lock)
     }
 
     /// The devices without a node that were announced in the container.
@@ -289,6 +205,27 @@ impl ContainerEffects {
     pub(crate) fn revoke(&self) -> bool {
         self.access.revoke()
     }
+}
+
+/// Reduces the access that an earlier watcher granted to what is due. Returns what is in force. A
+/// container that has moved has no access: the first plan grants what is due.
+fn revoke_all_but(due: GrantSet, held: &GrantSet, access: &mut ContainerAccess, id: &str) -> GrantSet {
+    if held.is_empty() || due == *held {
+        return held.clone();
+    }
+    let mut granted = due;
+    match access.ensure(&granted) {
+        Ok(_) => {}
+        Err(FilterError::Refused { refused }) => refused.iter().for_each(|(num, _)| {
+            granted.remove(num);
+        }),
+        // The next tick tries again.
+        Err(error) => {
+            tracing::error!(container = %id, "{error}");
+            return held.clone();
+        }
+    }
+    granted
 }
 
 fn made_by_us(attachments: &Attachments) -> BTreeSet<PathBuf> {
@@ -385,20 +322,14 @@ impl Effects for ContainerEffects {
     }
 
     fn write_notes(&mut self, attachments: &Attachments) -> Result<(), EffectError> {
-        let counters = self.counters.get();
         let notes = Notes {
-            version: STATE_VERSION,
             attachments: attachments.clone(),
             filter: self.access.memory().ahead_of(&attachments.grants()),
             directories: self.dev.directories().clone(),
             root_file_system: Some(self.dev.root_file_system()),
-            roots: self.roots.clone(),
-            bound: self.bound.clone(),
             announced: self.announced.clone(),
-            counters,
+            ..Notes::default()
         };
-        self.journal.write(&self.lock, notes)?;
-        self.noted = counters;
-        Ok(())
+        self.notes.write(&self.lock, notes)
     }
 }

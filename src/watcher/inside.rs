@@ -193,12 +193,14 @@ impl Inside {
     /// Stores roots and remote devices for the next watcher; they are written with the next plan,
     /// or by [`Inside::write_notes`]. Returns whether they have changed.
     pub(super) fn note_requests(&mut self, planner: &Planner, gone: &[RootRemoved]) -> bool {
-        self.effects.note_roots(planner.requests(), gone) | self.effects.note_bound(planner.bound())
+        let notes = self.effects.notes_mut();
+        notes.note_roots(planner.requests(), gone) | notes.note_bound(planner.bound())
     }
 
     /// Stores the roots of only the first `count` requests, for the next notes.
     pub(super) fn note_first_roots(&mut self, planner: &Planner, count: usize) {
-        self.effects.note_roots(planner.requests().take(count), &[]);
+        let notes = self.effects.notes_mut();
+        notes.note_roots(planner.requests().take(count), &[]);
     }
 
     /// Applies a plan, and logs what has changed.
@@ -251,11 +253,11 @@ impl Inside {
 
     /// Changes the counters.
     pub(super) fn count(&self, change: impl FnOnce(&mut Counters)) {
-        self.effects.count(change);
+        self.effects.notes().count(change);
     }
 
     pub(super) fn counters(&self) -> Counters {
-        self.effects.counters()
+        self.effects.notes().counters()
     }
 
     /// Writes what is attached, granted, selected and counted.
@@ -273,7 +275,7 @@ impl Inside {
     /// Writes the counters, for the next watcher and for `oci-hotplug metrics`. Call this when no
     /// device waits: it may also shorten the notes.
     pub(super) fn write_counters(&mut self) {
-        let written = match self.effects.has_counted() {
+        let written = match self.effects.notes().has_counted() {
             true => self.write_notes(),
             false => Ok(()),
         };
@@ -326,7 +328,7 @@ impl Inside {
 
     /// Whether something is left to be written or restored at the next check.
     pub(super) fn awaits_check(&self) -> bool {
-        self.is_entry_missing || self.effects.has_counted()
+        self.is_entry_missing || self.effects.notes().has_counted()
     }
 
     /// After the container has ended: removes our files that still exist, and returns the lock.

@@ -24,6 +24,7 @@ mod event_loop;
 mod handover;
 mod holders;
 mod inside;
+mod notes;
 mod remote_devices;
 mod remotes;
 mod removals;

@@ -48,7 +48,7 @@ impl Config {
         config.take_drop_ins(may_set_state_dir)?;
         // The default configuration is root's, and so is its state directory.
         set(&mut config.state_dir, rootless_dir.filter(|_| named.is_none()));
-        config.tool_options = config.options_to_name(named.as_deref(), state_dir.as_deref());
+        config.tool_options = config.tool_options_for(named.as_deref(), state_dir.as_deref());
         set(&mut config.state_dir, state_dir);
         config.named = named;
         config.lowrisc.has_host_mode = user.is_some();
@@ -97,7 +97,7 @@ impl Config {
 
     /// The options that make `oci-hotplug` use this file and directory. `self` has the state
     /// directory of the files.
-    fn options_to_name(&self, named: Option<&Path>, state_dir: Option<&Path>) -> String {
+    fn tool_options_for(&self, named: Option<&Path>, state_dir: Option<&Path>) -> String {
         let named = named.filter(|named| *named != Path::new(DEFAULT_CONFIG));
         let state_dir = state_dir.filter(|dir| *dir != self.state_dir);
         let named = named.map(|path| option("--config", path));

@@ -8,11 +8,7 @@ use std::sync::{Mutex, PoisonError};
 
 use serde::Deserialize;
 
-#[allow(
-    dead_code,
-    unused_imports,
-    reason = "tests/privileged uses what the budgets do not"
-)]
+#[allow(dead_code, unused_imports, reason = "tests/privileged uses what the budgets do not")]
 #[path = "privileged/framework/mod.rs"]
 mod framework;
 

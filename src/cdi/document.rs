@@ -23,20 +23,12 @@ pub struct Document {
     #[serde(deserialize_with = "fields::text")]
     pub kind: String,
     /// Not interpreted.
-    #[serde(
-        default,
-        deserialize_with = "fields::text_map",
-        skip_serializing_if = "BTreeMap::is_empty"
-    )]
+    #[serde(default, deserialize_with = "fields::text_map", skip_serializing_if = "BTreeMap::is_empty")]
     pub annotations: BTreeMap<String, String>,
     #[serde(default, deserialize_with = "or_default")]
     pub devices: Vec<Device>,
     /// Edits for every container with one of the devices.
-    #[serde(
-        default,
-        deserialize_with = "or_default",
-        skip_serializing_if = "Edits::is_empty"
-    )]
+    #[serde(default, deserialize_with = "or_default", skip_serializing_if = "Edits::is_empty")]
     pub container_edits: Edits,
 }
 
@@ -47,11 +39,7 @@ pub struct Device {
     #[serde(deserialize_with = "fields::text")]
     pub name: String,
     /// Not interpreted.
-    #[serde(
-        default,
-        deserialize_with = "fields::text_map",
-        skip_serializing_if = "BTreeMap::is_empty"
-    )]
+    #[serde(default, deserialize_with = "fields::text_map", skip_serializing_if = "BTreeMap::is_empty")]
     pub annotations: BTreeMap<String, String>,
     /// Edits for containers with this device.
     #[serde(default, deserialize_with = "or_default")]
@@ -62,43 +50,19 @@ pub struct Device {
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, rename_all = "camelCase")]
 pub struct Edits {
-    #[serde(
-        default,
-        deserialize_with = "fields::texts",
-        skip_serializing_if = "Vec::is_empty"
-    )]
+    #[serde(default, deserialize_with = "fields::texts", skip_serializing_if = "Vec::is_empty")]
     pub env: Vec<String>,
-    #[serde(
-        default,
-        deserialize_with = "or_default",
-        skip_serializing_if = "Vec::is_empty"
-    )]
+    #[serde(default, deserialize_with = "or_default", skip_serializing_if = "Vec::is_empty")]
     pub device_nodes: Vec<DeviceNode>,
-    #[serde(
-        default,
-        deserialize_with = "or_default",
-        skip_serializing_if = "Vec::is_empty"
-    )]
+    #[serde(default, deserialize_with = "or_default", skip_serializing_if = "Vec::is_empty")]
     pub net_devices: Vec<NetDevice>,
-    #[serde(
-        default,
-        deserialize_with = "or_default",
-        skip_serializing_if = "Vec::is_empty"
-    )]
+    #[serde(default, deserialize_with = "or_default", skip_serializing_if = "Vec::is_empty")]
     pub hooks: Vec<Hook>,
-    #[serde(
-        default,
-        deserialize_with = "or_default",
-        skip_serializing_if = "Vec::is_empty"
-    )]
+    #[serde(default, deserialize_with = "or_default", skip_serializing_if = "Vec::is_empty")]
     pub mounts: Vec<Mount>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub intel_rdt: Option<IntelRdt>,
-    #[serde(
-        default,
-        deserialize_with = "fields::numbers",
-        skip_serializing_if = "Vec::is_empty"
-    )]
+    #[serde(default, deserialize_with = "fields::numbers", skip_serializing_if = "Vec::is_empty")]
     pub additional_gids: Vec<u32>,
 }
 
@@ -108,11 +72,7 @@ pub struct Edits {
 pub struct DeviceNode {
     #[serde(deserialize_with = "fields::text")]
     pub path: String,
-    #[serde(
-        default,
-        deserialize_with = "fields::optional_text",
-        skip_serializing_if = "Option::is_none"
-    )]
+    #[serde(default, deserialize_with = "fields::optional_text", skip_serializing_if = "Option::is_none")]
     pub host_path: Option<String>,
     #[serde(
         rename = "type",
@@ -121,41 +81,17 @@ pub struct DeviceNode {
         skip_serializing_if = "Option::is_none"
     )]
     pub kind: Option<String>,
-    #[serde(
-        default,
-        deserialize_with = "fields::optional_number",
-        skip_serializing_if = "Option::is_none"
-    )]
+    #[serde(default, deserialize_with = "fields::optional_number", skip_serializing_if = "Option::is_none")]
     pub major: Option<i64>,
-    #[serde(
-        default,
-        deserialize_with = "fields::optional_number",
-        skip_serializing_if = "Option::is_none"
-    )]
+    #[serde(default, deserialize_with = "fields::optional_number", skip_serializing_if = "Option::is_none")]
     pub minor: Option<i64>,
-    #[serde(
-        default,
-        deserialize_with = "fields::optional_number",
-        skip_serializing_if = "Option::is_none"
-    )]
+    #[serde(default, deserialize_with = "fields::optional_number", skip_serializing_if = "Option::is_none")]
     pub file_mode: Option<u32>,
-    #[serde(
-        default,
-        deserialize_with = "fields::optional_text",
-        skip_serializing_if = "Option::is_none"
-    )]
+    #[serde(default, deserialize_with = "fields::optional_text", skip_serializing_if = "Option::is_none")]
     pub permissions: Option<String>,
-    #[serde(
-        default,
-        deserialize_with = "fields::optional_number",
-        skip_serializing_if = "Option::is_none"
-    )]
+    #[serde(default, deserialize_with = "fields::optional_number", skip_serializing_if = "Option::is_none")]
     pub uid: Option<u32>,
-    #[serde(
-        default,
-        deserialize_with = "fields::optional_number",
-        skip_serializing_if = "Option::is_none"
-    )]
+    #[serde(default, deserialize_with = "fields::optional_number", skip_serializing_if = "Option::is_none")]
     pub gid: Option<u32>,
 }
 
@@ -177,24 +113,12 @@ pub struct Hook {
     pub hook_name: String,
     #[serde(deserialize_with = "fields::text")]
     pub path: String,
-    #[serde(
-        default,
-        deserialize_with = "fields::texts",
-        skip_serializing_if = "Vec::is_empty"
-    )]
+    #[serde(default, deserialize_with = "fields::texts", skip_serializing_if = "Vec::is_empty")]
     pub args: Vec<String>,
-    #[serde(
-        default,
-        deserialize_with = "fields::texts",
-        skip_serializing_if = "Vec::is_empty"
-    )]
+    #[serde(default, deserialize_with = "fields::texts", skip_serializing_if = "Vec::is_empty")]
     pub env: Vec<String>,
     /// In seconds.
-    #[serde(
-        default,
-        deserialize_with = "fields::optional_number",
-        skip_serializing_if = "Option::is_none"
-    )]
+    #[serde(default, deserialize_with = "fields::optional_number", skip_serializing_if = "Option::is_none")]
     pub timeout: Option<i64>,
 }
 
@@ -206,11 +130,7 @@ pub struct Mount {
     pub host_path: String,
     #[serde(deserialize_with = "fields::text")]
     pub container_path: String,
-    #[serde(
-        default,
-        deserialize_with = "fields::texts",
-        skip_serializing_if = "Vec::is_empty"
-    )]
+    #[serde(default, deserialize_with = "fields::texts", skip_serializing_if = "Vec::is_empty")]
     pub options: Vec<String>,
     #[serde(
         rename = "type",
@@ -232,23 +152,11 @@ pub struct IntelRdt {
         skip_serializing_if = "Option::is_none"
     )]
     pub clos_id: Option<String>,
-    #[serde(
-        default,
-        deserialize_with = "fields::optional_text",
-        skip_serializing_if = "Option::is_none"
-    )]
+    #[serde(default, deserialize_with = "fields::optional_text", skip_serializing_if = "Option::is_none")]
     pub l3_cache_schema: Option<String>,
-    #[serde(
-        default,
-        deserialize_with = "fields::optional_text",
-        skip_serializing_if = "Option::is_none"
-    )]
+    #[serde(default, deserialize_with = "fields::optional_text", skip_serializing_if = "Option::is_none")]
     pub mem_bw_schema: Option<String>,
-    #[serde(
-        default,
-        deserialize_with = "fields::optional_texts",
-        skip_serializing_if = "Option::is_none"
-    )]
+    #[serde(default, deserialize_with = "fields::optional_texts", skip_serializing_if = "Option::is_none")]
     pub schemata: Option<Vec<String>>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub enable_monitoring: Option<bool>,

@@ -73,29 +73,14 @@ pub(super) struct Arguments {
     /// How long no container must have had a device before it is free and the CDI specs of a
     /// resource that is not configured any more are removed, in seconds. kubelet lists neither a
     /// pod that was just admitted nor, while it starts, any pod.
-    #[arg(
-        long,
-        value_name = "SECONDS",
-        env = "OCI_HOTPLUG_PLUGIN_GRACE_PERIOD",
-        default_value_t = 300
-    )]
+    #[arg(long, value_name = "SECONDS", env = "OCI_HOTPLUG_PLUGIN_GRACE_PERIOD", default_value_t = 300)]
     pub grace_period: u64,
     /// The directory for CDI specs; the container engine must read it.
-    #[arg(
-        long,
-        value_name = "DIR",
-        env = "OCI_HOTPLUG_PLUGIN_CDI_DIR",
-        default_value = "/var/run/cdi"
-    )]
+    #[arg(long, value_name = "DIR", env = "OCI_HOTPLUG_PLUGIN_CDI_DIR", default_value = "/var/run/cdi")]
     pub cdi_dir: PathBuf,
     /// Whether the container engine supports CDI devices. Without CDI there is no hotplug: a
     /// container has the devices that exist when it starts.
-    #[arg(
-        long,
-        value_name = "WHEN",
-        env = "OCI_HOTPLUG_PLUGIN_CDI",
-        default_value = "auto"
-    )]
+    #[arg(long, value_name = "WHEN", env = "OCI_HOTPLUG_PLUGIN_CDI", default_value = "auto")]
     pub cdi: Cdi,
     /// The container engine's socket, which --cdi auto and --check use first; several, separated by
     /// commas, are tried in turn. If none answers, containerd's configuration decides.
@@ -138,28 +123,13 @@ pub(super) struct Arguments {
     pub service_account_dir: PathBuf,
     /// The address of /metrics, /healthz and /readyz; "" for none. With --device or
     /// generic-device-plugin's file the default is :8080.
-    #[arg(
-        long,
-        value_name = "ADDR",
-        env = "OCI_HOTPLUG_PLUGIN_LISTEN",
-        default_value = "127.0.0.1:8080"
-    )]
+    #[arg(long, value_name = "ADDR", env = "OCI_HOTPLUG_PLUGIN_LISTEN", default_value = "127.0.0.1:8080")]
     pub listen: String,
     /// The format of log lines.
-    #[arg(
-        long,
-        value_name = "FORMAT",
-        env = "OCI_HOTPLUG_PLUGIN_LOG_FORMAT",
-        default_value = "text"
-    )]
+    #[arg(long, value_name = "FORMAT", env = "OCI_HOTPLUG_PLUGIN_LOG_FORMAT", default_value = "text")]
     pub log_format: LogFormat,
     /// The lowest level that is logged.
-    #[arg(
-        long,
-        value_name = "LEVEL",
-        env = "OCI_HOTPLUG_PLUGIN_LOG_LEVEL",
-        default_value = "info"
-    )]
+    #[arg(long, value_name = "LEVEL", env = "OCI_HOTPLUG_PLUGIN_LOG_LEVEL", default_value = "info")]
     pub log_level: Level,
     /// Check the configuration and this node, print what would be advertised and what is missing,
     /// and exit.

@@ -49,7 +49,7 @@ impl Usbip {
     fn find(&self, named: &Named) -> Result<Record, UsbipError> {
         let attached = self.attached()?;
         match named {
-            Named::Port(port) => match attached.into_iter().find(|one| one.slot.port == *port) {
+            Named::Port(port) => match attached.into_iter().find(|device| device.slot.port == *port) {
                 None => Err(UsbipError::NotAttached {
                     named: format!("port {port}"),
                 }),
@@ -62,7 +62,7 @@ impl Usbip {
                 }),
             },
             Named::Device(device) => {
-                let mut ours: Vec<Record> = attached.into_iter().filter_map(|one| one.record).collect();
+                let mut ours: Vec<Record> = attached.into_iter().filter_map(|device| device.record).collect();
                 ours.retain(|record| record.is_named(device));
                 match ours.len() {
                     0 => Err(UsbipError::NotAttached {

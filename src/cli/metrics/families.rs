@@ -13,7 +13,7 @@ pub(super) fn families(all: &[Counted]) -> Vec<Family> {
 fn of_host(all: &[Counted]) -> Vec<Family> {
     let up = all.iter().filter(|counted| counted.up).count();
     let version = vec![("version", env!("CARGO_PKG_VERSION").to_owned())];
-    let one = |value| vec![sample("", Vec::new(), value)];
+    let total = |value| vec![sample("", Vec::new(), value)];
     vec![
         gauge(
             "build_info",
@@ -23,9 +23,9 @@ fn of_host(all: &[Counted]) -> Vec<Family> {
         gauge(
             "containers",
             "Containers that request devices.",
-            one(all.len() as f64),
+            total(all.len() as f64),
         ),
-        gauge("watchers", "Watchers that answer.", one(up as f64)),
+        gauge("watchers", "Watchers that answer.", total(up as f64)),
     ]
 }
 

@@ -201,7 +201,7 @@ fn append_announced_removals(
             announcements.push((attachment.device.syspath.clone(), Step::AnnounceRemove { path }));
         }
     }
-    announcements.sort_by(|(one, _), (other, _)| other.cmp(one));
+    announcements.sort_by(|(left, _), (right, _)| right.cmp(left));
     steps.extend(announcements.into_iter().map(|(_, step)| step));
 }
 

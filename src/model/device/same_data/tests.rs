@@ -2,12 +2,13 @@
 
 use proptest::prelude::*;
 
+use super::extent::LEVEL_BITS;
 use super::*;
 use crate::model::device::recorded::{
     companion_hub, composite_device, debug_probe, disk_with_partitions, dualsense, hub_with_two_adapters,
     loop_over, mapped, with_node,
 };
-use crate::model::device::{DevNode, DevNum};
+use crate::model::device::{DevKind, DevNode, DevNum};
 
 /// Disks, devices made of them, and USB devices with several functions.
 fn host() -> Vec<Device> {

@@ -78,18 +78,33 @@ fn execute(arguments: &Arguments) -> Result<bool> {
         Cdi::Off => false,
         Cdi::Auto => engine.is_used(),
     };
-    if !cdi {
+    warn_about_cdi(cdi, arguments.cdi, &engine);
+    let options = options(arguments, cdi)?;
+    if arguments.check {
+        return check::run(&options, &engine);
+    }
+    let done = runtime.block_on(daemon::run(options)).map(|()| true);
+    // Does not wait for USB/IP servers that are being listed.
+    runtime.shutdown_background();
+    done
+}
+
+fn warn_about_cdi(is_used: bool, setting: Cdi, engine: &engine::Cdi) {
+    if !is_used {
         tracing::warn!(
             "pods have the devices that exist when they start, and no hotplug (switch CDI on in the container engine): \
              {engine}"
         );
-    } else if arguments.cdi == Cdi::Auto && matches!(engine, engine::Cdi::Unknown(_)) {
+    } else if setting == Cdi::Auto && matches!(engine, engine::Cdi::Unknown(_)) {
         tracing::warn!(
             "{engine}; assuming that it is on (confirm with --cdi on or --cdi off; --check prints details)"
         );
     }
+}
+
+fn options(arguments: &Arguments, cdi: bool) -> Result<Options> {
     let is_given = |path: &&PathBuf| !path.as_os_str().is_empty();
-    let options = Options {
+    Ok(Options {
         config_sources: ConfigSources {
             devs: arguments.devs.clone().filter(|devs| !devs.is_empty()),
             devices: arguments.device.clone(),
@@ -116,14 +131,7 @@ fn execute(arguments: &Arguments) -> Result<bool> {
             ours: Default::default(),
         },
         state_dir: Config::load(None, None)?.state_dir,
-    };
-    if arguments.check {
-        return check::run(&options, &engine);
-    }
-    let done = runtime.block_on(daemon::run(options)).map(|()| true);
-    // Does not wait for USB/IP servers that are being listed.
-    runtime.shutdown_background();
-    done
+    })
 }
 
 fn start_log(format: LogFormat, level: Level) {

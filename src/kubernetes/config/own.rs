@@ -80,15 +80,8 @@ pub(super) fn parse(
     let file: Option<FileText> = root.decode(yaml::Dialect::Core).map_err(malformed)?;
     let tree = Node::of(&root, Dialect::File);
     let is_generic = generic::is_generic(text);
-    let unknown = tree.keys().find(|key| !TOP_KEYS.contains(key));
-    if let (Some(key), false) = (unknown, is_generic) {
-        return Err(ConfigError::Element {
-            place: path.display().to_string(),
-            fault: Fault::UnknownKey {
-                key: key.to_owned(),
-                known: TOP_KEYS.join(", "),
-            },
-        });
+    if !is_generic {
+        check_keys(path, &tree)?;
     }
     let own_domain = generic::settings(text).domain;
     let domain = domain.or(own_domain.as_deref());
@@ -104,19 +97,14 @@ pub(super) fn parse(
         if !names.insert(name.clone()) {
             return Err(at(Fault::DefinedTwice(name)));
         }
-        let groups = match (&resource.groups, tree.get("resources")) {
-            (Some(_), Some(Node::List(list))) => list.get(index).and_then(|resource| resource.get("groups")),
-            _ => None,
-        };
-        let definition = match groups {
+        definitions.push(match groups_of(&resource, index, &tree) {
             Some(groups) => {
                 reject_with_groups(&resource).map_err(at)?;
                 let groups = generic::groups(groups, &place, text, notes)?;
                 Definition::Groups { name, groups }
             }
             None => requested(name, resource, classes).map_err(at)?,
-        };
-        definitions.push(definition);
+        });
     }
     if with_devices {
         let domain = domain.unwrap_or(GENERIC_DOMAIN);
@@ -128,6 +116,28 @@ pub(super) fn parse(
         ));
     }
     Ok(definitions)
+}
+
+fn check_keys(path: &Path, tree: &Node) -> Result<(), ConfigError> {
+    let Some(key) = tree.keys().find(|key| !TOP_KEYS.contains(key)) else {
+        return Ok(());
+    };
+    Err(ConfigError::Element {
+        place: path.display().to_string(),
+        fault: Fault::UnknownKey {
+            key: key.to_owned(),
+            known: TOP_KEYS.join(", "),
+        },
+    })
+}
+
+/// The groups of the resource with this index in the file, if it has groups.
+fn groups_of<'t>(resource: &ResourceText, index: usize, tree: &'t Node) -> Option<&'t Node> {
+    resource.groups.as_ref()?;
+    match tree.get("resources")? {
+        Node::List(resources) => resources.get(index)?.get("groups"),
+        _ => None,
+    }
 }
 
 fn named(domain: &str, name: &str) -> Result<ResourceName, Fault> {

@@ -209,33 +209,15 @@ fn run_generate(
     }
     directories.push(arguments.output.clone());
     let specs = Specs::scan(&directories);
-    // Check all devices before writing one.
-    let mut ready = Vec::new();
-    for device in &devices {
-        let document = generate::document(&kind, &hook_dir, std::slice::from_ref(device))?;
-        ready.push((
-            generated_files::check(&specs, &arguments.output, &kind, &device.name, arguments.force)?,
-            document,
-            device,
-        ));
-    }
-    let mut report = Vec::new();
-    for (path, document, device) in &ready {
-        let change = generated_files::write(path, document)?;
-        report.push((
-            format!("{kind}={}", device.name),
-            path.display().to_string(),
-            change.word(),
-        ));
-    }
+    let written = write_files(arguments, &kind, &hook_dir, &devices, &specs)?;
     if as_json {
-        let list: Vec<Value> = report
+        let list: Vec<Value> = written
             .iter()
             .map(|(name, file, result)| json!({ "device": name, "file": file, "result": result }))
             .collect();
         write_json_list(&mut out, "devices", &list)?;
     } else {
-        for (name, file, result) in report {
+        for (name, file, result) in written {
             print_line!(out, "{name}: {result} {file}")?;
         }
     }
@@ -243,6 +225,33 @@ fn run_generate(
         warn_of_stale(&specs, &kind, classes);
     }
     Ok(())
+}
+
+/// Writes a file for each device, after checking all of them. Returns for each its name, the file,
+/// and what was done.
+fn write_files(
+    arguments: &Generate,
+    kind: &Kind,
+    hook_dir: &Path,
+    devices: &[NewDevice],
+    specs: &Specs,
+) -> Result<Vec<(String, String, &'static str)>> {
+    let mut ready = Vec::new();
+    for device in devices {
+        let document = generate::document(kind, hook_dir, std::slice::from_ref(device))?;
+        let path = generated_files::check(specs, &arguments.output, kind, &device.name, arguments.force)?;
+        ready.push((path, document, device));
+    }
+    let mut written = Vec::new();
+    for (path, document, device) in &ready {
+        let change = generated_files::write(path, document)?;
+        written.push((
+            format!("{kind}={}", device.name),
+            path.display().to_string(),
+            change.word(),
+        ));
+    }
+    Ok(written)
 }
 
 fn default_hook_dir() -> Result<PathBuf> {

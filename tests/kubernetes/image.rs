@@ -264,7 +264,7 @@ fn links_resolve_as_on_the_host_and_programs_that_cannot_run_are_reported_before
     let printed = text(&output);
     assert_eq!(output.status.code(), Some(1), "{printed}");
     assert!(
-        printed.contains("does not run on this host") && printed.contains("libudev.so.1"),
+        printed.contains("cannot run /usr/bin/oci-hotplug on this host") && printed.contains("libudev.so.1"),
         "{printed}"
     );
     assert!(

@@ -100,12 +100,12 @@ pub fn a_lab_is_followed<'a>(
 }
 
 /// The board's node and all links to it.
-const PRESENT: &str = ": < /dev/ttyUSB0 && for link in /dev/board /dev/ttyBOARD /dev/serial/by-id/*FT001*; do \
+pub const PRESENT: &str = ": < /dev/ttyUSB0 && for link in /dev/board /dev/ttyBOARD /dev/serial/by-id/*FT001*; do \
     test $(readlink -f $link) = /dev/ttyUSB0 || exit 1; done";
 
 /// Programs find udev's properties of the board, and by property the board alone; they cannot
 /// change the database.
-const LISTED: &str = "udevadm info -q property -n /dev/ttyUSB0 | grep ID_SERIAL_SHORT=FT001 && \
+pub const LISTED: &str = "udevadm info -q property -n /dev/ttyUSB0 | grep ID_SERIAL_SHORT=FT001 && \
     python3 -c 'import pyudev; print([d.device_node for d in pyudev.Context().list_devices(subsystem=\"tty\") \
     if d.is_initialized and \"/dev/board\" in d.device_links])' | grep -F \"['/dev/ttyUSB0']\" && \
     ! rm /run/udev/control";
@@ -125,15 +125,16 @@ const READ_ONLY_FUSE: &str = ": < /dev/fuse && ! (: > /dev/fuse) 2> /run/words &
     stat -c '%a %u %g %t %T %i' /dev/fuse";
 
 /// Two programs that use libudev.
-const LISTEN: &str = "setsid udevadm monitor --udev --property > /run/udevadm 2>&1 < /dev/null & \
+pub const LISTEN: &str = "setsid udevadm monitor --udev --property > /run/udevadm 2>&1 < /dev/null & \
     setsid python3 -u -c 'import pyudev; m = pyudev.Monitor.from_netlink(pyudev.Context()); m.filter_by(\"tty\"); \
     m.start(); print(\"listening\"); \
     [print(d.action, d.device_node, d.get(\"ID_VENDOR_ID\")) for d in iter(m.poll, None)]' > /run/pyudev 2>&1 < /dev/null &";
 
-const LISTENING: &str = "cat /run/pyudev /run/udevadm; grep listening /run/pyudev && grep UDEV /run/udevadm";
+pub const LISTENING: &str =
+    "cat /run/pyudev /run/udevadm; grep listening /run/pyudev && grep UDEV /run/udevadm";
 
 /// Waits until node and links are there and both programs have received the event.
-const BOARD_IS_GONE: &str = "test -z \"$(ls -d /dev/board /dev/ttyUSB0 /dev/serial/by-id/*FT001*)\" && \
+pub const BOARD_IS_GONE: &str = "test -z \"$(ls -d /dev/board /dev/ttyUSB0 /dev/serial/by-id/*FT001*)\" && \
     grep 'remove /dev/ttyUSB0' /run/pyudev && grep ACTION=remove /run/udevadm";
 
 /// Checks that no container has left a watcher, record or lock.

@@ -1,6 +1,6 @@
 #!/bin/sh
-# Installs oci-hotplug: builds it, has "oci-hotplug install" put every file in its place, and says
-# what each engine still needs.
+# Installs oci-hotplug: builds it, runs "oci-hotplug install", and says what each engine still
+# needs.
 #
 #   packaging/install.sh                   build and install; run it again to update
 #   packaging/install.sh --bin-dir DIR     install the executables that are in DIR: nothing is built

@@ -89,7 +89,7 @@ fn time_to_node(machine: &Machine) {
     head("ratio to without");
     let name = "kernel's event → opens, ready=kernel";
     row(&format!("{name}, without a database"), "", without, Some(without));
-    row(&format!("{name}, with one"), "no more", with, Some(without));
+    row(&format!("{name}, with one"), "no growth", with, Some(without));
 }
 
 fn plug_and_unplug(disk: &Disk, containers: &[RuncContainer<'_>; 2]) {

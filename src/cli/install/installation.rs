@@ -91,7 +91,7 @@ impl Installation {
         Ok(())
     }
 
-    /// Puts a file in its place, and records it.
+    /// Installs a file, and records it.
     pub(super) fn put(&mut self, file: &InstalledFile) -> Result<FileChange> {
         if let Some(manifest) = &mut self.manifest {
             manifest.make_directories(&self.root, &file.path)?;

@@ -378,4 +378,4 @@ fn named_node(selector: &DeviceSelector) -> Option<&Path> {
 }
 
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;

@@ -2,12 +2,11 @@
 //! read-only root file system; and user namespaces.
 
 use crate::background::Background;
-use crate::container::Container;
 use crate::engine::Runtime::Runc;
 use crate::engine::{Engine, podman};
 use crate::machine::{Machine, machine};
 use crate::setup::{Around, Setup};
-use crate::story::nothing_is_left;
+use crate::story::{an_adapter_is_followed, nothing_is_left};
 use crate::usb::{Plugged, UsbSerial};
 
 /// A request that every engine supports.
@@ -24,14 +23,6 @@ fn adapter(vm: &Machine) -> Plugged<'_> {
     })
 }
 
-fn comes_and_goes(vm: &Machine, container: &Container) {
-    let adapter = adapter(vm);
-    container.gains("/dev/ttyUSB0");
-    container.talks_through(&adapter, "/dev/ttyUSB0");
-    adapter.unplug();
-    container.loses("/dev/ttyUSB0");
-}
-
 #[test]
 #[ignore = "needs the virtual machine: tests/run.sh --vm"]
 fn with_runc_a_container_with_mapped_users_gets_devices() {
@@ -43,7 +34,7 @@ fn with_runc_a_container_with_mapped_users_gets_devices() {
     container.run(": < /dev/ttyUSB0");
     present.unplug();
     container.loses("/dev/ttyUSB0");
-    comes_and_goes(&vm, &container);
+    an_adapter_is_followed(&vm, &container);
 }
 
 #[test]
@@ -53,7 +44,7 @@ fn a_privileged_container_of_any_engine_gets_nodes() {
     for engine in Engine::ALL {
         eprintln!("vm: {engine:?}");
         let container = engine.start(&vm, &any_adapter(Around::Privileged));
-        comes_and_goes(&vm, &container);
+        an_adapter_is_followed(&vm, &container);
         drop(container);
         nothing_is_left(&vm);
     }
@@ -93,7 +84,7 @@ fn on_the_hosts_network_no_engines_container_has_anything_announced() {
             container.run("readlink /proc/self/ns/net"),
             vm.run("readlink /proc/self/ns/net")
         );
-        comes_and_goes(&vm, &container);
+        an_adapter_is_followed(&vm, &container);
     }
     let said = |who: &str, what: &str| {
         let pattern = format!("^{who} *[[].* {what} .*/tty/ttyUSB0 ");
@@ -122,6 +113,6 @@ fn a_read_only_container_of_any_engine_gets_devices() {
         let container = engine.start(&vm, &any_adapter(Around::ReadOnly));
         let words = container.fails("touch /here");
         assert!(words.contains("Read-only file system"), "{words}");
-        comes_and_goes(&vm, &container);
+        an_adapter_is_followed(&vm, &container);
     }
 }

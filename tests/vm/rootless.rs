@@ -6,7 +6,7 @@ use crate::engine::podman_image;
 use crate::machine::{Machine, machine};
 use crate::setup::Setup;
 use crate::shell::until;
-use crate::story::{BOARD_IS_GONE, LISTED, LISTEN, LISTENING, PRESENT};
+use crate::story::{BOARD_IS_GONE, LISTED, LISTEN, LISTENING, PRESENT, an_adapter_is_followed};
 use crate::usb::{Hub, Plugged, UsbSerial};
 
 const USER: &str = "alice";
@@ -152,11 +152,7 @@ fn the_manager_of_a_user_restarts_the_watcher_of_a_rootless_container() {
     vm.wait_until(&format!("test $({}) -ne {killed}", user.watcher_in_unit()));
     plugged.unplug();
     container.loses("/dev/ttyUSB0");
-    let plugged = adapter(&vm, "FT001", "2");
-    container.gains("/dev/ttyUSB0");
-    container.talks_through(&plugged, "/dev/ttyUSB0");
-    plugged.unplug();
-    container.loses("/dev/ttyUSB0");
+    an_adapter_is_followed(&vm, &container);
     drop(container);
     user.has_nothing_left();
     user.remove();
@@ -235,11 +231,7 @@ fn rootless_cdi_devices_pods_and_kept_groups_have_their_adapters() {
     let user = User::new(&vm);
     // Root has generated the CDI device, with the hooks' own arguments.
     let container = user.start(Runc, "--device oci-hotplug.dev/device=serial");
-    let plugged = adapter(&vm, "FT001", "2");
-    container.gains("/dev/ttyUSB0");
-    container.talks_through(&plugged, "/dev/ttyUSB0");
-    plugged.unplug();
-    container.loses("/dev/ttyUSB0");
+    an_adapter_is_followed(&vm, &container);
     drop(container);
     user.has_nothing_left();
 

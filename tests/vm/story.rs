@@ -7,6 +7,18 @@ use crate::shell::until;
 use crate::usb::{Hub, UsbSerial};
 
 /// An adapter that a running container requests is plugged in, used from both ends, and pulled out.
+pub fn an_adapter_is_followed(machine: &Machine, container: &Container) {
+    let adapter = machine.plug(&UsbSerial {
+        serial: "FT001",
+        port: "2",
+    });
+    container.gains("/dev/ttyUSB0");
+    container.talks_through(&adapter, "/dev/ttyUSB0");
+    adapter.unplug();
+    container.loses("/dev/ttyUSB0");
+}
+
+/// The same, where the container also makes a node with the adapter's numbers.
 pub fn an_adapter_comes_and_goes(machine: &Machine, container: &Container) {
     let adapter = machine.plug(&UsbSerial {
         serial: "FT001",

@@ -186,11 +186,11 @@ fn rule(list: List, devices: &[&str], change: impl FnOnce(&mut RuleDefinition)) 
     Rule::parse(place, &definition).unwrap()
 }
 
-fn allow(devices: &[&str]) -> Rule {
+pub(crate) fn allow(devices: &[&str]) -> Rule {
     rule(List::Allow, devices, |_| {})
 }
 
-fn deny(devices: &[&str]) -> Rule {
+pub(crate) fn deny(devices: &[&str]) -> Rule {
     rule(List::Deny, devices, |_| {})
 }
 

@@ -1,8 +1,6 @@
 //! Virtual block devices: which messages are dropped, and that no request, rule, lease or
 //! attachment misses them.
 
-use std::collections::BTreeMap;
-
 use proptest::prelude::*;
 
 use super::*;
@@ -11,9 +9,9 @@ use crate::model::device::recorded::{
     loop_over, mapped, virtual_device,
 };
 use crate::model::device::same_data::{self, depends_on_virtual_blocks, is_virtual_block};
+use crate::model::policy::tests::{allow, deny};
 use crate::model::policy::{
-    ContainerTraits, Fallback, HostUse, List, Place, Policy, PolicyContext, Rule, RuleDefinition,
-    blocks_that_decide,
+    ContainerTraits, Fallback, HostUse, Policy, PolicyContext, Rule, blocks_that_decide,
 };
 use crate::model::request::Request;
 use crate::model::request::selector::DeviceSelector;
@@ -170,7 +168,7 @@ fn any_request() -> impl Strategy<Value = String> {
     })
 }
 
-fn any_rule(list: List) -> impl Strategy<Value = Rule> {
+fn any_rule(of: fn(&[&str]) -> Rule) -> impl Strategy<Value = Rule> {
     let selector = prop::sample::select(vec![
         "subsystem:block",
         "glob:/dev/dm-*",
@@ -181,30 +179,14 @@ fn any_rule(list: List) -> impl Strategy<Value = Rule> {
         "driver:usb",
         "pci:0000:00:17.0",
     ]);
-    selector.prop_map(move |selector| {
-        let definition = RuleDefinition {
-            devices: vec![selector.to_owned()],
-            access: None,
-            annotations: BTreeMap::new(),
-            user_namespace: None,
-            privileged: None,
-            reason: None,
-            applies_to: None,
-        };
-        let place = Place {
-            list,
-            file: "/etc/c.toml".into(),
-            line: 7,
-        };
-        Rule::parse(place, &definition).unwrap()
-    })
+    selector.prop_map(move |selector| of(&[selector]))
 }
 
 fn any_policy() -> impl Strategy<Value = Policy> {
     let fallback = prop::sample::select(vec![Fallback::Removable, Fallback::Nothing, Fallback::Anything]);
     let rules = (
-        prop::collection::vec(any_rule(List::Allow), 0..2),
-        prop::collection::vec(any_rule(List::Deny), 0..2),
+        prop::collection::vec(any_rule(allow), 0..2),
+        prop::collection::vec(any_rule(deny), 0..2),
     );
     (fallback, rules).prop_map(|(fallback, (allow, deny))| Policy {
         fallback,

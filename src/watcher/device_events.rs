@@ -33,9 +33,8 @@ impl Watcher {
 
     /// The events that can concern the container.
     pub(super) fn drain(&mut self, ready: Ready) -> Vec<DeviceEvent> {
-        let attachments = self.inside.attachments().iter();
-        let attached = attachments.map(|(_, attachment)| &attachment.device.syspath);
-        self.world.drain(ready, &self.planner, attached)
+        self.world
+            .drain(ready, &self.planner, self.inside.attached_devices())
     }
 
     /// Processes the removals of devices that are attached or selected before all other events:

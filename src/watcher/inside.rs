@@ -170,10 +170,15 @@ impl Inside {
         self.effects.database_state()
     }
 
+    /// The devices that are attached.
+    pub(super) fn attached_devices(&self) -> impl Iterator<Item = &SysPath> {
+        let attachments = self.attachments.iter();
+        attachments.map(|(_, attachment)| &attachment.device.syspath)
+    }
+
     /// Whether the device is attached, or was announced without a node.
     pub(super) fn has(&self, syspath: &SysPath) -> bool {
-        let mut attachments = self.attachments.iter();
-        attachments.any(|(_, attachment)| attachment.device.syspath == *syspath)
+        self.attached_devices().any(|attached| attached == syspath)
             || self.effects.announced().contains(syspath)
     }
 

@@ -234,7 +234,7 @@ impl Watcher {
         self.revoke_gone();
         self.inside.begin_plan();
         self.read_reservations();
-        let mut removed = self.find_roots();
+        let mut removed = self.planner.find_roots(self.world.inventory());
         let plan = self.plan(&mut removed);
         let removed = self.removals.take(removed, &self.planner);
         let has_new_notes = self.inside.note_requests(&self.planner, &self.removals.pending());
@@ -257,25 +257,23 @@ impl Watcher {
         }
     }
 
-    /// Finds the roots of all requests, and reads the devices that decisions about them depend on.
-    /// Returns the roots that are gone.
-    fn find_roots(&mut self) -> Vec<RootRemoved> {
-        let mut removed = self.planner.find_roots(self.world.inventory());
-        let attachments = self.inside.attachments().iter();
-        let attached = attachments.map(|(_, attachment)| &attachment.device.syspath);
-        if self.world.read_virtual_blocks(&self.planner, attached) {
-            self.revoke_gone();
-            removed.extend(self.planner.find_roots(self.world.inventory()));
-        }
-        removed
-    }
-
-    /// Decides what to do now. Takes the leases of what the plan attaches. Adds to `removed` the
-    /// roots that are found gone meanwhile.
+    /// Decides what to do now. Reads the devices that decisions depend on, and takes the leases of
+    /// what the plan attaches. Adds to `removed` the roots that are found gone meanwhile.
     fn plan(&mut self, removed: &mut Vec<RootRemoved>) -> Plan {
         let postponed: BTreeSet<PathBuf> = self.retries.postponed();
+        // Each round but the last completes a device, or is the only one that reads virtual block
+        // devices, so this ends.
         loop {
             let candidates = self.planner.candidates(self.world.inventory());
+            if self
+                .world
+                .lacks_virtual_blocks(&candidates, self.inside.attached_devices())
+            {
+                self.world.read_virtual_blocks(&self.planner);
+                self.revoke_gone();
+                removed.extend(self.planner.find_roots(self.world.inventory()));
+                continue;
+            }
             let admissions = self.admission.decide(&candidates, self.inside.traits());
             let plan = plan(
                 &candidates,
@@ -283,11 +281,10 @@ impl Watcher {
                 &self.inside.current(&postponed, self.world.nodeless_events()),
             );
             let unselected: Vec<SysPath> = candidates.unselected(&plan.pending).cloned().collect();
-            // Each round completes at least one device, so this ends.
             if !self.world.complete_unselected(&unselected) {
                 return plan;
             }
-            removed.extend(self.find_roots());
+            removed.extend(self.planner.find_roots(self.world.inventory()));
         }
     }
 

@@ -9,11 +9,11 @@ use crate::host::monitor::{DeviceMonitor, MonitorError, RECEIVE_BUFFER, Ready, S
 use crate::host::state::control::Problem;
 use crate::model::device::event::DeviceEvent;
 use crate::model::device::inventory::Inventory;
-use crate::model::device::same_data::{depends_on_virtual_blocks, is_virtual_block};
+use crate::model::device::same_data::{depends_on_virtual_blocks, is_virtual_block, virtual_blocks};
 use crate::model::device::{Device, SysPath, UdevState};
 use crate::model::plan::announcements::Announcement;
 use crate::model::plan::relevance::Relevance;
-use crate::model::plan::{Candidate, Planner};
+use crate::model::plan::{Candidate, Candidates, Planner};
 use crate::model::policy::Policy;
 use crate::model::request::entry::RequestEntry;
 use crate::model::request::facts_needed::FactsNeeded;
@@ -88,29 +88,28 @@ impl World {
         Ok(())
     }
 
-    /// Reads all virtual block devices, and receives their events from now on, if a decision about
-    /// a selected or attached device depends on them and their events were left out so far. The
-    /// filter of the subscription changes before anything is read, so no event is missed.
-    ///
-    /// `planner` has found its roots. Returns whether it must find them again.
-    pub(super) fn read_virtual_blocks<'a>(
-        &mut self,
-        planner: &Planner,
+    /// Whether a decision about a selected or attached device depends on virtual block devices,
+    /// whose events were left out so far: [`World::read_virtual_blocks`] must come first.
+    pub(super) fn lacks_virtual_blocks<'a>(
+        &self,
+        candidates: &Candidates<'_>,
         mut attached: impl Iterator<Item = &'a SysPath>,
     ) -> bool {
-        if !self.monitor.leaves_out_virtual_blocks() {
-            return false;
-        }
-        let candidates = planner.candidates(&self.inventory);
         let depends =
             |candidate: &Candidate<'_>| depends_on_virtual_blocks(candidate.device, &self.inventory);
-        if !candidates.iter().any(depends) && !attached.any(is_virtual_block) {
-            return false;
-        }
-        drop(candidates);
-        self.monitor.add_virtual_blocks();
+        self.monitor.leaves_out_virtual_blocks()
+            && (candidates.iter().any(depends) || attached.any(is_virtual_block))
+    }
+
+    /// Receives the events of virtual block devices from now on, and reads these devices. The
+    /// filter of the subscription changes before anything is read, so no event is missed.
+    /// `planner` must find its roots again.
+    pub(super) fn read_virtual_blocks(&mut self, planner: &Planner) {
+        let known = virtual_blocks(&self.inventory).map(|device| device.syspath.clone());
+        self.monitor.add_virtual_blocks(known.collect::<Vec<_>>());
         self.catch_up(planner);
-        true
+        // One of them may have gained or lost a link.
+        self.follow_links(planner);
     }
 
     /// Reads the udev facts of the few devices that requests select.
@@ -392,68 +391,4 @@ fn facts_needed(planner: &Planner, policy: &Policy) -> FactsNeeded {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::model::device::recorded::{companion_hub, hub_with_two_adapters, loop_over};
-    use crate::model::oci::ProcessUser;
-    use crate::model::request::entry::Origin;
-
-    fn planner(request: &str) -> Planner {
-        let entry = RequestEntry::new(Origin::Annotation, request.parse().unwrap());
-        Planner::new(vec![entry], Vec::new(), ProcessUser::default())
-    }
-
-    /// The world of a container with this request on a host with these devices.
-    fn world(request: &str, devices: Vec<Device>) -> (World, Planner) {
-        let mut planner = planner(request);
-        let mut world = World::open(&planner, &Policy::default()).unwrap();
-        world.inventory = Inventory::new(devices);
-        planner.find_roots(&world.inventory);
-        (world, planner)
-    }
-
-    /// Whether virtual block devices are read for this request, and whether their events are left
-    /// out before and after it.
-    fn read(request: &str, devices: Vec<Device>, attached: &[SysPath]) -> (bool, [bool; 2]) {
-        let (mut world, planner) = world(request, devices);
-        let before = world.monitor.leaves_out_virtual_blocks();
-        let is_read = world.read_virtual_blocks(&planner, attached.iter());
-        let after = world.monitor.leaves_out_virtual_blocks();
-        assert!(!world.has_skipped());
-        assert!(!after || !is_read);
-        (is_read, [before, after])
-    }
-
-    #[test]
-    fn virtual_block_devices_are_read_when_a_selected_device_depends_on_them() {
-        let adapters = hub_with_two_adapters;
-        assert_eq!(read("usb:0403", adapters(), &[]), (false, [true, true]));
-        assert_eq!(read("usb:0781", adapters(), &[]), (false, [true, true]));
-        assert_eq!(read("usb:0781", companion_hub(), &[]), (true, [true, false]));
-        let attached = [loop_over(0, "/srv/image").syspath];
-        assert_eq!(read("usb:0403", adapters(), &attached), (true, [true, false]));
-    }
-
-    #[test]
-    fn virtual_block_devices_are_never_left_out_where_a_request_can_select_one() {
-        for request in ["subsystem:block", "devnode:/dev/ttyUSB0", "glob:/dev/dm-*"] {
-            assert_eq!(
-                read(request, companion_hub(), &[]),
-                (false, [false, false]),
-                "{request}"
-            );
-        }
-    }
-
-    #[test]
-    fn once_they_are_read_the_events_of_virtual_block_devices_stay_needed() {
-        let (mut world, planner) = world("usb:0781", companion_hub());
-        assert!(world.read_virtual_blocks(&planner, [].iter()));
-        world.set_facts_needed(&planner, &Policy::default());
-        assert!(!world.monitor.leaves_out_virtual_blocks());
-        let (mut world, planner) = self::world("usb:0403", hub_with_two_adapters());
-        world.set_facts_needed(&self::planner("devnode:/dev/x"), &Policy::default());
-        assert!(!world.monitor.leaves_out_virtual_blocks());
-        assert!(!world.read_virtual_blocks(&planner, [].iter()));
-    }
-}
+mod tests;

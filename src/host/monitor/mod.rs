@@ -10,6 +10,7 @@
 //! static_nodes.rs  nodes that sysfs does not know
 //! links.rs         where links lead
 //! link_directories.rs  whether they may lead elsewhere by now
+//! events.rs        messages as events
 //! order.rs         udevd's late events sorted out (pure)
 //! database.rs      udev's database, through libudev
 //! udevd.rs         whether udevd runs
@@ -21,6 +22,7 @@
 mod below;
 mod database;
 mod error;
+mod events;
 mod hubs;
 mod link_directories;
 mod links;
@@ -40,10 +42,9 @@ use std::path::{Path, PathBuf};
 pub use self::error::MonitorError;
 use self::link_directories::UsedDirectories;
 use self::links::HostLinks;
-use self::message::{Happened, Message, properties_of};
 use self::order::Gone;
 pub use self::skipped::Skipped;
-use self::socket::{MessageBuffer, Received, UeventSocket};
+use self::socket::{MessageBuffer, UeventSocket};
 use self::static_nodes::StaticNodes;
 use self::sysfs::SysFs;
 use self::udevd::Udevd;
@@ -52,8 +53,6 @@ use crate::model::device::event::DeviceEvent;
 use crate::model::device::{Aliases, Device, LinkTargets, SysPath, UdevState};
 use crate::model::request::facts_needed::FactsNeeded;
 use crate::model::uevent::UeventForm;
-use crate::model::uevent::facts::{JudgeUevents, UeventFacts};
-use crate::model::uevent::received::KeptUevent;
 
 /// A receive buffer for [`DeviceMonitor::open`], in bytes: room for some ten thousand events.
 pub const RECEIVE_BUFFER: usize = 16 * 1024 * 1024;
@@ -88,19 +87,6 @@ pub enum Ready {
     /// Not that of udevd.
     Kernel,
     All,
-}
-
-/// All events matter.
-struct Everything;
-
-impl JudgeUevents for Everything {
-    fn concerns(&mut self, _: &UeventFacts<'_>) -> bool {
-        true
-    }
-
-    fn may_move_links(&self, _: &UeventFacts<'_>) -> bool {
-        true
-    }
 }
 
 /// Where links point now ([`DeviceMonitor::follow_links`]).
@@ -153,12 +139,18 @@ impl DeviceMonitor {
         self.needed.no_virtual_blocks
     }
 
-    /// Reports virtual block devices, too, from now on. All devices must be read again, which
-    /// [`Self::has_skipped`] shows.
-    pub fn add_virtual_blocks(&mut self) {
+    /// Reports virtual block devices, too, from now on. The events of those that exist, and of
+    /// `known`, which may be gone, were left out: they count as skipped.
+    pub fn add_virtual_blocks(&mut self, known: impl IntoIterator<Item = SysPath>) {
         self.needed.no_virtual_blocks = false;
         self.receive_needed();
-        self.skip_all();
+        match self.sysfs.virtual_blocks() {
+            Ok(present) => present
+                .into_iter()
+                .chain(known)
+                .for_each(|syspath| self.skipped.add(syspath)),
+            Err(_) => self.skip_all(),
+        }
     }
 
     fn receive_needed(&mut self) {
@@ -322,46 +314,6 @@ impl DeviceMonitor {
         }
     }
 
-    /// Everything that has happened up to now: the kernel's events, then udevd's, then those of
-    /// static nodes. See [`Self::drain_relevant`].
-    pub fn drain(&mut self) -> Vec<DeviceEvent> {
-        self.drain_relevant(Ready::All, &mut Everything)
-    }
-
-    /// The events that are relevant; of the others, only the device is stored
-    /// ([`Self::take_skipped`]). `ready` is what has become readable.
-    ///
-    /// [`DeviceEvent::Overrun`] comes at most once, and last: what is enumerated after it is newer
-    /// than all before it. Where udevd runs, none of its events comes before the kernel's event of
-    /// the same number, and none that is older than the device's removal or of a device that is not
-    /// there (any more), or not under this number, comes at all.
-    pub fn drain_relevant(&mut self, ready: Ready, relevance: &mut dyn JudgeUevents) -> Vec<DeviceEvent> {
-        // udevd sends after the kernel. So its socket is emptied first: for each message found
-        // there, the kernel's is waiting already, and can be reported before it.
-        let udev = match ready {
-            Ready::Kernel => Received::default(),
-            Ready::All => self.udev.receive(&mut self.buffer),
-        };
-        let kernel = self.kernel.receive(&mut self.buffer);
-        self.links_may_have_moved |= udev.overrun;
-        let kernel_messages = self.relevant(UeventForm::Kernel, kernel.messages, relevance);
-        let udev_messages = self.relevant(UeventForm::Udev, udev.messages, relevance);
-        let mut events = self.report_all(kernel_messages, udev_messages);
-        let has_removal = events
-            .iter()
-            .any(|event| matches!(event, DeviceEvent::Removed { .. }));
-        // A node that went with its device (device_del in drivers/base/core.c removes it before it
-        // tells) is missed by inotify where it is the far end of a link, or while nothing is
-        // listened to.
-        if self.static_nodes.woke() || has_removal {
-            events.extend(self.static_nodes.look());
-        }
-        if kernel.overrun || udev.overrun {
-            events.push(DeviceEvent::Overrun);
-        }
-        events
-    }
-
     /// Whether events were skipped since [`Self::take_skipped`] was last called.
     pub fn has_skipped(&self) -> bool {
         self.skipped != Skipped::None
@@ -375,111 +327,6 @@ impl DeviceMonitor {
     /// The devices whose events were skipped since this was last called.
     pub fn take_skipped(&mut self) -> Skipped {
         std::mem::take(&mut self.skipped)
-    }
-
-    /// The messages that are relevant. Stores the devices of the others.
-    fn relevant(
-        &mut self,
-        form: UeventForm,
-        messages: Vec<KeptUevent>,
-        relevance: &mut dyn JudgeUevents,
-    ) -> Vec<KeptUevent> {
-        let mut relevant = messages;
-        relevant.retain(|kept| {
-            let Some(facts) = UeventFacts::of(form, kept.message()) else {
-                return false;
-            };
-            let is_relevant = relevance.concerns(&facts) || self.leads_to(&facts);
-            if form == UeventForm::Udev {
-                self.links_may_have_moved |= is_relevant || relevance.may_move_links(&facts);
-            }
-            if !is_relevant {
-                self.skip(&facts);
-            }
-            is_relevant
-        });
-        relevant
-    }
-
-    /// Whether a followed path leads to the device or to its node.
-    fn leads_to(&self, facts: &UeventFacts<'_>) -> bool {
-        let ends = self.ends.borrow();
-        !ends.is_empty()
-            && (facts.has_path(|path| ends.contains(path))
-                || ends.contains(Path::new(&format!("/sys{}", facts.devpath))))
-    }
-
-    fn skip(&mut self, facts: &UeventFacts<'_>) {
-        self.skipped.add(facts.devpath);
-        if facts.action != "remove" {
-            return;
-        }
-        let syspath = SysPath::new(format!("/sys{}", facts.devpath));
-        match facts.form {
-            UeventForm::Kernel if self.udevd.runs() => self.gone.removed(syspath, facts.seqnum),
-            UeventForm::Kernel => {}
-            UeventForm::Udev => self.gone.removal_is_processed(&syspath, facts.seqnum),
-        }
-    }
-
-    /// The events of the kernel's messages, then those of udevd's. Without messages nothing on the
-    /// host is read.
-    fn report_all(&mut self, kernel: Vec<KeptUevent>, udev: Vec<KeptUevent>) -> Vec<DeviceEvent> {
-        if kernel.is_empty() && udev.is_empty() {
-            return Vec::new();
-        }
-        let mut events = Vec::with_capacity(kernel.len() + udev.len());
-        let links = HostLinks::open();
-        let named = self.follow_named(&links);
-        if !kernel.is_empty() {
-            let udevd_runs = self.udevd.runs();
-            let udev_state = if udevd_runs {
-                UdevState::Pending
-            } else {
-                UdevState::NoUdevd
-            };
-            for kept in kernel {
-                let properties = properties_of(&kept.message());
-                if let Some(message) = Message::from_properties(properties, udev_state) {
-                    self.gone.kernel_said(&message, udevd_runs);
-                    events.push(self.report(message, &named));
-                }
-            }
-        }
-        for kept in udev {
-            let properties = properties_of(&kept.message());
-            if let Some(message) = Message::from_properties(properties, UdevState::Processed) {
-                events.extend(self.report_udev(message, &links, &named));
-            }
-        }
-        events
-    }
-
-    fn report_udev(
-        &mut self,
-        mut message: Message,
-        links: &HostLinks,
-        named: &Aliases,
-    ) -> Option<DeviceEvent> {
-        if !self.gone.udev_counts(&message) || !self.sysfs.is_same(&message.device) {
-            return None;
-        }
-        take_udev_facts(&mut message.device, links);
-        if matches!(message.happened, Happened::Moved(_)) {
-            // The kernel told the move already; told twice it could take away what is at the old
-            // place by now.
-            message.happened = Happened::Changed;
-        }
-        Some(self.report(message, named))
-    }
-
-    fn report(&self, mut message: Message, named: &Aliases) -> DeviceEvent {
-        if message.happened != Happened::Removed {
-            let device = &mut message.device;
-            self.sysfs.complete(device, &self.needed.attributes);
-            device.aliases = named.of(device);
-        }
-        message.into_event()
     }
 
     /// The descriptors to wait on, each with what is ready when it is readable.

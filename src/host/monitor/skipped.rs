@@ -20,9 +20,8 @@ pub enum Skipped {
 }
 
 impl Skipped {
-    /// Adds a device by its path without `/sys`.
-    pub(super) fn add(&mut self, devpath: &str) {
-        let syspath = SysPath::new(format!("/sys{devpath}"));
+    /// Adds a device.
+    pub(super) fn add(&mut self, syspath: SysPath) {
         match self {
             Self::None => *self = Self::Devices([syspath].into()),
             Self::Devices(devices) => {
@@ -44,15 +43,15 @@ mod tests {
     fn each_device_is_listed_once_and_too_many_are_not_listed() {
         let mut skipped = Skipped::default();
         for _ in 0..2 {
-            skipped.add("/devices/a");
+            skipped.add(SysPath::new("/sys/devices/a"));
         }
         assert_eq!(skipped, Skipped::Devices([SysPath::new("/sys/devices/a")].into()));
         for number in 1..LIMIT {
-            skipped.add(&format!("/devices/{number}"));
+            skipped.add(SysPath::new(format!("/sys/devices/{number}")));
         }
         assert!(matches!(skipped, Skipped::Devices(_)));
-        skipped.add("/devices/b");
-        skipped.add("/devices/c");
+        skipped.add(SysPath::new("/sys/devices/b"));
+        skipped.add(SysPath::new("/sys/devices/c"));
         assert_eq!(skipped, Skipped::Unknown);
     }
 }

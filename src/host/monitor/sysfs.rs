@@ -18,7 +18,7 @@ use super::error::MonitorError;
 use super::message::{from_uevent, parse_uevent};
 use crate::model::device::hid_usages::HidUsages;
 use crate::model::device::input_capabilities::InputCapabilities;
-use crate::model::device::same_data::SLAVES;
+use crate::model::device::same_data::{SLAVES, is_virtual_block};
 use crate::model::device::usb_classes::UsbClasses;
 use crate::model::device::{Device, SysPath};
 use crate::model::remote::vhci;
@@ -69,19 +69,7 @@ impl SysFs {
     ) -> Result<Vec<Device>, MonitorError> {
         let mut places = BTreeSet::new();
         for kind in ["char", "block"] {
-            let path = self.root.join("dev").join(kind);
-            let failed = |source| MonitorError::SysFs {
-                path: path.clone(),
-                source,
-            };
-            for entry in fs::read_dir(&path).map_err(failed)? {
-                let Ok(target) = fs::read_link(entry.map_err(failed)?.path()) else {
-                    continue;
-                };
-                if let Some(place) = place_of_link(&target) {
-                    add_with_ancestors(&mut places, place);
-                }
-            }
+            self.for_each_with_node(kind, |place| add_with_ancestors(&mut places, place))?;
         }
         for syspath in extra {
             if let Some(place) = place_of(syspath) {
@@ -92,6 +80,36 @@ impl SysFs {
             .iter()
             .filter_map(|place| self.read(place, attributes))
             .collect())
+    }
+
+    /// All virtual block devices (`same_data::is_virtual_block`).
+    ///
+    /// Errors: `/sys/dev` cannot be listed.
+    pub(super) fn virtual_blocks(&self) -> Result<Vec<SysPath>, MonitorError> {
+        let mut blocks = Vec::new();
+        self.for_each_with_node("block", |place| {
+            let syspath = SysPath::new(format!("/sys/devices/{place}"));
+            blocks.extend(Some(syspath).filter(is_virtual_block));
+        })?;
+        Ok(blocks)
+    }
+
+    /// Calls `take` with the place of each device that has a node of this kind: `char` or `block`.
+    fn for_each_with_node(&self, kind: &str, mut take: impl FnMut(&str)) -> Result<(), MonitorError> {
+        let path = self.root.join("dev").join(kind);
+        let failed = |source| MonitorError::SysFs {
+            path: path.clone(),
+            source,
+        };
+        for entry in fs::read_dir(&path).map_err(failed)? {
+            let Ok(target) = fs::read_link(entry.map_err(failed)?.path()) else {
+                continue;
+            };
+            if let Some(place) = place_of_link(&target) {
+                take(place);
+            }
+        }
+        Ok(())
     }
 
     /// Whether the device is there now.

@@ -10,7 +10,9 @@
 mod blocks;
 mod extent;
 
-pub(crate) use blocks::{BACKING_FILE, SLAVES, behind_loops, is_virtual_block, loops_over, made_of};
+pub(crate) use blocks::{
+    BACKING_FILE, SLAVES, behind_loops, is_virtual_block, loops_over, made_of, virtual_blocks,
+};
 use blocks::{MAX_STACK, block_at, disk_of, is_block, is_partition, over_others, under};
 pub(crate) use extent::{Extent, fnv, overlap};
 

@@ -26,6 +26,11 @@ pub(crate) fn is_virtual_block(device: &SysPath) -> bool {
     device.as_str().starts_with(VIRTUAL_BLOCKS)
 }
 
+/// The virtual block devices of an inventory.
+pub(crate) fn virtual_blocks(inventory: &Inventory) -> impl Iterator<Item = &Device> {
+    inventory.starting_with(VIRTUAL_BLOCKS)
+}
+
 /// All devices that a block device is made of, directly or indirectly: the device behind a loop
 /// device, the devices under a device-mapper or md device; none for other devices. For a partition,
 /// the devices that its disk is made of.
@@ -72,7 +77,7 @@ pub(crate) fn loops_over<'a>(
         })?;
         Some((device, *lower))
     };
-    inventory.starting_with(VIRTUAL_BLOCKS).filter_map(over).collect()
+    virtual_blocks(inventory).filter_map(over).collect()
 }
 
 /// Block devices outside the medium's directory that may have bytes of another device, and their
@@ -83,10 +88,7 @@ pub(super) fn over_others(inventory: &Inventory) -> Vec<&Device> {
         disk.attribute(BACKING_FILE).is_some()
             || disk.attribute(SLAVES).is_some_and(|names| !names.is_empty())
     };
-    inventory
-        .starting_with(VIRTUAL_BLOCKS)
-        .filter(may_have_bytes)
-        .collect()
+    virtual_blocks(inventory).filter(may_have_bytes).collect()
 }
 
 /// The devices that a block device is directly made of.

@@ -28,6 +28,14 @@ kill $qemu; wait $qemu
 rm -rf "$directory"
 "#;
 
+/// Gives the USB controller the buses 1 and 2, which tests name. It has other buses after a boot
+/// in which vhci-hcd was loaded first: the kernel takes the lowest free number (hcd.c,
+/// usb_register_bus).
+const FIRST_BUSES: &str = "controller=0000:00:02.0; driver=/sys/bus/pci/drivers/xhci_hcd; \
+    test -d $driver/$controller/usb1 || { modprobe -r vhci-hcd && \
+    echo $controller > $driver/unbind && echo $controller > $driver/bind && udevadm settle && \
+    test -e /dev/bus/usb/001/001 && test -e /dev/bus/usb/002/001; }";
+
 /// How often a machine is booted until it is up.
 const BOOTS: u32 = 4;
 
@@ -269,13 +277,13 @@ impl Machine {
         })
     }
 
-    /// Begins a test: from now on the journal and /run/test belong to it. Returns whether the
-    /// machine answers.
+    /// Begins a test: from now on the journal and /run/test belong to it, and the USB controller
+    /// has the buses 1 and 2. Returns whether the machine answers.
     fn begin_story(&self) -> bool {
-        let begun = self.output(
-            "rm -rf /run/test && mkdir /run/test && \
-             journalctl --lines=1 --quiet --cursor-file=/run/test/cursor",
-        );
+        let begun = self.output(&format!(
+            "{{ {FIRST_BUSES}; }} && rm -rf /run/test && mkdir /run/test && \
+             journalctl --lines=1 --quiet --cursor-file=/run/test/cursor"
+        ));
         begun.status.success()
     }
 

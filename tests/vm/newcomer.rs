@@ -77,20 +77,8 @@ impl<'a> Fresh<'a> {
         // watched when it returns, and devices without hardware.
         machine.output("systemctl stop crio");
         machine.output("modprobe -r vivid g_serial dummy_hcd vhci-hcd");
-        first_buses(machine);
         fresh
     }
-}
-
-/// Gives the USB controller the buses 1 and 2, which the transcript shows. It has other buses if
-/// vhci-hcd was loaded first: the kernel takes the lowest free number (hcd.c, `usb_register_bus`).
-fn first_buses(machine: &Machine) {
-    let controller = "0000:00:02.0";
-    machine.run(&format!(
-        "cd /sys/bus/pci/drivers/xhci_hcd && test -d {controller}/usb1 || \
-         {{ echo {controller} > unbind && echo {controller} > bind; }}"
-    ));
-    machine.wait_until("test -e /dev/bus/usb/001/001 && test -e /dev/bus/usb/002/001");
 }
 
 impl Drop for Fresh<'_> {

@@ -26,7 +26,12 @@ pub struct LocalDevice {
 }
 
 impl LocalDevice {
+    /// `None` until the kernel has created the whole directory: it adds one attribute after
+    /// another, `dev` behind all that describe the device, and then sends the event
+    /// (drivers/base/core.c, device_add). Without this, a device would seem to have no serial
+    /// number.
     pub(super) fn read(dir: PathBuf) -> Option<Self> {
+        attribute(&dir, "dev")?;
         let id = |name| u16::from_str_radix(&attribute(&dir, name)?, 16).ok();
         Some(Self {
             name: dir.file_name()?.to_str()?.to_owned(),

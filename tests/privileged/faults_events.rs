@@ -25,7 +25,7 @@ fn on_the_host(disks: &[Disk]) -> Nodes {
 
 fn inside(container: &RuncContainer<'_>) -> Nodes {
     let message = container
-        .inside("cd /dev; for node in loop*p*; do [ ! -e $node ] || stat -c '%n %t %T' $node; done")
+        .inside("cd /dev; for node in loop*p*; do [ ! -e \"$node\" ] || stat -c '%n %t %T' \"$node\"; done")
         .output;
     let node = |line: &str| {
         let mut words = line.split(' ');

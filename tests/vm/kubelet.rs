@@ -57,10 +57,11 @@ fn on_this_node(pod: &str) -> String {
 
 /// A shell command that prints the ids of a pod's running containers. kubelet names log files after
 /// them, and each has a cgroup; `crictl ps` would take processor time from kubelet under emulation.
+/// The pattern stays as it is while no such file exists, and names none: hence the quotes.
 pub fn running_containers(pod: &str) -> String {
     format!(
         "for log in /var/log/containers/{pod}_default_box-*.log; do id=${{log##*-}}; id=${{id%.log}}; \
-         if test -L $log && find /sys/fs/cgroup/kubepods.slice -name \"*$id*\" | grep -q .; then echo $id; fi; done"
+         if test -L \"$log\" && find /sys/fs/cgroup/kubepods.slice -name \"*$id*\" | grep -q .; then echo $id; fi; done"
     )
 }
 

@@ -65,34 +65,11 @@ pub(super) struct Detach {
 
 /// Adds requests to those of a container, and prints what is attached for them.
 pub(super) fn attach(arguments: &Attach, config: &Config, registry: &Registry, as_json: bool) -> Result<()> {
-    let words: Vec<String> = arguments.words.iter().map(|word| request_text(word)).collect();
-    let (id, requests) = match (arguments.pid, words.split_first()) {
-        (Some(_), _) => (None, &words[..]),
-        (None, Some((id, requests))) => (Some(id.as_str()), requests),
-        (None, None) => (None, &[][..]),
-    };
-    if requests.is_empty() {
-        return Err(Usage(
-            "no request is given: name at least one after the container (oci-hotplug attach --help)"
-                .to_owned(),
-        )
-        .into());
-    }
-    let specs = || {
-        let directories = match &arguments.cdi_dir[..] {
-            [] => DEFAULT_DIRECTORIES.map(PathBuf::from).to_vec(),
-            named => named.to_vec(),
-        };
-        Specs::scan(&directories)
-    };
-    let resolved = ResolvedRequests::read(requests, &config.usable_classes(), specs)?;
-    if rootless().is_some() {
-        let mut entries = resolved.requests.entries.iter();
-        entries.try_for_each(|entry| check_request(&entry.request))?;
-    }
+    let (id, requests) = arguments.id_and_requests()?;
+    let resolved = arguments.resolve(&requests, config)?;
     let target = match (id, arguments.pid) {
         (_, Some(pid)) => Target::of_process(pid, registry, &arguments.runtime_root)?,
-        (Some(id), None) => Target::named(id, registry, &arguments.runtime_root)?,
+        (Some(id), None) => Target::named(&id, registry, &arguments.runtime_root)?,
         (None, None) => {
             bail!("no container is given: name its id or name, or --pid PID (oci-hotplug attach --help)")
         }
@@ -119,6 +96,42 @@ pub(super) fn attach(arguments: &Attach, config: &Config, registry: &Registry, a
         &resolved,
         as_json,
     )
+}
+
+impl Attach {
+    /// The id, unless a process is named instead, and the requests; at least one.
+    fn id_and_requests(&self) -> Result<(Option<String>, Vec<String>)> {
+        let mut words = self.words.iter().map(|word| request_text(word));
+        let id = match self.pid {
+            Some(_) => None,
+            None => words.next(),
+        };
+        let requests: Vec<String> = words.collect();
+        if requests.is_empty() {
+            return Err(Usage(
+                "no request is given: name at least one after the container (oci-hotplug attach --help)"
+                    .to_owned(),
+            )
+            .into());
+        }
+        Ok((id, requests))
+    }
+
+    fn resolve(&self, requests: &[String], config: &Config) -> Result<ResolvedRequests> {
+        let specs = || {
+            let directories = match &self.cdi_dir[..] {
+                [] => DEFAULT_DIRECTORIES.map(PathBuf::from).to_vec(),
+                named => named.to_vec(),
+            };
+            Specs::scan(&directories)
+        };
+        let resolved = ResolvedRequests::read(requests, &config.usable_classes(), specs)?;
+        if rootless().is_some() {
+            let mut entries = resolved.requests.entries.iter();
+            entries.try_for_each(|entry| check_request(&entry.request))?;
+        }
+        Ok(resolved)
+    }
 }
 
 /// Removes the requests that were just added and cannot be served.

@@ -24,6 +24,7 @@ use crate::host::state::control::Status;
 use crate::host::state::registry::Registry;
 use crate::model::device::Device;
 use crate::model::device::inventory::Inventory;
+use crate::model::oci::ContainerId;
 use crate::model::plan::Planner;
 use crate::model::policy::{Policy, blocks_that_decide};
 use crate::model::quoting::visible;
@@ -63,30 +64,39 @@ pub(super) fn run(registry: &Registry, config: &Config, id: &str, path: &Path, a
         status,
     };
     let explained: Vec<Explained> = status.requests.iter().map(|entry| facts.explain(entry)).collect();
-    let attached = facts.attached();
-    let conclusion = facts.conclude(&explained);
-    let mut out = anstream::stdout().lock();
     if as_json {
-        let whole = json!({
-            "id": container.id,
-            "device": device.syspath,
-            "node": device.node.as_ref().map(|node| &node.path),
-            "number": device.node.as_ref().map(|node| node.num.to_string()),
-            "attached": attached.iter().map(|(path, _)| path).collect::<Vec<_>>(),
-            "requests": explained,
-            "verdict": conclusion.complete,
-            "udev_database": status.udev_database,
-        });
-        write_json(&mut out, &whole)?;
-        return Ok(());
+        print_json(&facts, &container.id, &explained)
+    } else {
+        print_text(&facts, &explained)
     }
-    let mut drawn = draw(device, &explained, &conclusion.short, screen_width());
-    let missing = status.udev_database.as_ref();
-    let missing = missing.filter(|state| !attached.is_empty() && **state != DatabaseState::Placed);
-    if let Some(state) = missing {
-        drawn += &format!("udev database: {}\n", visible(&state.to_string()));
+}
+
+fn print_json(facts: &Facts<'_>, id: &ContainerId, explained: &[Explained]) -> Result<()> {
+    let device = facts.device;
+    let attached = facts.attached();
+    let whole = json!({
+        "id": id,
+        "device": device.syspath,
+        "node": device.node.as_ref().map(|node| &node.path),
+        "number": device.node.as_ref().map(|node| node.num.to_string()),
+        "attached": attached.iter().map(|(path, _)| path).collect::<Vec<_>>(),
+        "requests": explained,
+        "verdict": facts.conclude(explained).complete,
+        "udev_database": facts.status.udev_database,
+    });
+    write_json(&mut anstream::stdout().lock(), &whole)
+}
+
+fn print_text(facts: &Facts<'_>, explained: &[Explained]) -> Result<()> {
+    let conclusion = facts.conclude(explained).short;
+    let mut drawn = draw(facts.device, explained, &conclusion, screen_width());
+    let database = facts.status.udev_database.as_ref();
+    if let Some(state) = database.filter(|state| **state != DatabaseState::Placed) {
+        if !facts.attached().is_empty() {
+            drawn += &format!("udev database: {}\n", visible(&state.to_string()));
+        }
     }
-    out.write_all(drawn.as_bytes())?;
+    anstream::stdout().lock().write_all(drawn.as_bytes())?;
     Ok(())
 }
 

@@ -99,29 +99,12 @@ fn select(
         symlinks.to_vec(),
         ProcessUser { uid: 0, gid: 0 },
     );
-    let remotes = entries.iter().filter_map(|entry| entry.request.selector.remote());
-    for (remote, state_dir) in remotes.zip(state_dir.into_iter().cycle()) {
-        if let Some(bound) = usbip::binding_of(state_dir, &remote) {
-            planner.bind(remote, bound);
-        }
-    }
-    // Remote devices that are attached for a container are reserved for it, and this plan is for a
-    // new container.
     if let Some(state_dir) = state_dir {
-        planner.set_reserved(records::reserved_devices(state_dir, "", &inventory));
+        add_remote_devices(&mut planner, state_dir, &inventory);
     }
     planner.find_roots(&inventory);
     let plan = plan_without_restrictions(&planner, &inventory, &Attachments::default());
-    let why_nothing = |entry: &RequestEntry| {
-        if entry.request.selector.remote().is_some() || !entry.roots.is_empty() {
-            return None;
-        }
-        let selectors = entry.request.selectors();
-        let reasons: Vec<String> = selectors
-            .filter_map(|selector| selector.why_nothing(&inventory))
-            .collect();
-        (!reasons.is_empty()).then(|| reasons.join("; "))
-    };
+    let why_nothing = |entry: &RequestEntry| why_nothing(entry, &inventory);
     let roots = planner.entries().iter().flat_map(|entry| &entry.roots);
     let mut nodeless = BTreeSet::new();
     for root in roots.filter_map(|root| inventory.get(root)) {
@@ -135,6 +118,32 @@ fn select(
         names: Names::new(&plan, planner.entries(), symlinks),
         not_attached: not_attached(&planner, &plan),
     })
+}
+
+/// Tells the planner which remote devices are attached. Those that are attached for a container are
+/// reserved for it, and this plan is for a new container.
+fn add_remote_devices(planner: &mut Planner, state_dir: &Path, inventory: &Inventory) {
+    let entries = planner.entries().iter();
+    let remotes: Vec<_> = entries
+        .filter_map(|entry| entry.request.selector.remote())
+        .collect();
+    for remote in remotes {
+        if let Some(bound) = usbip::binding_of(state_dir, &remote) {
+            planner.bind(remote, bound);
+        }
+    }
+    planner.set_reserved(records::reserved_devices(state_dir, "", inventory));
+}
+
+fn why_nothing(entry: &RequestEntry, inventory: &Inventory) -> Option<String> {
+    if entry.request.selector.remote().is_some() || !entry.roots.is_empty() {
+        return None;
+    }
+    let selectors = entry.request.selectors();
+    let reasons: Vec<String> = selectors
+        .filter_map(|selector| selector.why_nothing(inventory))
+        .collect();
+    (!reasons.is_empty()).then(|| reasons.join("; "))
 }
 
 /// A line for each node that the container would not get.

@@ -114,6 +114,16 @@ enum Denied<'p> {
     No,
 }
 
+/// What the allow rules say about one device.
+struct AllowedByRules<'p> {
+    /// The access that all matching rules together allow.
+    access: Access,
+    /// The first rule that matches.
+    first: Option<&'p Place>,
+    /// The device with the facts on which more rules depend, if udevd will deliver them soon.
+    unknown: Option<SysPath>,
+}
+
 impl Policy {
     /// Whether a container with this request may start, as far as that is certain before any device
     /// is known.
@@ -251,41 +261,23 @@ impl Policy {
             }
         }
         let wanted = request.options.access;
-        let remote = request.selector.remote();
-        let mut allowed = Access::NONE;
-        let mut first = None;
-        let mut unknown = None;
-        for rule in self.allow.iter().filter(|rule| rule.applies(of)) {
-            let found = match &remote {
-                Some(remote) if rule.covers(remote) => Match::Yes,
-                _ => rule.finds_in_sysfs(subject),
-            };
-            match found {
-                Match::Yes => {
-                    allowed |= rule.access;
-                    first = first.or(Some(&rule.place));
-                }
-                // Facts that udevd will not deliver soon count as not allowed.
-                Match::Unknown(_) => unknown = unknown.or_else(|| subject.next_awaited()),
-                Match::No => {}
-            }
-        }
+        let by_rules = self.allowed_by_rules(request, subject, of);
         let by_fallback = match self.fallback {
             Fallback::Anything => true,
             Fallback::Removable => subject.is_removable(),
             Fallback::Nothing => false,
         };
-        match (first, protection, unknown) {
+        match (by_rules.first, protection, by_rules.unknown) {
             // Lines that no rule lifts depend on the kernel's facts only, so they are never
             // unknown.
-            (Some(place), _, _) if allowed.covers(wanted) => Verdict::Allowed(AllowedBy::Rule(place)),
+            (Some(place), _, _) if by_rules.access.covers(wanted) => Verdict::Allowed(AllowedBy::Rule(place)),
             (_, None, _) if by_fallback => Verdict::Allowed(AllowedBy::Fallback(self.fallback)),
             (_, Some((_, Match::Unknown(whose))), _) if by_fallback => Verdict::Undecided(whose),
             (_, _, Some(whose)) => Verdict::Undecided(whose),
             (_, Some((line, Match::Yes)), _) => {
                 Verdict::Denied(self.denied_by_line_of(line, request, subject))
             }
-            (Some(place), _, _) => Verdict::Denied(Denial::for_access(place, wanted, allowed)),
+            (Some(place), _, _) => Verdict::Denied(Denial::for_access(place, wanted, by_rules.access)),
             (None, _, _) => {
                 let hint = self.hints().allow_device(request, subject);
                 let denial = Denial::by_fallback(self.fallback, hint);
@@ -295,6 +287,38 @@ impl Policy {
                 })
             }
         }
+    }
+
+    fn allowed_by_rules(
+        &self,
+        request: &Request,
+        subject: &Subject<'_>,
+        of: &ContainerTraits,
+    ) -> AllowedByRules<'_> {
+        let remote = request.selector.remote();
+        let mut allowed = AllowedByRules {
+            access: Access::NONE,
+            first: None,
+            unknown: None,
+        };
+        for rule in self.allow.iter().filter(|rule| rule.applies(of)) {
+            let found = match &remote {
+                Some(remote) if rule.covers(remote) => Match::Yes,
+                _ => rule.finds_in_sysfs(subject),
+            };
+            match found {
+                Match::Yes => {
+                    allowed.access |= rule.access;
+                    allowed.first = allowed.first.or(Some(&rule.place));
+                }
+                // Facts that udevd will not deliver soon count as not allowed.
+                Match::Unknown(_) => {
+                    allowed.unknown = allowed.unknown.or_else(|| subject.next_awaited());
+                }
+                Match::No => {}
+            }
+        }
+        allowed
     }
 
     /// The deny rules that deny everything that they could match where no udevd runs.

@@ -42,6 +42,8 @@ pub(super) struct Inside {
     entry_problem: Option<String>,
     /// Whether the entry was missing when last checked.
     is_entry_missing: bool,
+    /// Whether a plan was applied since the last tick.
+    is_unchecked: bool,
 }
 
 impl Inside {
@@ -65,6 +67,7 @@ impl Inside {
             effects,
             entry_problem: None,
             is_entry_missing: false,
+            is_unchecked: true,
         };
         inside.check_attachments();
         Ok(inside)
@@ -214,6 +217,7 @@ impl Inside {
         if !report.was_applied {
             return report;
         }
+        self.is_unchecked = true;
         let before = self.attachments.clone();
         let new_devices = new_devices(&steps);
         for failure in self.apply_steps(steps) {
@@ -233,6 +237,16 @@ impl Inside {
         report.attached = self.log_changes(&before);
         self.log_inaccessible(&before);
         report
+    }
+
+    /// Whether a plan was applied since [`Self::take_unchecked`] was last called, so that the next
+    /// tick must check the container.
+    pub(super) fn is_unchecked(&self) -> bool {
+        self.is_unchecked
+    }
+
+    pub(super) fn take_unchecked(&mut self) -> bool {
+        std::mem::take(&mut self.is_unchecked)
     }
 
     fn apply_steps(&mut self, steps: Vec<Step>) -> Vec<transaction::Failure> {

@@ -108,8 +108,6 @@ struct Watcher {
     removals: RemovalActions,
     waiters: Waiters,
     handover: Handover,
-    /// Whether a plan was applied since the last check ([`Watcher::tick`]).
-    has_changed: bool,
 }
 
 /// What follows a wake.
@@ -146,7 +144,6 @@ impl Watcher {
             removals: RemovalActions::default(),
             waiters: Waiters::new(settings.ready_timeout),
             handover: Handover::new(unit),
-            has_changed: true,
         };
         watcher.world.complete_selected(&watcher.planner);
         watcher.update_remotes();
@@ -239,7 +236,6 @@ impl Watcher {
         let removed = self.removals.take(removed, &self.planner);
         let has_new_notes = self.inside.note_requests(&self.planner, &self.removals.pending());
         let report = self.inside.apply(plan);
-        self.has_changed |= report.was_applied;
         self.world.forget_nodeless_events();
         if has_new_notes && !report.was_applied {
             // Write it even if nothing else has changed: a root without a node must be known after

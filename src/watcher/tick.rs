@@ -26,7 +26,7 @@ impl Watcher {
     pub(super) fn tick_interval(&self) -> Duration {
         let may_change =
             self.inside.has_access() || self.world.follows_links() || self.admission.depends_on_host_use();
-        if self.has_changed || may_change || self.awaits_plan() || self.awaits_check() {
+        if self.inside.is_unchecked() || may_change || self.awaits_plan() || self.awaits_check() {
             SHORT
         } else {
             LONG
@@ -37,7 +37,7 @@ impl Watcher {
     /// everything.
     pub(super) fn tick(&mut self, events: &mut EventLoop) -> Result<Next, WatcherError> {
         let must_plan = self.awaits_plan() || self.admission.may_decide_differently();
-        let must_check = std::mem::take(&mut self.has_changed) || must_plan || self.awaits_check();
+        let must_check = self.inside.take_unchecked() || must_plan || self.awaits_check();
         if !must_check && self.inside.is_access_unchanged() && self.world.are_links_unchanged() {
             return Ok(Next::Continue);
         }

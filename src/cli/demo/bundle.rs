@@ -1,15 +1,15 @@
 //! The demo's bundle: a root file system with busybox, and config.json with our hooks.
 
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 
 use anyhow::{Context, Result};
 use oci_spec::runtime::{
-    Capability, Hook, HookBuilder, HooksBuilder, LinuxBuilder, LinuxCapabilitiesBuilder,
-    LinuxDeviceCgroupBuilder, LinuxNamespaceBuilder, LinuxNamespaceType, LinuxResourcesBuilder,
-    ProcessBuilder, RootBuilder, Spec, SpecBuilder, get_default_mounts,
+    Capability, Hook, HookBuilder, HooksBuilder, Linux, LinuxBuilder, LinuxCapabilitiesBuilder,
+    LinuxDeviceCgroupBuilder, LinuxNamespaceBuilder, LinuxNamespaceType, LinuxResourcesBuilder, Mount,
+    Process, ProcessBuilder, RootBuilder, Spec, SpecBuilder, get_default_mounts,
 };
 
 use super::setup::{Scratch, Tools};
@@ -42,26 +42,26 @@ fn create_rootfs(rootfs: &Path, busybox: &Path) -> Result<()> {
 }
 
 fn spec(tools: &Tools, scratch: &Scratch, node: &str) -> Result<Spec> {
-    let namespaces = [
-        LinuxNamespaceType::Pid,
-        LinuxNamespaceType::Mount,
-        LinuxNamespaceType::Ipc,
-        LinuxNamespaceType::Uts,
-        LinuxNamespaceType::Network,
-    ]
-    .into_iter()
-    .map(|kind| LinuxNamespaceBuilder::default().typ(kind).build())
-    .collect::<Result<Vec<_>, _>>()?;
-    // As every engine has it: no devices except those that the runtime adds.
-    let nothing = LinuxDeviceCgroupBuilder::default()
-        .allow(false)
-        .access("rwm")
-        .build()?;
     let hooks = HooksBuilder::default()
         .create_runtime(vec![hook(&tools.prestart, scratch)?])
         .poststop(vec![hook(&tools.poststop, scratch)?])
         .build()?;
-    // With this capability the container can create a node itself.
+    let mounts: Vec<Mount> = get_default_mounts().into_iter().filter(is_basic).collect();
+    let annotation = (annotations::DEVICES.to_owned(), format!("devnode:{node}"));
+    Ok(SpecBuilder::default()
+        .version("1.0.2")
+        .root(RootBuilder::default().path("rootfs").readonly(false).build()?)
+        .process(process()?)
+        .mounts(mounts)
+        .hostname("hotplug")
+        .annotations(HashMap::from([annotation]))
+        .hooks(hooks)
+        .linux(linux()?)
+        .build()?)
+}
+
+/// A process that only waits, with the capability to create a node itself.
+fn process() -> Result<Process> {
     let mknod: HashSet<Capability> = [Capability::Mknod].into_iter().collect();
     let capabilities = LinuxCapabilitiesBuilder::default()
         .bounding(mknod.clone())
@@ -79,34 +79,34 @@ fn spec(tools: &Tools, scratch: &Scratch, node: &str) -> Result<Spec> {
         .no_new_privileges(true)
         .build()?;
     process.set_rlimits(None);
-    let linux = LinuxBuilder::default()
-        .namespaces(namespaces)
-        .resources(LinuxResourcesBuilder::default().devices(vec![nothing]).build()?)
+    Ok(process)
+}
+
+/// Own namespaces, and a cgroup without access to devices, as every engine creates it.
+fn linux() -> Result<Linux> {
+    let namespaces = [
+        LinuxNamespaceType::Pid,
+        LinuxNamespaceType::Mount,
+        LinuxNamespaceType::Ipc,
+        LinuxNamespaceType::Uts,
+        LinuxNamespaceType::Network,
+    ]
+    .into_iter()
+    .map(|kind| LinuxNamespaceBuilder::default().typ(kind).build())
+    .collect::<Result<Vec<_>, _>>()?;
+    let nothing = LinuxDeviceCgroupBuilder::default()
+        .allow(false)
+        .access("rwm")
         .build()?;
-    let annotation = (annotations::DEVICES.to_owned(), format!("devnode:{node}"));
-    Ok(SpecBuilder::default()
-        .version("1.0.2")
-        .root(RootBuilder::default().path("rootfs").readonly(false).build()?)
-        .process(process)
-        .mounts(
-            get_default_mounts()
-                .into_iter()
-                .filter(is_basic)
-                .collect::<Vec<_>>(),
-        )
-        .hostname("hotplug")
-        .annotations(
-            [annotation]
-                .into_iter()
-                .collect::<std::collections::HashMap<_, _>>(),
-        )
-        .hooks(hooks)
-        .linux(linux)
+    let resources = LinuxResourcesBuilder::default().devices(vec![nothing]).build()?;
+    Ok(LinuxBuilder::default()
+        .namespaces(namespaces)
+        .resources(resources)
         .build()?)
 }
 
 /// Whether it is /proc or below /dev: the mounts of cgroups differ between hosts.
-fn is_basic(mount: &oci_spec::runtime::Mount) -> bool {
+fn is_basic(mount: &Mount) -> bool {
     ["/proc", "/dev", "/dev/pts"]
         .iter()
         .any(|path| mount.destination() == Path::new(path))

@@ -204,37 +204,7 @@ impl AttachedPrograms {
         flags: u32,
         map: &mut MapSlot<'_>,
     ) -> Result<Handled, FilterError> {
-        let (id, name, cgroup) = (
-            candidate.info.id,
-            display_name(&candidate.info),
-            self.path.clone(),
-        );
-        let Some(original) = behind_prologue.or(candidate.insns.as_deref()) else {
-            return Err(FilterError::Hidden { cgroup, id, name });
-        };
-        let spliced = match filter_program::splice(original, map.get()?.map().as_fd().as_raw_fd()) {
-            Ok(spliced) => encode(&spliced),
-            Err(source) => {
-                return Err(FilterError::Splice {
-                    cgroup,
-                    id,
-                    name,
-                    source,
-                });
-            }
-        };
-        let loaded = with_locked_memory(|| bpf::prog_load(&spliced, c"Apache-2.0 OR MIT", PROGRAM_NAME));
-        let ours = match loaded {
-            Ok(ours) => ours,
-            Err(source) => {
-                return Err(FilterError::Load {
-                    cgroup,
-                    id,
-                    name,
-                    source,
-                });
-            }
-        };
+        let ours = self.load_extended(candidate, behind_prologue, map)?;
         let (dir, ours) = (self.dir.as_fd(), ours.as_fd());
         let attached = if flags & bpf::BPF_F_ALLOW_MULTI != 0 {
             bpf::prog_replace(dir, ours, candidate.program.as_fd())
@@ -250,12 +220,47 @@ impl AttachedPrograms {
                 Ok(Handled::Vanished)
             }
             Err(source) => Err(FilterError::Attach {
-                cgroup,
-                id,
-                name,
+                cgroup: self.path.clone(),
+                id: candidate.info.id,
+                name: display_name(&candidate.info),
                 source,
             }),
         }
+    }
+
+    fn load_extended(
+        &self,
+        candidate: &Candidate,
+        behind_prologue: Option<&[Insn]>,
+        map: &mut MapSlot<'_>,
+    ) -> Result<OwnedFd, FilterError> {
+        let (id, name, cgroup) = (
+            candidate.info.id,
+            display_name(&candidate.info),
+            self.path.clone(),
+        );
+        let Some(original) = behind_prologue.or(candidate.insns.as_deref()) else {
+            return Err(FilterError::Hidden { cgroup, id, name });
+        };
+        let map = map.get()?.map().as_fd().as_raw_fd();
+        let extended = match filter_program::splice(original, map) {
+            Ok(extended) => encode(&extended),
+            Err(source) => {
+                return Err(FilterError::Splice {
+                    cgroup,
+                    id,
+                    name,
+                    source,
+                });
+            }
+        };
+        let loaded = with_locked_memory(|| bpf::prog_load(&extended, c"Apache-2.0 OR MIT", PROGRAM_NAME));
+        loaded.map_err(|source| FilterError::Load {
+            cgroup,
+            id,
+            name,
+            source,
+        })
     }
 }
 

@@ -3,9 +3,10 @@
 use std::path::Path;
 
 use super::links::HostLinks;
+use super::listing::take_udev_facts;
 use super::message::{Happened, Message, properties_of};
 use super::socket::Received;
-use super::{DeviceMonitor, Ready, take_udev_facts};
+use super::{DeviceMonitor, Ready};
 use crate::model::device::event::DeviceEvent;
 use crate::model::device::{Aliases, SysPath, UdevState};
 use crate::model::uevent::UeventForm;

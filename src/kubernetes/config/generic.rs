@@ -9,6 +9,7 @@ mod usb_id;
 mod values;
 
 use std::collections::BTreeSet;
+use std::fmt::Display;
 use std::path::Path;
 
 use super::definition::{Definition, Group, PathInGroup, PathType};
@@ -250,40 +251,15 @@ impl<'n> Reader<'n> {
         let mount_path = mount_path
             .map(|path| path.trim().to_owned())
             .filter(|path| !path.is_empty());
-        let kind = match self
-            .text(path, "type")?
-            .as_deref()
-            .filter(|kind| !kind.is_empty())
-        {
-            None | Some("Device") => PathType::Device,
-            Some("Mount") => PathType::Mount,
-            Some(other) => {
-                self.note(&format!(
-                    "the type {other:?} of the path {text:?} is neither Device nor Mount: containers do not get it"
-                ));
-                PathType::Nothing
-            }
-        };
+        let kind = self.path_type(path, text)?;
         let permissions = self
             .text(path, "permissions")?
-            .filter(|text| !text.is_empty() && kind == PathType::Device);
-        let access = match permissions.as_deref().map(error::permissions).transpose() {
-            Ok(access) => Some(access.unwrap_or(Access::ALL)),
-            Err(fault) => {
-                self.note(&format!("path {text:?}: {fault}; its group has no units"));
-                None
-            }
-        };
+            .filter(|_| kind == PathType::Device);
+        let access = self.note_fault(text, access(permissions.as_deref()));
         let read_only = self.boolean(path, "readonly")?;
         let limit = self.count(path, "limit")?;
         let optional = self.boolean(path, "optional")?;
-        let pattern = match GoGlob::new(text) {
-            Ok(pattern) => Some(pattern),
-            Err(reason) => {
-                self.note(&format!("path {text:?}: {reason}; its group has no units"));
-                None
-            }
-        };
+        let pattern = self.note_fault(text, GoGlob::new(text));
         Ok(pattern.zip(access).map(|(pattern, access)| PathInGroup {
             pattern,
             mount_path,
@@ -295,6 +271,31 @@ impl<'n> Reader<'n> {
         }))
     }
 
+    fn path_type(&mut self, path: &Node, text: &str) -> Result<PathType, ConfigError> {
+        let kind = self.text(path, "type")?;
+        Ok(match kind.as_deref() {
+            None | Some("" | "Device") => PathType::Device,
+            Some("Mount") => PathType::Mount,
+            Some(other) => {
+                self.note(&format!(
+                    "the type {other:?} of the path {text:?} is neither Device nor Mount: containers do not get it"
+                ));
+                PathType::Nothing
+            }
+        })
+    }
+
+    /// Adds a note if a part of a path is invalid.
+    fn note_fault<T>(&mut self, path: &str, part: Result<T, impl Display>) -> Option<T> {
+        match part {
+            Ok(part) => Some(part),
+            Err(fault) => {
+                self.note(&format!("path {path:?}: {fault}; its group has no units"));
+                None
+            }
+        }
+    }
+
     fn usb(&mut self, usb: &Node) -> Result<Selector, ConfigError> {
         self.expect_mapping("a usb", usb)?;
         self.note_ignored_keys(usb, &["vendor", "product", "serial"]);
@@ -303,5 +304,13 @@ impl<'n> Reader<'n> {
             product: Some(self.usb_id(usb, "product")?),
             serial: self.text(usb, "serial")?.filter(|serial| !serial.is_empty()),
         })
+    }
+}
+
+/// The access of a path; all without permissions.
+fn access(permissions: Option<&str>) -> Result<Access, Fault> {
+    match permissions {
+        None | Some("") => Ok(Access::ALL),
+        Some(permissions) => error::permissions(permissions),
     }
 }

@@ -5,147 +5,26 @@
 //! grants and allows the access that a grant covers; otherwise the original program runs. Works on
 //! plain data: must not know descriptors, cgroups or bpf(2).
 
+mod disassembly;
+mod instruction;
 pub(crate) mod verdict;
 
-use std::fmt::{self, Write};
+use std::fmt;
+
+pub use self::disassembly::disassemble;
+use self::instruction::{
+    ADD64_IMM, AND32_IMM, AND32_REG, CALL, CALL_ARGS, EXIT, JEQ_IMM, JNE32_REG, LD_IMM64, LDX_W, MOV32_REG,
+    MOV64_IMM, MOV64_REG, PSEUDO_MAP_FD, REG_AX, RSH32_IMM, STX_W, TAIL_CALL, insn,
+};
+pub use self::instruction::{Insn, decode, encode};
 
 /// The most instructions that the kernel loads (linux/bpf_common.h BPF_COMPLEXITY_LIMIT_INSNS,
 /// since 5.2).
 const MAX_INSNS: usize = 1_000_000;
 
-const LDX_W: u8 = 0x61;
-const LD_IMM64: u8 = 0x18;
-const STX_W: u8 = 0x63;
-const MOV64_IMM: u8 = 0xb7;
-const MOV64_REG: u8 = 0xbf;
-const MOV32_REG: u8 = 0xbc;
-const ADD64_IMM: u8 = 0x07;
-const AND32_IMM: u8 = 0x54;
-const AND32_REG: u8 = 0x5c;
-const RSH32_IMM: u8 = 0x74;
-const JEQ_IMM: u8 = 0x15;
-const JNE32_REG: u8 = 0x5e;
-const JA: u8 = 0x05;
-const JA32: u8 = 0x06;
-const CALL: u8 = 0x85;
-const EXIT: u8 = 0x95;
-/// A helper call whose number the verifier has replaced by an address (linux/filter.h
-/// BPF_CALL_ARGS).
-const CALL_ARGS: u8 = 0xe5;
-/// bpf_tail_call as the verifier rewrites it (linux/filter.h BPF_TAIL_CALL).
-const TAIL_CALL: u8 = 0xf5;
-const CLASS_MASK: u8 = 0x07;
-const CLASS_JMP: u8 = 0x05;
-const CLASS_JMP32: u8 = 0x06;
-
-/// `src` of an LD_IMM64 whose immediate is the descriptor of a map, or in a dump the id of a map
-/// (linux/bpf.h BPF_PSEUDO_MAP_FD).
-const PSEUDO_MAP_FD: u8 = 1;
 const MAP_LOOKUP_ELEM: i32 = 1;
-/// The register that only the kernel uses, to blind constants (linux/filter.h BPF_REG_AX).
-const REG_AX: u8 = 11;
 /// Where the prologue builds the 12 byte key, relative to the frame pointer.
 const KEY: i16 = -16;
-
-/// One eBPF instruction, `struct bpf_insn` of linux/bpf.h.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Insn {
-    /// Operation: class, size or source, and mode or operator.
-    pub code: u8,
-    /// Destination register, 0 to 10 (11 in the kernel only).
-    pub dst: u8,
-    /// Source register, or the kind of a pseudo instruction.
-    pub src: u8,
-    /// Jump distance in instructions, or offset in bytes.
-    pub off: i16,
-    pub imm: i32,
-}
-
-impl Insn {
-    /// Bytes of one instruction.
-    pub const SIZE: usize = 8;
-
-    /// Reads one instruction in this machine's byte order.
-    pub fn from_bytes(bytes: [u8; Self::SIZE]) -> Self {
-        let [code, regs, o0, o1, i0, i1, i2, i3] = bytes;
-        // dst and src are bit fields of one byte. The compiler places the first one in the low or
-        // high half, depending on the byte order.
-        let (low, high) = (regs & 0x0f, regs >> 4);
-        let (dst, src) = if cfg!(target_endian = "little") {
-            (low, high)
-        } else {
-            (high, low)
-        };
-        let off = i16::from_ne_bytes([o0, o1]);
-        let imm = i32::from_ne_bytes([i0, i1, i2, i3]);
-        Self {
-            code,
-            dst,
-            src,
-            off,
-            imm,
-        }
-    }
-
-    /// The instruction in this machine's byte order.
-    pub fn to_bytes(self) -> [u8; Self::SIZE] {
-        let (low, high) = if cfg!(target_endian = "little") {
-            (self.dst, self.src)
-        } else {
-            (self.src, self.dst)
-        };
-        let [o0, o1] = self.off.to_ne_bytes();
-        let [i0, i1, i2, i3] = self.imm.to_ne_bytes();
-        [self.code, (low & 0x0f) | (high << 4), o0, o1, i0, i1, i2, i3]
-    }
-
-    fn class(self) -> u8 {
-        self.code & CLASS_MASK
-    }
-
-    /// Whether this is a zero extension, which the verifier inserts where the JIT needs one
-    /// (linux/filter.h `insn_is_zext`).
-    fn is_zext(self) -> bool {
-        self.code == MOV32_REG && self.imm == 1
-    }
-
-    /// The distance of a jump, counted from the next instruction; `None` if the instruction is not
-    /// a jump.
-    fn jump(self) -> Option<i64> {
-        match (self.class(), self.code) {
-            (_, JA32) => Some(i64::from(self.imm)),
-            (CLASS_JMP, CALL | EXIT | CALL_ARGS | TAIL_CALL) => None,
-            (CLASS_JMP | CLASS_JMP32, _) => Some(i64::from(self.off)),
-            _ => None,
-        }
-    }
-}
-
-/// Instructions from their bytes; `None` if the length is not a multiple of 8.
-pub fn decode(bytes: &[u8]) -> Option<Vec<Insn>> {
-    let insns = bytes.chunks_exact(Insn::SIZE);
-    if !insns.remainder().is_empty() {
-        return None;
-    }
-    insns
-        .map(|bytes| bytes.try_into().ok().map(Insn::from_bytes))
-        .collect()
-}
-
-/// The bytes of instructions.
-pub fn encode(insns: &[Insn]) -> Vec<u8> {
-    insns.iter().flat_map(|insn| insn.to_bytes()).collect()
-}
-
-const fn insn(code: u8, dst: u8, src: u8, off: i16, imm: i32) -> Insn {
-    Insn {
-        code,
-        dst,
-        src,
-        off,
-        imm,
-    }
-}
 
 /// The prologue for the map with this descriptor.
 ///
@@ -327,110 +206,6 @@ fn is_same(found: Insn, ours: Insn) -> bool {
         LD_IMM64 | CALL => Insn { imm: 0, ..found } == Insn { imm: 0, ..ours },
         _ => found == ours,
     }
-}
-
-/// The instructions as text, one per line with its index, similar to `bpftool prog dump xlated`.
-pub fn disassemble(insns: &[Insn]) -> String {
-    let mut text = String::new();
-    let mut index = 0;
-    while let Some(insn) = insns.get(index) {
-        let next = insns.get(index + 1);
-        // Writing to a String cannot fail.
-        let _ = writeln!(text, "{index:4}: {}", mnemonic(*insn, next));
-        index += if insn.code == LD_IMM64 { 2 } else { 1 };
-    }
-    text
-}
-
-fn mnemonic(insn: Insn, next: Option<&Insn>) -> String {
-    let Insn {
-        code,
-        dst,
-        src,
-        off,
-        imm,
-    } = insn;
-    match code {
-        LD_IMM64 if src == PSEUDO_MAP_FD => format!("r{dst} = map {imm}"),
-        LD_IMM64 if src == 0 => {
-            let high = next.map_or(0, |next| next.imm);
-            format!(
-                "r{dst} = {:#x} ll",
-                (high as u32 as u64) << 32 | u64::from(imm as u32)
-            )
-        }
-        CALL if src == 0 => format!("call {imm}"),
-        EXIT => "exit".to_owned(),
-        JA => format!("goto {off:+}"),
-        _ => match insn.class() {
-            1 => load(insn).map(|(bits, at)| format!("r{dst} = *(u{bits} *)({at})")),
-            3 => load(Insn { src: dst, ..insn }).map(|(bits, at)| format!("*(u{bits} *)({at}) = r{src}")),
-            4 | 7 => arithmetic(insn),
-            CLASS_JMP | CLASS_JMP32 => condition(insn),
-            _ => None,
-        }
-        .unwrap_or_else(|| format!("code {code:#04x} dst {dst} src {src} off {off} imm {imm:#x}")),
-    }
-}
-
-/// Size in bits and address of a load or store through `src` (BPF_MEM only).
-fn load(insn: Insn) -> Option<(u8, String)> {
-    let bits = match insn.code & 0xf8 {
-        0x60 => 32,
-        0x68 => 16,
-        0x70 => 8,
-        0x78 => 64,
-        _ => return None,
-    };
-    Some((bits, format!("r{} {:+}", insn.src, insn.off)))
-}
-
-/// The letter of the registers for an operation of this width, and the second operand.
-fn operand(insn: Insn, wide: bool) -> (char, String) {
-    let letter = if wide { 'r' } else { 'w' };
-    let from_register = insn.code & 0x08 != 0;
-    (
-        letter,
-        if from_register {
-            format!("{letter}{}", insn.src)
-        } else {
-            format!("{:#x}", insn.imm)
-        },
-    )
-}
-
-fn arithmetic(insn: Insn) -> Option<String> {
-    let operator = match insn.code & 0xf0 {
-        0x00 => "+=",
-        0x10 => "-=",
-        0x40 => "|=",
-        0x50 => "&=",
-        0x60 => "<<=",
-        0x70 => ">>=",
-        0xa0 => "^=",
-        0xb0 => "=",
-        _ => return None,
-    };
-    let (letter, operand) = operand(insn, insn.class() == 7);
-    Some(format!("{letter}{} {operator} {operand}", insn.dst))
-}
-
-fn condition(insn: Insn) -> Option<String> {
-    let operator = match insn.code & 0xf0 {
-        0x10 => "==",
-        0x20 => ">",
-        0x30 => ">=",
-        0x40 => "&",
-        0x50 => "!=",
-        0xa0 => "<",
-        0xb0 => "<=",
-        _ => return None,
-    };
-    let (letter, operand) = operand(insn, insn.class() == CLASS_JMP);
-    Some(format!(
-        "if {letter}{} {operator} {operand} goto {:+}",
-        insn.dst, insn.off
-    ))
 }
 
 #[cfg(test)]

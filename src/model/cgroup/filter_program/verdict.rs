@@ -4,7 +4,7 @@
 //! Supports what engines and systemd generate: loads of the context, arithmetic, comparisons.
 //! Anything else leads to no verdict.
 
-use super::{CLASS_JMP, CLASS_JMP32, EXIT, Insn, JA, JA32, LD_IMM64};
+use super::instruction::{CLASS_JMP, CLASS_JMP32, CLASS_MASK, EXIT, Insn, JA, JA32, LD_IMM64};
 use crate::model::device::{Access, DevKind, DevNum};
 
 /// The most instructions that are followed. Device programs compare and do not loop.
@@ -38,7 +38,7 @@ pub(crate) fn allows(program: &[Insn], num: DevNum, access: Access) -> Option<bo
     for _ in 0..MAX_STEPS {
         let insn = *program.get(at)?;
         at += 1;
-        match insn.code & super::CLASS_MASK {
+        match insn.code & CLASS_MASK {
             _ if insn.code == EXIT => return number(registers[0]).map(|result| result & 1 != 0),
             _ if insn.code == LD_IMM64 && insn.src == 0 => {
                 let high = program.get(at)?.imm;
@@ -114,7 +114,7 @@ fn operand(insn: Insn, registers: &[Value; 11]) -> Option<Value> {
 }
 
 fn arithmetic(insn: Insn, registers: &[Value; 11]) -> Option<Value> {
-    let wide = insn.code & super::CLASS_MASK == 7;
+    let wide = insn.code & CLASS_MASK == 7;
     let second = operand(insn, registers)?;
     if insn.code & 0xf0 == 0xb0 && insn.off == 0 {
         return Some(match second {
@@ -149,7 +149,7 @@ fn jumps(insn: Insn, registers: &[Value; 11]) -> Option<bool> {
     if insn.code == JA || insn.code == JA32 {
         return Some(true);
     }
-    let wide = insn.code & super::CLASS_MASK == CLASS_JMP;
+    let wide = insn.code & CLASS_MASK == CLASS_JMP;
     let first = truncated(number(*registers.get(usize::from(insn.dst))?)?, wide);
     let second = truncated(number(operand(insn, registers)?)?, wide);
     Some(match insn.code & 0xf0 {

@@ -51,7 +51,8 @@ impl OwnArgument {
 /// Reads the command line of this process. `take` gets the arguments that are not common, with the
 /// parser for their values.
 ///
-/// # Errors The exit code, when the process must end: after `--help`, `--version`, or an error that
+/// # Errors
+/// The exit code, when the process must end: after `--help`, `--version`, or an error that
 /// was printed.
 pub(crate) fn read(
     program: &Program,

@@ -691,8 +691,8 @@ fn v2_a_program_that_calls_a_helper_is_reported_and_the_parent_is_changed_anyway
     );
     let error = filter.ensure(&grants(&[(ZERO, "rw")])).unwrap_err();
     let expected = format!(
-        "device program {} (engine) of cgroup {} cannot be extended by our grants: \
-         instruction 0 calls a kernel helper; the program that attached it must grant the devices itself",
+        "cannot extend device program {} (engine) of cgroup {} by our grants: \
+         instruction 0 calls a kernel helper (let the program that attached it grant the devices itself)",
         inner.ids()[0],
         leaf.display()
     );

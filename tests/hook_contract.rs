@@ -273,7 +273,7 @@ fn an_incomplete_state_is_refused_and_leaves_nothing() {
         (scene.state("runc-poststop.json"), "has no pid"),
         (
             scene.state("runc-create-runtime.json"),
-            "process 2147483646 is gone",
+            "process 2147483646 does not exist any more",
         ),
     ] {
         let output = scene.run(PRESTART, &[], &state);

@@ -179,7 +179,7 @@ fn a_server_is_found_by_name_and_an_unknown_name_is_reported() {
     assert!(out(&tool(&["list", &by_name])).contains("0403:6001"));
     let error = failure("no server", &["list", "nobody.invalid"]);
     assert!(
-        error.starts_with("oci-hotplug: usbip server nobody.invalid: its name can't be resolved: "),
+        error.starts_with("oci-hotplug: usbip server nobody.invalid: its name cannot be resolved: "),
         "{error}"
     );
 }
@@ -205,11 +205,11 @@ fn each_fault_of_a_server_is_reported_and_none_blocks_the_tool() {
         ),
         (
             Fault::Endless,
-            "it claims to export 4294967295 devices, and no more than 1024 are believed",
+            "it claims to export 4294967295 devices, and at most 1024 are accepted",
         ),
         (
             Fault::Http,
-            "it answers in version 0x4854 of the protocol, and not in 0x0111: is it a usbip server?",
+            "it answers in protocol version 0x4854 instead of 0x0111 (is it a usbip server?)",
         ),
     ] {
         let server = one(fault);
@@ -414,8 +414,8 @@ fn a_device_that_never_appears_is_abandoned_and_leaves_nothing() {
     let told = attach(&kernel, &server, "0403:6001", SHORT);
     assert_eq!(
         told,
-        "device SERVER/busid:1-1: not ready in time: its server hangs, or the network is slow (--timeout), while the \
-         kernel was asking it for its descriptors"
+        "device SERVER/busid:1-1 was not ready in time: its server hangs, or the network is slow; the kernel was asking it \
+         for its descriptors (--timeout allows more time)"
     );
     // Port 0 is in use; 65538 is bus 1, device 2; the speed is full speed.
     let written = kernel.was_told("attach");
@@ -450,7 +450,7 @@ fn a_device_of_super_plus_speed_is_attached_with_super_speed() {
     assert!(out(&tool(&["list", &address])).contains("0403:6001  super+"));
     let told = attach(&kernel, &server, "0403:6001", SHORT);
     assert!(
-        told.contains("while the kernel was asking it for its descriptors"),
+        told.contains("the kernel was asking it for its descriptors"),
         "{told}"
     );
     // The first port of the SuperSpeed hub, and speed 5.
@@ -499,8 +499,7 @@ fn a_port_that_someone_else_attached_is_not_detached() {
         .to_string();
     assert_eq!(
         refused,
-        "port 0 holds a device, which oci-hotplug did not attach: it is left alone (`usbip detach -p 0` detaches \
-         whatever is there)"
+        "cannot detach port 0: it holds a device, which oci-hotplug did not attach (`usbip detach -p 0` detaches it)"
     );
     for (named, text) in [
         (Named::Port(1), "port 1"),

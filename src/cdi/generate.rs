@@ -76,7 +76,7 @@ pub enum GenerateError {
     },
     #[error("cannot {action} {path}: {source}", path = path.display())]
     Io {
-        /// The operation, as a gerund.
+        /// What cannot be done, as a verb.
         action: &'static str,
         /// The file or directory.
         path: PathBuf,

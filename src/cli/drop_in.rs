@@ -39,7 +39,8 @@ impl Written {
 
 /// Writes a file into `config.d` atomically, if the configuration is valid with it.
 ///
-/// # Errors When the configuration would be invalid, the file can't be written, or a file of the
+/// # Errors
+/// When the configuration would be invalid, the file cannot be written, or a file of the
 /// administrator has its name. Nothing has changed then.
 pub(super) fn write(config: &Config, name: &str, text: &str, dry_run: bool) -> Result<(PathBuf, Written)> {
     let dir = config.drop_in_dir();

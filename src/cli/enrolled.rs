@@ -168,7 +168,7 @@ pub(super) fn find_id(all: &[(ContainerId, Option<String>)], text: &str) -> Resu
         [] => Ok(None),
         [id] => Ok(Some(id.parse()?)),
         _ => bail!(
-            "{text:?} begins the ids of several containers: {} (give more of it)",
+            "the ids of several containers begin with {text:?}: {} (give more characters)",
             shown().join(", ")
         ),
     }
@@ -216,7 +216,10 @@ mod tests {
         assert_eq!(found("board").unwrap(), Some("board".into()));
         assert_eq!(found("nobody").unwrap(), None);
         let error = found("a").unwrap_err().to_string();
-        assert!(error.contains("begins the ids of several containers"), "{error}");
+        assert!(
+            error.contains("the ids of several containers begin with"),
+            "{error}"
+        );
     }
 
     /// podman and Docker may each have a container of the same name.

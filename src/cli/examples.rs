@@ -142,7 +142,8 @@ fn classes() -> Classes {
 
 /// The paths of the nodes that an example selects.
 ///
-/// # Errors When it is neither a list of requests, nor a selector as in rules, nor a list of rules
+/// # Errors
+/// When it is neither a list of requests, nor a selector as in rules, nor a list of rules
 /// for links.
 fn selected(example: &str, inventory: &Inventory) -> Result<Vec<String>, String> {
     let mut nodes: Vec<String> = Vec::new();

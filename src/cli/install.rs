@@ -125,7 +125,7 @@ fn enter(root: &Path) -> Result<()> {
     if root != Path::new("/") {
         nix::unistd::chroot(root).with_context(|| {
             format!(
-                "cannot enter {} (--to; it takes root and the capability SYS_CHROOT)",
+                "cannot enter {} (--to needs root and CAP_SYS_CHROOT)",
                 root.display()
             )
         })?;

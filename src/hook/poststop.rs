@@ -66,7 +66,7 @@ pub(crate) fn run(state: &HookState, registry: &Registry) -> Result<(), Registry
         Ok(lock) if leftovers::is_in_force(&lock) => {
             drop(lock);
             if !revoke_leftovers(registry, id) {
-                tracing::warn!(container = %id, "poststop: the access of the container could not be revoked yet; its record stays until then");
+                tracing::warn!(container = %id, "poststop: the access of the container could not be revoked yet; its record stays until it is (`oci-hotplug recover` tries again)");
             }
         }
         Ok(lock) => {

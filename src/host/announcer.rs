@@ -40,12 +40,14 @@ pub enum AnnouncerError {
     /// The container's /proc files could not be read.
     #[error(transparent)]
     Container(#[from] ContainerError),
+    /// Listeners would drop the messages.
+    #[error(
+        "cannot announce devices in the container: its root is not mapped in its user namespace (map user and group 0)"
+    )]
+    RootNotMapped,
     /// The socket could not be created in the container's network namespace.
-    #[error("cannot open a uevent socket in the container's network namespace: {problem}: {source}")]
-    Open {
-        problem: &'static str,
-        source: io::Error,
-    },
+    #[error("cannot announce devices in the container: cannot {action}: {source}")]
+    Open { action: &'static str, source: io::Error },
     /// The kernel did not accept a message.
     #[error("cannot announce {action} of {syspath} in the container: {source}")]
     Send {
@@ -85,10 +87,7 @@ impl Announcer {
         let maps = container.id_maps()?;
         let (uid, gid) = maps
             .map_or(Some((0, 0)), |maps| Some((maps.host_uid(0)?, maps.host_gid(0)?)))
-            .ok_or(AnnouncerError::Open {
-                problem: "the container's root is not mapped",
-                source: Errno::EOVERFLOW.into(),
-            })?;
+            .ok_or(AnnouncerError::RootNotMapped)?;
         let sender = UnixCredentials::from(ucred {
             pid: nix::unistd::getpid().as_raw(),
             uid,
@@ -224,14 +223,14 @@ fn acknowledged(answer: &[u8]) -> nix::Result<()> {
 /// Creates a uevent socket that belongs to a network namespace. The calling thread is in that
 /// namespace only during the call socket(2).
 fn socket_in(namespace: &OwnedFd) -> Result<OwnedFd, AnnouncerError> {
-    let own = OwnNamespace::open(Namespace::Network).map_err(failed("cannot open our own"))?;
+    let own = OwnNamespace::open(Namespace::Network).map_err(failed("open the host's network namespace"))?;
     own.run_and_return(|| enter_and_open(namespace))
 }
 
 /// [`socket_in`] for a process that cannot return to the host's network namespace, because that
 /// needs privileges in the namespace (setns(2)): a thread enters the other one, and ends there.
 fn socket_by_thread(namespace: &OwnedFd) -> Result<OwnedFd, AnnouncerError> {
-    let ended = || failed("cannot run a thread in it")(Errno::EAGAIN);
+    let ended = || failed("run a thread in its network namespace")(Errno::EAGAIN);
     thread::scope(|scope| {
         let opening = thread::Builder::new().spawn_scoped(scope, || enter_and_open(namespace));
         opening.map_err(|_| ended())?.join().map_err(|_| ended())?
@@ -241,19 +240,19 @@ fn socket_by_thread(namespace: &OwnedFd) -> Result<OwnedFd, AnnouncerError> {
 fn enter_and_open(namespace: &OwnedFd) -> Result<OwnedFd, AnnouncerError> {
     Namespace::Network
         .enter(namespace)
-        .map_err(failed("cannot enter it"))?;
+        .map_err(failed("enter its network namespace"))?;
     socket(
         AddressFamily::Netlink,
         SockType::Raw,
         SockFlag::SOCK_CLOEXEC,
         SockProtocol::NetlinkKObjectUEvent,
     )
-    .map_err(failed("cannot create the socket"))
+    .map_err(failed("create a uevent socket"))
 }
 
-fn failed(problem: &'static str) -> impl FnOnce(Errno) -> AnnouncerError {
+fn failed(action: &'static str) -> impl FnOnce(Errno) -> AnnouncerError {
     move |source| AnnouncerError::Open {
-        problem,
+        action,
         source: source.into(),
     }
 }

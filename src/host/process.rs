@@ -22,12 +22,12 @@ pub struct Process {
 #[derive(Debug, thiserror::Error)]
 pub enum ProcessError {
     /// The process has ended, or its pid belongs to another process now.
-    #[error("process {pid} is gone")]
+    #[error("process {pid} does not exist any more")]
     Gone { pid: i32 },
     /// A system call failed.
     #[error("cannot {action} process {pid}: {source}")]
     Io {
-        /// What was being done, as a gerund.
+        /// What cannot be done, as a verb.
         action: &'static str,
         pid: i32,
         source: io::Error,

@@ -16,7 +16,7 @@ use crate::sys::namespaces;
 pub(crate) enum RootlessError {
     /// The hook was not started by a rootless engine.
     #[error(
-        "this process belongs to user {uid} and is not root of a user namespace, so it can give no devices to a container (the hooks of rootless podman are; run other engines as root)"
+        "this process belongs to user {uid} and is not root of a user namespace, so it cannot give devices to a container (use rootless podman, which runs its hooks in its own user namespace, or run the engine as root)"
     )]
     NoNamespace { uid: u32 },
     /// The user has no runtime directory.

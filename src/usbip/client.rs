@@ -38,7 +38,7 @@ const CONNECT_FROM: Duration = Duration::from_secs(3);
 #[derive(Debug, thiserror::Error)]
 pub enum ClientError {
     /// The server's name has no address.
-    #[error("usbip server {server}: its name can't be resolved: {source}")]
+    #[error("usbip server {server}: its name cannot be resolved: {source}")]
     Resolve { server: Server, source: io::Error },
     /// No process listens at the port.
     #[error(

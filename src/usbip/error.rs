@@ -83,7 +83,7 @@ pub enum UsbipError {
         doing: &'static str,
     },
     #[error(
-        "device {remote}: not ready in time: its server hangs, or the network is slow (--timeout), while the kernel was {doing}"
+        "device {remote} was not ready in time: its server hangs, or the network is slow; the kernel was {doing} (--timeout allows more time)"
     )]
     TooSlow {
         /// With its bus id.
@@ -98,8 +98,7 @@ pub enum UsbipError {
     },
     /// Another tool attached it.
     #[error(
-        "port {port} holds {what}, which oci-hotplug did not attach: it is left alone (`usbip detach -p {port}` \
-         detaches whatever is there)"
+        "cannot detach port {port}: it holds {what}, which oci-hotplug did not attach (`usbip detach -p {port}` detaches it)"
     )]
     Foreign {
         port: u32,

@@ -49,17 +49,15 @@ pub enum ReplyError {
     #[error("{0}")]
     Refused(Refusal),
     /// It is not USB/IP, or has another version.
-    #[error(
-        "it answers in version {found:#06x} of the protocol, and not in {VERSION:#06x}: is it a usbip server?"
-    )]
+    #[error("it answers in protocol version {found:#06x} instead of {VERSION:#06x} (is it a usbip server?)")]
     Version { found: u16 },
     /// It answers another request.
-    #[error("it answers {found:#06x} where {expected:#06x} belongs: is it a usbip server?")]
+    #[error("it answers with code {found:#06x} instead of {expected:#06x} (is it a usbip server?)")]
     Code { found: u16, expected: u16 },
-    #[error("it claims to export {count} devices, and no more than {MAX_DEVICES} are believed")]
+    #[error("it claims to export {count} devices, and at most {MAX_DEVICES} are accepted")]
     TooMany { count: u32 },
     /// A field has an impossible value.
-    #[error("it describes a device whose {field} can't be ({value})")]
+    #[error("it describes a device with an impossible {field} ({value})")]
     Field {
         field: &'static str,
         /// The value, escaped for display.
@@ -91,7 +89,7 @@ impl fmt::Display for Refusal {
             Self::Failed => f.write_str(
                 "the server refuses it without a reason (status 1): it is in use, or not exported",
             ),
-            Self::Busy => f.write_str("another has imported it"),
+            Self::Busy => f.write_str("another host has imported it"),
             Self::Broken => {
                 f.write_str("it is in an error state there (bind it again: usbip unbind, usbip bind)")
             }

@@ -31,7 +31,7 @@ const VERSION: u32 = 1;
 #[derive(Debug, thiserror::Error)]
 #[error("cannot {action} {}: {source} (the state directory must be writable for root)", path.display())]
 pub struct RecordError {
-    /// The operation, as a gerund.
+    /// What cannot be done, as a verb.
     pub action: &'static str,
     pub path: PathBuf,
     pub source: io::Error,
@@ -124,7 +124,7 @@ impl Record {
     pub fn note(&self) -> Option<String> {
         let of = |number| Speed::new(number).map(|speed| speed.to_string());
         Some(format!(
-            "its server reports {} speed; attached with {} speed, which every kernel takes",
+            "its server reports {} speed; attached with {} speed, which every kernel supports",
             of(self.reported_speed?)?,
             of(self.speed)?
         ))

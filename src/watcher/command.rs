@@ -132,7 +132,7 @@ fn exit_code(outcome: Result<Ending, WatcherError>, id: &ContainerId, take_over:
     }
     match outcome {
         Ok(ending) => {
-            tracing::debug!(container = %id, "the watcher ends: {ending:?}");
+            tracing::debug!(container = %id, "the watcher ends: {ending}");
             ExitCode::from(u8::from(ending == Ending::Refused))
         }
         // The container ended while the watcher was being started.

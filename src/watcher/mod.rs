@@ -44,6 +44,7 @@ pub use error::WatcherError;
 pub use run::{Beginning, run};
 
 use std::collections::BTreeSet;
+use std::fmt;
 use std::fs::File;
 use std::os::fd::AsFd;
 use std::path::PathBuf;
@@ -84,6 +85,16 @@ pub enum Ending {
     Requested,
     /// The container may not start with its requests. The record is removed.
     Refused,
+}
+
+impl fmt::Display for Ending {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::ContainerGone => "the container has ended",
+            Self::Requested => "another process requested it",
+            Self::Refused => "the container may not start",
+        })
+    }
 }
 
 /// The settings for all containers, from the configuration.

@@ -68,12 +68,12 @@ impl RemovalActions {
             OnRemoval::Signal(name) => match name.parse() {
                 Ok(signal) => signal,
                 Err(error) => {
-                    tracing::error!(container = %id, "signal {name}: {error}");
+                    tracing::error!(container = %id, "cannot send signal {name} to the container: {error}");
                     return;
                 }
             },
         };
-        tracing::warn!(container = %id, "sending {signal} to the container, as {request:?} says");
+        tracing::warn!(container = %id, "sending {signal} to the container, as device request {request:?} says");
         inside.signal(signal);
     }
 

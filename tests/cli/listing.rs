@@ -69,7 +69,7 @@ fn a_record_without_watcher_is_shown_as_such_and_found_by_its_beginning() {
     let several = tool_with(scratch.path(), &["inspect", "alpha"]);
     assert_eq!(
         err(&several),
-        "oci-hotplug: \"alpha\" begins the ids of several containers: alpha1, alpha2 (give more of it)\n"
+        "oci-hotplug: the ids of several containers begin with \"alpha\": alpha1, alpha2 (give more characters)\n"
     );
 }
 

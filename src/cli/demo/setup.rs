@@ -26,7 +26,7 @@ impl Tools {
     pub(super) fn find() -> Result<Self> {
         ensure!(
             nix::unistd::geteuid().is_root(),
-            "the demo starts a container and plugs a disk: run it as root"
+            "cannot run the demo: it starts a container and plugs a disk (run it as root)"
         );
         Ok(Self {
             runc: in_path("runc", "apt-get install runc")?,

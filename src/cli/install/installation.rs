@@ -197,7 +197,7 @@ impl Installation {
             if !watchers.is_empty() {
                 eprintln!(
                     "oci-hotplug: running watchers (processes {}) keep their version; `oci-hotplug recover \
-                     --restart-watchers` replaces them, and no container notices",
+                     --restart-watchers` replaces them, without effect on containers",
                     watchers.join(" ")
                 );
             }

@@ -138,7 +138,7 @@ pub(super) fn may_be_read_only(outcome: Result<FileChange>) -> Result<FileChange
     outcome.or_else(|error| {
         let read_only = |error: &io::Error| error.kind() == io::ErrorKind::ReadOnlyFilesystem;
         if error.downcast_ref::<io::Error>().is_some_and(read_only) {
-            eprintln!("oci-hotplug: left out: {}", exit::told(error.as_ref()));
+            eprintln!("oci-hotplug: skipped: {}", exit::told(error.as_ref()));
             return Ok(FileChange::Unchanged);
         }
         Err(error)

@@ -9,27 +9,27 @@ use crate::host::process::ProcessError;
 #[derive(Debug, thiserror::Error)]
 pub enum ContainerError {
     /// The init process ended, or its pid belongs to another process by now.
-    #[error("container {id}: its process {pid} is gone")]
+    #[error("container {id} has ended: its process {pid} does not exist any more")]
     Gone {
         id: String,
         /// The pid that init had.
         pid: i32,
     },
     /// The init process cannot be opened.
-    #[error("container {id}: {source}")]
+    #[error("cannot open container {id}: {source}")]
     Init { id: String, source: ProcessError },
     /// A file of `/proc/PID` cannot be read.
-    #[error("container {id}: reading {path}: {source}")]
+    #[error("cannot read {path} of container {id}: {source}")]
     Proc {
         id: String,
         path: String,
         source: io::Error,
     },
     /// An id map is not in the kernel's format.
-    #[error("container {id}: id map line {line:?}: must be three numbers")]
+    #[error("cannot read the id maps of container {id}: line {line:?} must be three numbers")]
     IdMap { id: String, line: String },
     /// The root file system cannot be opened.
-    #[error("container {id}: opening its root file system {}: {source}", rootfs.display())]
+    #[error("cannot open the root file system {} of container {id}: {source}", rootfs.display())]
     Rootfs {
         id: String,
         /// The path on the host.
@@ -38,7 +38,7 @@ pub enum ContainerError {
     },
     /// The container's cgroup is not below any cgroup mount of this process.
     #[error(
-        "container {id}: its cgroup {} is not below any mounted cgroup {version} hierarchy: mount it, or run outside of a cgroup namespace",
+        "cannot find the cgroup {} of container {id}: it is not below any mounted cgroup {version} hierarchy (mount the hierarchy, or run outside of a cgroup namespace)",
         path.display()
     )]
     CgroupNotMounted {

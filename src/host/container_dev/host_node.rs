@@ -53,9 +53,9 @@ impl HostNode {
             .f_flag
             .contains(StatVfsMountFlags::from_bits_retain(NODEV))
         {
-            return Err(step("use the host's node, whose file system is mounted nodev,")(
-                Errno::EACCES,
-            ));
+            return Err(step(
+                "use the host's node, because its file system is mounted with nodev",
+            )(Errno::EACCES));
         }
         let isolated = mount::isolate(tree.as_fd());
         isolated.map_err(step("isolate the mount of the node"))?;
@@ -67,7 +67,7 @@ impl HostNode {
         let own = OwnNamespace::open(Namespace::Mount).map_err(step("open our own mount namespace"))?;
         let target = target
             .open(OFlag::empty())
-            .map_err(step("open the file to mount the node on"))?;
+            .map_err(step("open the mount point"))?;
         own.run_and_return(|| attach_tree(&self.tree, &target, container))
     }
 
@@ -142,7 +142,7 @@ impl ContainerDev {
                 _ => return Err(place.taken(&found)),
             }
             place.put("create the node", found != Entry::Nothing, |temporary| {
-                temporary.make("create a file to mount the node on,", |parent, name| {
+                temporary.make("create the mount point", |parent, name| {
                     mknodat(parent, name, SFlag::S_IFREG, Mode::empty(), 0)
                 })?;
                 node.mount(temporary, namespace).map_err(failed)

@@ -122,7 +122,7 @@ impl ContainerDev {
         };
         let node = staging.make_node(num, mode, uid, gid).map_err(staging_failed)?;
         let put = place.put("create the node", replace, |temporary| {
-            temporary.make("create a file to mount the node on,", |parent, name| {
+            temporary.make("create the mount point", |parent, name| {
                 mknodat(parent, name, SFlag::S_IFREG, Mode::empty(), 0)
             })?;
             staging

@@ -93,7 +93,7 @@ impl Staging {
     ) -> Result<(), MountError> {
         let target = target
             .open(OFlag::empty())
-            .map_err(step("open the file to mount the node on"))?;
+            .map_err(step("open the mount point"))?;
         let mount_node = || {
             // A mount can be cloned only from within its namespace.
             Namespace::Mount

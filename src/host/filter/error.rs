@@ -40,11 +40,11 @@ pub enum FilterError {
     Open { cgroup: PathBuf, source: io::Error },
     /// The programs of a cgroup cannot be listed.
     #[error(
-        "cannot list the device programs of cgroup {cgroup}: {source}; it must be a cgroup v2 directory, and the caller needs CAP_NET_ADMIN"
+        "cannot list the device programs of cgroup {cgroup}: {source} (it must be a cgroup v2 directory, and the caller needs CAP_NET_ADMIN)"
     )]
     Query { cgroup: PathBuf, source: io::Error },
     /// An attached program cannot be read.
-    #[error("cannot read device program {id} of cgroup {cgroup}: {source}; the caller needs CAP_SYS_ADMIN")]
+    #[error("cannot read device program {id} of cgroup {cgroup}: {source} (the caller needs CAP_SYS_ADMIN)")]
     Inspect {
         cgroup: PathBuf,
         id: u32,
@@ -52,12 +52,12 @@ pub enum FilterError {
     },
     /// The kernel hides the instructions of an attached program.
     #[error(
-        "device program {id} ({name}) of cgroup {cgroup}: the kernel hides its instructions; set the sysctls net.core.bpf_jit_harden to 1 or less and kernel.kptr_restrict to 1 or less, and start the container again"
+        "cannot extend device program {id} ({name}) of cgroup {cgroup} by our grants: the kernel hides its instructions (set the sysctls net.core.bpf_jit_harden and kernel.kptr_restrict to 1 or less, and start the container again)"
     )]
     Hidden { cgroup: PathBuf, id: u32, name: String },
     /// The instructions of an attached program do not allow a prologue.
     #[error(
-        "device program {id} ({name}) of cgroup {cgroup} cannot be extended by our grants: {source}; the program that attached it must grant the devices itself"
+        "cannot extend device program {id} ({name}) of cgroup {cgroup} by our grants: {source} (let the program that attached it grant the devices itself)"
     )]
     Splice {
         cgroup: PathBuf,
@@ -78,7 +78,7 @@ pub enum FilterError {
         source: LoadError,
     },
     /// The extended program cannot replace the original.
-    #[error("cannot replace device program {id} ({name}) of cgroup {cgroup} by ours: {source}")]
+    #[error("cannot replace device program {id} ({name}) of cgroup {cgroup} with ours: {source}")]
     Attach {
         cgroup: PathBuf,
         /// The original's id.
@@ -89,7 +89,7 @@ pub enum FilterError {
     },
     /// Another process kept replacing the programs while they were extended.
     #[error(
-        "device programs {ids:?} of cgroup {cgroup}: changed in each of {rounds} attempts to extend them, or are held by a bpf link; find the other manager of this cgroup with `bpftool cgroup show`"
+        "cannot extend device programs {ids:?} of cgroup {cgroup} by our grants: they changed in each of {rounds} attempts, or are held by a bpf link (find the other manager of this cgroup with `bpftool cgroup show`)"
     )]
     KeepsChanging {
         cgroup: PathBuf,
@@ -103,13 +103,13 @@ pub enum FilterError {
     Map {
         /// The container's leaf cgroup.
         cgroup: PathBuf,
-        /// What was being done, as a gerund.
+        /// What cannot be done, as a verb.
         action: &'static str,
         source: io::Error,
     },
     /// The map of grants is full.
     #[error(
-        "cannot grant {num} in cgroup {cgroup}: the map of grants is full; a container can have {limit} hotplugged device numbers: request fewer devices"
+        "cannot grant {num} in cgroup {cgroup}: the map of grants is full: a container can have {limit} hotplugged device numbers (request fewer devices)"
     )]
     Full {
         /// The container's leaf cgroup.

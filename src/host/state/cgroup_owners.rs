@@ -40,7 +40,7 @@ pub struct CgroupOwner {
 #[derive(Debug, thiserror::Error)]
 #[error("cannot {action} {}: {source} (the state directory must be writable for root)", path.display())]
 pub struct OwnerError {
-    /// What was being done, as a gerund.
+    /// What cannot be done, as a verb.
     action: &'static str,
     /// The owner file.
     path: PathBuf,

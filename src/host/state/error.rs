@@ -60,7 +60,7 @@ pub enum RegistryError {
     #[error("{0} (--state-dir)")]
     Untrusted(#[from] Untrusted),
     /// The lock was not released in time.
-    #[error("cannot lock {path}: still locked by {holder} after {waited:?}", path = path.display())]
+    #[error("cannot lock {path}: still locked by {holder} after {waited:?} (wait until that ends; kill -CONT resumes a stopped one)", path = path.display())]
     Locked {
         /// The lock file.
         path: PathBuf,

@@ -212,7 +212,9 @@ fn group(letters: &mut Peekable<Chars<'_>>, out: &mut String) -> Result<(), Stri
     out.push('?');
     let rest: String = letters.clone().take(2).collect();
     if rest == "<=" || rest == "<!" || rest.starts_with(['=', '!']) {
-        return Err(format!("(?{rest} looks around, which Go's expressions can't"));
+        return Err(format!(
+            "(?{rest} looks around, which Go's regular expressions do not support"
+        ));
     }
     if rest == "P<" || rest.starts_with('<') {
         return Ok(());

@@ -319,7 +319,7 @@ fn requests(device: &RemoteDevice, extras: &[Extra], notes: &mut Vec<String>) ->
         match read(&request.to_string()) {
             Ok(request) => requests.push(request),
             Err(_) => notes.push(format!(
-                "the extra {host} of {device} can't be at {container}, which must be a plain path below {DEV}: if it is a node of \
+                "the extra {host} of {device} cannot be at {container}, which must be a plain path below {DEV}: if it is a node of \
                  the device, the container has it at its path on the host; if it exists without the device, at \
                  {container}",
                 host = extra.host.display(),

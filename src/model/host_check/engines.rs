@@ -74,7 +74,7 @@ fn told(version: Option<Version>) -> String {
 fn podman(podman: &Podman, programs: &Programs) -> Finding {
     let version = told(podman.version);
     match &podman.hooks {
-        Err(error) => Finding::fail("podman", format!("{version}: {error}"), "mend that file"),
+        Err(error) => Finding::fail("podman", format!("{version}: {error}"), "correct that file"),
         Ok(hooks) => hooks_finding(
             "podman",
             &version,
@@ -168,7 +168,7 @@ fn docker(docker: &Docker, annotated: Option<&Path>) -> Finding {
     let version = told(docker.version);
     let config = match &docker.config {
         Ok(config) => config,
-        Err(error) => return Finding::fail("docker", format!("{version}: {error}"), "mend that file"),
+        Err(error) => return Finding::fail("docker", format!("{version}: {error}"), "correct that file"),
     };
     if docker.version.is_some_and(|version| version < DOCKER_CDI) {
         return Finding::warn(
@@ -201,7 +201,7 @@ fn containerd(containerd: &Containerd, annotated: Option<&Path>) -> Finding {
     let version = told(containerd.version);
     let config = match &containerd.config {
         Ok(config) => config,
-        Err(error) => return Finding::fail("containerd", format!("{version}: {error}"), "mend that file"),
+        Err(error) => return Finding::fail("containerd", format!("{version}: {error}"), "correct that file"),
     };
     if config.cri_is_off {
         return Finding::ok(
@@ -240,7 +240,7 @@ fn cri_o(engine: &CriO, annotated: Option<&Path>, programs: &Programs) -> Findin
     let version = told(engine.version);
     let config = match &engine.config {
         Ok(config) => config,
-        Err(error) => return Finding::fail("cri-o", format!("{version}: {error}"), "mend that file"),
+        Err(error) => return Finding::fail("cri-o", format!("{version}: {error}"), "correct that file"),
     };
     let finding = hooks_finding(
         "cri-o",

@@ -47,7 +47,7 @@ impl Reservation {
         let owner = self.container.as_deref().filter(|owner| *owner != container);
         let reason = match owner {
             Some(owner) => format!(
-                "it is usbip:{}, reserved for container {owner} (another container that requests it by that address gets it next)",
+                "it is usbip:{}, reserved for container {owner} (to get it after that container, request it by that address)",
                 self.remote
             ),
             None if !self.is_verified => {

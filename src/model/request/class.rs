@@ -98,7 +98,7 @@ pub enum ClassUseError {
     },
     /// An annotation requests more than the class allows.
     #[error(
-        "device request \"class:{name}\": {option} requests more than the class allows: an annotation may only request less"
+        "device request \"class:{name}\": {option}= requests more than the class allows: remove it, or request less than the class"
     )]
     Wider {
         name: String,

@@ -83,7 +83,7 @@ impl<'n> Decoder<'n> {
     }
 
     fn resolve(self) -> Result<Resolved<'n>, Error> {
-        let contradiction = || Error::at(self.node.position, "the value is not what its tag says");
+        let contradiction = || Error::at(self.node.position, "the value does not match its tag");
         self.node.resolve(self.dialect).ok_or_else(contradiction)
     }
 

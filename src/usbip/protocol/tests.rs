@@ -67,16 +67,16 @@ fn an_invalid_reply_is_named() {
     for (reply, message) in [
         (
             &b"HTTP/1.1 400 Bad"[..],
-            "it answers in version 0x4854 of the protocol, and not in 0x0111: is it a usbip server?",
+            "it answers in protocol version 0x4854 instead of 0x0111 (is it a usbip server?)",
         ),
         (
             b"\x01\x11\0\x03\0\0\0\0",
-            "it answers 0x0003 where 0x0005 belongs: is it a usbip server?",
+            "it answers with code 0x0003 instead of 0x0005 (is it a usbip server?)",
         ),
         (b"\x01\x11\0\x05\0\0\0\x09", "the server refuses it with status 9"),
         (
             b"\x01\x11\0\x05\0\0\0\0\xff\xff\xff\xff",
-            "it claims to export 4294967295 devices, and no more than 1024 are believed",
+            "it claims to export 4294967295 devices, and at most 1024 are accepted",
         ),
         (b"\x01\x11\0\x05\0\0\0\0\0\0", "failed to fill whole buffer"),
     ] {
@@ -90,23 +90,23 @@ fn an_impossible_field_is_refused() {
         (
             256,
             &b"../x"[..],
-            "it describes a device whose bus id can't be (../x)",
+            "it describes a device with an impossible bus id (../x)",
         ),
-        (256, &[0], "it describes a device whose bus id can't be ()"),
+        (256, &[0], "it describes a device with an impossible bus id ()"),
         (
             256,
             &[b'1'; 32],
-            "it describes a device whose bus id can't be (11111111111111111111111111111111)",
+            "it describes a device with an impossible bus id (11111111111111111111111111111111)",
         ),
         (
             288,
             &[0, 1, 0, 0],
-            "it describes a device whose bus number can't be (65536)",
+            "it describes a device with an impossible bus number (65536)",
         ),
         (
             296,
             &[0, 0, 0, 7],
-            "it describes a device whose speed can't be (7)",
+            "it describes a device with an impossible speed (7)",
         ),
     ] {
         let mut device = recorded();

@@ -19,7 +19,7 @@ pub enum VhciError {
     /// This process may not do it.
     #[error("cannot {action} {}: {source} (run this as root)", path.display())]
     Denied {
-        /// The operation, as a gerund.
+        /// What cannot be done, as a verb.
         action: &'static str,
         path: PathBuf,
         source: io::Error,
@@ -27,7 +27,7 @@ pub enum VhciError {
     /// Any other error.
     #[error("cannot {action} {}: {source}", path.display())]
     File {
-        /// The operation, as a gerund.
+        /// What cannot be done, as a verb.
         action: &'static str,
         path: PathBuf,
         source: io::Error,

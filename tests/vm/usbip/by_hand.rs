@@ -255,7 +255,7 @@ fn what_debians_usbipd_exports_is_served_over_ipv6_and_what_others_attach_is_lef
     container.gains("/dev/ttyUSB0");
     let refused = failure(&vm, "detach 0");
     assert!(
-        refused.contains("port 0 holds device 0403:6001, which oci-hotplug did not attach: it is left alone"),
+        refused.contains("cannot detach port 0: it holds device 0403:6001, which oci-hotplug did not attach"),
         "{refused}"
     );
     container.run(": < /dev/ttyUSB0");

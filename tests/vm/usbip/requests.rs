@@ -136,7 +136,7 @@ fn what_is_attached_for_one_container_comes_into_no_other_that_asks_for_local_de
     has_nothing(&after);
     let explained = vm.run(&format!("oci-hotplug explain {} /dev/ttyUSB0", before.id));
     assert!(
-        explained.contains("gets it next)")
+        explained.contains("request it by that address)")
             && explained.contains(&why)
             && explained.ends_with("rule `reserved` of driver:ftdi_sio is not met"),
         "{explained}"

@@ -33,7 +33,7 @@ const TAIL: usize = 64;
 #[derive(Debug, thiserror::Error)]
 #[error("cannot {action} the lease {path}: {source} (the state directory must be writable for root)", path = path.display())]
 pub struct LeaseError {
-    /// What was being done, as a gerund.
+    /// What cannot be done, as a verb.
     pub action: &'static str,
     pub path: PathBuf,
     pub source: io::Error,

@@ -131,7 +131,7 @@ fn an_extra_has_its_path_or_gets_a_note() {
     let [note] = &notes[..] else { panic!("{notes:?}") };
     assert!(
         note.starts_with(
-            "usbip.dev.mvalvekens.be/a: the extra /dev/ttyUSB0 of lab/*:* can't be at /srv/board, which must be"
+            "usbip.dev.mvalvekens.be/a: the extra /dev/ttyUSB0 of lab/*:* cannot be at /srv/board, which must be"
         ),
         "{note}"
     );

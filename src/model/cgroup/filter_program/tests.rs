@@ -7,6 +7,7 @@ use std::os::unix::fs::FileExt;
 
 use proptest::prelude::*;
 
+use super::instruction::{CLASS_JMP, CLASS_JMP32, JA, JA32};
 use super::*;
 
 use crate::model::device::{Access, DevKind, DevNum};

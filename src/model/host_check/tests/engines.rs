@@ -181,7 +181,7 @@ fn an_unreadable_file_of_an_engine_fails() {
         let fault = || "/etc/x: line 7".to_owned();
         assert_told(
             Fail,
-            &["/etc/x: line 7", "mend that file"],
+            &["/etc/x: line 7", "correct that file"],
             check,
             |host| match check {
                 "docker" => host.engines.docker.as_mut().unwrap().config = Err(fault()),

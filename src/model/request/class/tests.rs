@@ -120,7 +120,7 @@ fn an_annotation_gets_no_more_than_the_class_allows() {
     let error = expand(&narrow, "class:n;only=subsystem:block").unwrap_err();
     assert_eq!(
         error.to_string(),
-        "device request \"class:n\": only requests more than the class allows: an annotation may only request less"
+        "device request \"class:n\": only= requests more than the class allows: remove it, or request less than the class"
     );
 }
 

@@ -52,7 +52,7 @@ fn a_privileged_container_of_any_engine_gets_nodes() {
 
 #[test]
 #[ignore = "needs the virtual machine: tests/run.sh --vm"]
-fn the_hosts_own_dev_is_never_touched_whatever_the_engine() {
+fn the_hosts_dev_is_never_changed_with_any_engine() {
     let vm = machine();
     let adapter = adapter(&vm);
     vm.wait_until("test -e /dev/ttyUSB0");
@@ -73,7 +73,7 @@ fn the_hosts_own_dev_is_never_touched_whatever_the_engine() {
 
 #[test]
 #[ignore = "needs the virtual machine: tests/run.sh --vm"]
-fn on_the_hosts_network_no_engines_container_has_anything_announced() {
+fn nothing_is_announced_in_the_hosts_network_with_any_engine() {
     let vm = machine();
     let monitor = Background::udevadm_monitor(&vm, "--subsystem-match=tty");
     let heard = &monitor.output;

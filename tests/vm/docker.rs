@@ -13,7 +13,7 @@ const ANNOTATED: &str =
 
 #[test]
 #[ignore = "needs the virtual machine: tests/run.sh --vm"]
-fn docker_with_the_annotated_device_follows_a_lab_while_containerd_is_restarted() {
+fn docker_with_the_annotated_device_attaches_devices_while_containerd_is_restarted() {
     let vm = machine();
     let options = lab_by_annotations()
         .cdi("oci-hotplug.dev/device=annotated")
@@ -113,7 +113,7 @@ fn a_restarted_dockerd_finds_its_container_with_the_device() {
 
 #[test]
 #[ignore = "needs the virtual machine: tests/run.sh --vm"]
-fn docker_with_remapped_users_follows_a_lab() {
+fn docker_with_remapped_users_attaches_devices() {
     let vm = machine();
     vm.run("cp /etc/docker/daemon.json /run/daemon.json");
     vm.run("jq '.[\"userns-remap\"] = \"default\"' /run/daemon.json > /etc/docker/daemon.json");

@@ -7,7 +7,7 @@ use crate::usb::{Audio, Hub, Stick, Tablet, UsbSerial};
 
 #[test]
 #[ignore = "needs the virtual machine: tests/run.sh --vm"]
-fn a_stick_brings_its_disk_with_partitions_and_a_tablet_its_input_nodes() {
+fn a_stick_comes_with_disk_and_partitions_and_a_tablet_with_its_input_nodes() {
     let vm = machine();
     let container = podman(
         &vm,
@@ -47,7 +47,7 @@ fn cameras_and_a_modem_come_with_their_drivers_and_go_with_them() {
 
 #[test]
 #[ignore = "needs the virtual machine: tests/run.sh --vm"]
-fn a_hub_that_is_pulled_out_takes_all_behind_it_and_brings_it_back() {
+fn a_hub_is_unplugged_and_plugged_in_again_with_all_devices_behind_it() {
     let vm = machine();
     let hub = vm.plug(&Hub("1"));
     let container = podman(&vm, Crun, "--annotation io.oci-hotplug.devices=usb:0409:55aa");

@@ -13,7 +13,7 @@ use crate::story::{
 
 #[test]
 #[ignore = "needs the virtual machine: tests/run.sh --vm"]
-fn containerd_with_runc_follows_a_lab_of_a_cdi_device_while_it_is_restarted() {
+fn containerd_with_runc_attaches_the_devices_of_a_cdi_device_while_it_is_restarted() {
     let vm = machine();
     a_lab_is_followed(
         &vm,
@@ -26,7 +26,7 @@ fn containerd_with_runc_follows_a_lab_of_a_cdi_device_while_it_is_restarted() {
 /// hooks find no request.
 #[test]
 #[ignore = "needs the virtual machine: tests/run.sh --vm"]
-fn containerd_with_crun_follows_a_lab_of_annotations_that_it_lets_through() {
+fn containerd_with_crun_attaches_the_devices_of_annotations_that_it_passes_on() {
     let vm = machine();
     let annotated = || lab_by_annotations().cdi("oci-hotplug.dev/device=annotated");
     let container = pod(&vm, Containerd, Crun, &annotated());
@@ -48,7 +48,7 @@ fn containerd_with_crun_follows_a_lab_of_annotations_that_it_lets_through() {
 
 #[test]
 #[ignore = "needs the virtual machine: tests/run.sh --vm"]
-fn crio_with_crun_follows_a_lab_that_annotations_ask_for_while_it_is_restarted() {
+fn crio_with_crun_attaches_the_devices_of_annotations_while_it_is_restarted() {
     let vm = machine();
     a_lab_is_followed(
         &vm,
@@ -85,14 +85,14 @@ fn check_reports_that_crio_needs_a_restart_when_the_hook_directory_was_replaced(
 
 #[test]
 #[ignore = "needs the virtual machine: tests/run.sh --vm"]
-fn crio_with_runc_follows_a_lab_that_an_annotation_asks_for() {
+fn crio_with_runc_attaches_the_devices_of_an_annotation() {
     let vm = machine();
     a_lab_is_followed(&vm, || pod(&vm, Crio, Runc, &lab_by_class()), || ());
 }
 
 #[test]
 #[ignore = "needs the virtual machine: tests/run.sh --vm"]
-fn crio_with_crun_and_runc_follows_an_adapter_of_a_cdi_device() {
+fn crio_attaches_the_adapter_of_a_cdi_device_with_crun_and_runc() {
     let vm = machine();
     for runtime in [Crun, Runc] {
         let serial = Setup::default().cdi("oci-hotplug.dev/device=serial");

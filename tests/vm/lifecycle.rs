@@ -15,7 +15,7 @@ const ANY_ADAPTER: &str = "--annotation io.oci-hotplug.devices=usb:0403:6001";
 
 #[test]
 #[ignore = "needs the virtual machine: tests/run.sh --vm"]
-fn a_container_that_is_restarted_or_killed_leaves_nothing_and_starts_anew() {
+fn a_container_that_is_restarted_or_killed_leaves_nothing_and_starts_again() {
     let vm = machine();
     let _adapter = vm.plug(&UsbSerial {
         serial: "FT001",
@@ -165,7 +165,7 @@ fn with_policy<'a>(machine: &'a Machine, policy: &str) -> Container<'a> {
 
 #[test]
 #[ignore = "needs the virtual machine: tests/run.sh --vm"]
-fn a_removed_adapter_does_to_each_container_what_its_request_says() {
+fn a_removed_adapter_has_the_effect_on_each_container_that_its_request_names() {
     let vm = machine();
     let containers = ["keep", "signal:HUP", "stop", "kill"].map(|policy| with_policy(&vm, policy));
     let adapter = plug(&vm, "FT001", "2");
@@ -223,7 +223,7 @@ impl Drop for Clock<'_> {
 
 #[test]
 #[ignore = "needs the virtual machine: tests/run.sh --vm"]
-fn a_clock_that_jumps_by_days_loses_no_record_and_no_lease_and_holds_up_no_start() {
+fn a_clock_that_jumps_by_days_loses_no_record_and_no_lease_and_delays_no_start() {
     let vm = machine();
     assert_eq!(
         vm.run("timedatectl show -P NTP"),

@@ -76,7 +76,7 @@ fn heard(
 
 #[test]
 #[ignore = "needs the virtual machine: tests/run.sh --vm"]
-fn events_of_devices_without_a_node_are_heard_inside_once_as_on_the_host() {
+fn events_of_devices_without_a_node_are_received_once_in_the_container_as_on_the_host() {
     let vm = machine();
     let setup = Setup::default().lab();
     let setup = setup.annotation("io.oci-hotplug.devices", REQUESTS);

@@ -8,7 +8,7 @@ use crate::usb::{Hub, UsbSerial};
 
 #[test]
 #[ignore = "needs the virtual machine: tests/run.sh --vm"]
-fn tree_and_list_show_who_holds_what_by_the_names_that_the_engines_give() {
+fn tree_and_list_show_the_holders_of_devices_by_the_names_of_their_engines() {
     let vm = machine();
     let _hub = vm.plug(&Hub("1"));
     let _board = vm.plug(&UsbSerial {

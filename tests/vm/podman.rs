@@ -10,21 +10,21 @@ use crate::usb::UsbSerial;
 
 #[test]
 #[ignore = "needs the virtual machine: tests/run.sh --vm"]
-fn with_crun_a_lab_is_followed() {
+fn with_crun_podman_attaches_devices() {
     let vm = machine();
     a_lab_is_followed(&vm, || podman(&vm, Crun, &lab_by_annotations().options()), || ());
 }
 
 #[test]
 #[ignore = "needs the virtual machine: tests/run.sh --vm"]
-fn with_runc_a_lab_is_followed() {
+fn with_runc_podman_attaches_devices() {
     let vm = machine();
     a_lab_is_followed(&vm, || podman(&vm, Runc, &lab_by_annotations().options()), || ());
 }
 
 #[test]
 #[ignore = "needs the virtual machine: tests/run.sh --vm"]
-fn with_youki_a_lab_is_followed() {
+fn with_youki_podman_attaches_devices() {
     let vm = machine();
     a_lab_is_followed(&vm, || podman(&vm, Youki, &lab_by_class().options()), || ());
 }
@@ -66,7 +66,7 @@ fn a_container_with_users_of_its_own_follows_an_adapter_beside_a_device_of_the_e
 
 #[test]
 #[ignore = "needs the virtual machine: tests/run.sh --vm"]
-fn through_cdi_crun_and_runc_follow_an_adapter() {
+fn through_cdi_podman_attaches_an_adapter_with_crun_and_runc() {
     let vm = machine();
     for runtime in [Crun, Runc] {
         let container = podman(&vm, runtime, "--device oci-hotplug.dev/device=serial");

@@ -16,7 +16,7 @@ const RESOURCE: &str = "smarter-devices/ttyUSB0";
 /// An adapter behind a hub is plugged in, pulled out and plugged in again while a pod has it. The
 /// pod's container is restarted while the adapter is absent. Then kubelet, the device plugin and
 /// the engine are restarted while bytes pass.
-fn a_pod_has_its_adapter_whatever_befalls_the_node(engine: Cri, runs_plugin: impl FnOnce(&Node)) {
+fn a_pod_keeps_its_adapter_through_failures_of_the_node(engine: Cri, runs_plugin: impl FnOnce(&Node)) {
     assert!(include_str!("../../docs/kubernetes.md").contains(SERIAL));
     let vm = machine();
     let node = Node::start(&vm, engine);
@@ -69,13 +69,13 @@ fn a_pod_has_its_adapter_whatever_befalls_the_node(engine: Cri, runs_plugin: imp
 #[test]
 #[ignore = "needs the virtual machine: tests/run.sh --vm"]
 fn kubelet_with_containerd_runc_and_our_daemon_set_gives_a_pod_an_adapter_that_comes_and_goes() {
-    a_pod_has_its_adapter_whatever_befalls_the_node(Containerd, |node| node.runs_daemon_set(SERIAL));
+    a_pod_keeps_its_adapter_through_failures_of_the_node(Containerd, |node| node.runs_daemon_set(SERIAL));
 }
 
 #[test]
 #[ignore = "needs the virtual machine: tests/run.sh --vm"]
 fn kubelet_with_crio_and_crun_gives_a_pod_an_adapter_that_comes_and_goes() {
-    a_pod_has_its_adapter_whatever_befalls_the_node(Crio, |node| node.runs_plugin(SERIAL, ""));
+    a_pod_keeps_its_adapter_through_failures_of_the_node(Crio, |node| node.runs_plugin(SERIAL, ""));
 }
 
 /// The configurations of hostdev and smarter-device-manager in their own formats, and one resource
@@ -139,7 +139,7 @@ fn kubelet_gives_pods_what_hostdev_smarter_and_each_mode_of_ours_advertise() {
 
 #[test]
 #[ignore = "needs the virtual machine: tests/run.sh --vm"]
-fn where_containerd_takes_no_cdi_devices_a_pod_gets_what_is_there_and_a_warning_says_what_is_lost() {
+fn without_cdi_in_containerd_a_pod_gets_the_present_devices_and_a_warning_says_that_hotplug_is_missing() {
     let vm = machine();
     let _silent = SilentConfig::put(&vm);
     let adapter = vm.plug(&UsbSerial {

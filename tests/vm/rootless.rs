@@ -160,7 +160,7 @@ fn the_manager_of_a_user_restarts_the_watcher_of_a_rootless_container() {
 
 #[test]
 #[ignore = "needs the virtual machine: tests/run.sh --vm"]
-fn rootless_with_crun_and_runc_a_lab_is_followed() {
+fn rootless_podman_attaches_devices_with_crun_and_runc() {
     let vm = machine();
     vm.run("modprobe fuse");
     let user = User::new(&vm);

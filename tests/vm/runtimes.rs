@@ -7,21 +7,21 @@ use crate::story::{a_lab_is_followed, lab_by_annotations, lab_by_class};
 
 #[test]
 #[ignore = "needs the virtual machine: tests/run.sh --vm"]
-fn runc_alone_follows_a_lab() {
+fn runc_attaches_devices_without_an_engine() {
     let vm = machine();
     a_lab_is_followed(&vm, || bundle(&vm, Runc, &lab_by_annotations()), || ());
 }
 
 #[test]
 #[ignore = "needs the virtual machine: tests/run.sh --vm"]
-fn crun_alone_follows_a_lab() {
+fn crun_attaches_devices_without_an_engine() {
     let vm = machine();
     a_lab_is_followed(&vm, || bundle(&vm, Crun, &lab_by_class()), || ());
 }
 
 #[test]
 #[ignore = "needs the virtual machine: tests/run.sh --vm"]
-fn youki_alone_follows_a_lab() {
+fn youki_attaches_devices_without_an_engine() {
     let vm = machine();
     a_lab_is_followed(&vm, || bundle(&vm, Youki, &lab_by_annotations()), || ());
 }

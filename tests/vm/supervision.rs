@@ -146,7 +146,7 @@ fn a_watcher_outlives_the_service_that_podman_ran_in() {
 
 #[test]
 #[ignore = "needs the virtual machine: tests/run.sh --vm"]
-fn an_update_moves_units_to_the_new_version_and_the_container_does_not_notice() {
+fn an_update_moves_units_to_the_new_version_without_effect_on_the_container() {
     let vm = machine();
     let adapter = adapter(&vm);
     vm.wait_until("test -e /dev/ttyUSB0");

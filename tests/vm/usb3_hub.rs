@@ -14,7 +14,7 @@ const HALVES: &str = "for hub in $(grep -l '^TYPE=9/0/1' /sys/bus/usb/devices/*-
 
 #[test]
 #[ignore = "needs the virtual machine: tests/run.sh --vm"]
-fn a_request_for_one_half_gives_both_and_tree_and_explain_show_them() {
+fn a_request_for_one_half_of_a_usb3_hub_attaches_the_devices_of_both() {
     let vm = machine();
     vm.run("modprobe vhci-hcd");
     vm.run(&format!("cat > /run/test/hub.py << 'END'\n{PROGRAM}END"));

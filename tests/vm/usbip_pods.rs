@@ -57,7 +57,7 @@ fn has_it(pod: &Pod) {
 
 #[test]
 #[ignore = "needs the virtual machine: tests/run.sh --vm"]
-fn a_pod_of_usbip_device_plugins_users_has_its_adapter_whatever_befalls_it_and_gives_it_back() {
+fn a_pod_keeps_its_remote_adapter_through_failures_and_releases_it_when_it_ends() {
     let vm = machine();
     let remote = remote(&vm);
     let node = Node::start(&vm, Containerd);
@@ -110,7 +110,7 @@ fn a_pod_of_usbip_device_plugins_users_has_its_adapter_whatever_befalls_it_and_g
 
 #[test]
 #[ignore = "needs the virtual machine: tests/run.sh --vm"]
-fn a_node_withdraws_what_another_host_takes_and_offers_it_again_when_it_is_free() {
+fn a_node_withdraws_a_device_that_another_host_imports_and_offers_it_again_when_it_is_free() {
     let vm = machine();
     let remote = remote(&vm);
     let node = Node::start(&vm, Containerd);
@@ -140,7 +140,7 @@ fn a_node_withdraws_what_another_host_takes_and_offers_it_again_when_it_is_free(
 
 #[test]
 #[ignore = "needs the virtual machine: tests/run.sh --vm"]
-fn a_pod_that_asks_for_two_devices_that_are_alike_gets_two() {
+fn a_pod_that_requests_two_equal_devices_gets_two() {
     let vm = machine();
     let adapters = vec![Adapter::new("1-1", "RS001"), Adapter::new("1-2", "RS002")];
     let remote = Remote::start(&vm, adapters, Fault::None);

@@ -33,7 +33,7 @@ fn median(mut times: Vec<f64>) -> f64 {
 
 #[test]
 #[ignore = "needs the virtual machine: tests/run.sh --bench"]
-fn how_long_a_remote_device_takes_to_come_and_to_come_back() {
+fn the_times_to_attach_a_remote_device_and_to_attach_it_again_are_measured() {
     let vm = machine();
     let (adapter, far) = Far::with_adapter(&vm);
     let _allowed = Allowed::server(&vm, FAR);

@@ -45,7 +45,7 @@ fn a_remote_adapter_comes_back_under_its_link_when_its_server_was_killed() {
 
 #[test]
 #[ignore = "needs the virtual machine: tests/run.sh --vm"]
-fn a_server_that_hangs_keeps_no_process_and_no_container_for_ever() {
+fn a_server_that_hangs_blocks_no_process_and_no_container_for_ever() {
     let vm = machine();
     let remote = Remote::start(&vm, vec![Adapter::new("1-1", "RS001")], Fault::None);
     let _allowed = Allowed::server(&vm, &remote.address);
@@ -109,7 +109,7 @@ fn whenever_its_watcher_is_killed_a_remote_adapter_is_neither_lost_nor_attached_
 
 #[test]
 #[ignore = "needs the virtual machine: tests/run.sh --vm"]
-fn a_remote_adapter_survives_a_slow_and_a_broken_network_and_whatever_happens_at_its_server() {
+fn a_remote_adapter_survives_failures_of_the_network_and_of_its_server() {
     let vm = machine();
     let (adapter, far) = Far::with_adapter(&vm);
     let _allowed = Allowed::server(&vm, FAR);

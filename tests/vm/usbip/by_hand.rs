@@ -79,7 +79,7 @@ fn the_schema_describes_what_is_printed(vm: &Machine, device: &str) {
 
 #[test]
 #[ignore = "needs the virtual machine: tests/run.sh --vm"]
-fn a_device_that_is_not_the_one_is_refused_before_a_driver_sees_it() {
+fn a_device_with_other_ids_than_requested_is_refused_before_a_driver_is_bound() {
     let vm = machine();
     let liar = Adapter {
         true_ids: (0x0403, 0x6010),
@@ -120,7 +120,7 @@ fn a_device_that_is_not_the_one_is_refused_before_a_driver_sees_it() {
 
 #[test]
 #[ignore = "needs the virtual machine: tests/run.sh --vm"]
-fn a_server_that_hangs_amid_the_kernels_questions_is_let_go_of_in_time() {
+fn a_server_that_hangs_while_the_kernel_reads_descriptors_is_abandoned_in_time() {
     let vm = machine();
     let remote = Remote::start(
         &vm,
@@ -167,7 +167,7 @@ const CYCLES: u32 = 30;
 
 #[test]
 #[ignore = "needs the virtual machine: tests/run.sh --vm"]
-fn a_server_that_hangs_amid_the_drivers_questions_is_let_go_of_in_time() {
+fn a_server_that_hangs_while_a_driver_is_bound_is_abandoned_in_time() {
     let vm = machine();
     let remote = Remote::start(
         &vm,
@@ -218,7 +218,7 @@ fn many_remote_adapters_one_after_another_leave_nothing() {
 
 #[test]
 #[ignore = "needs the virtual machine: tests/run.sh --vm"]
-fn what_debians_usbipd_exports_is_served_over_ipv6_and_what_others_attach_is_left_alone() {
+fn usbipd_of_debian_serves_over_ipv6_and_devices_of_other_tools_stay_attached() {
     let vm = machine();
     let adapter = vm.plug(&UsbSerial {
         serial: "FT001",

@@ -50,7 +50,7 @@ impl Drop for Third<'_> {
 
 #[test]
 #[ignore = "needs the virtual machine: tests/run.sh --vm"]
-fn of_two_hosts_one_has_the_adapter_and_the_other_waits_and_is_told_so() {
+fn of_two_hosts_one_has_the_adapter_and_the_other_reports_that_it_waits() {
     let vm = machine();
     let (adapter, far) = Far::with_adapter(&vm);
     let third = Third::start(&vm);
@@ -176,7 +176,7 @@ impl Drop for AtBoot<'_> {
 
 #[test]
 #[ignore = "needs the virtual machine: tests/run.sh --vm"]
-fn a_host_that_is_switched_off_and_on_attaches_again_what_its_containers_ask_for() {
+fn a_host_that_is_switched_off_and_on_attaches_the_requested_devices_again() {
     let vm = machine();
     let remote = Remote::start(&vm, vec![Adapter::new("1-1", "RS001")], Fault::None);
     let _allowed = Allowed::server(&vm, &remote.address);

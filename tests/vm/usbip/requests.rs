@@ -61,7 +61,7 @@ fn a_request_brings_a_remote_adapter_into_podmans_and_dockers_containers() {
 
 #[test]
 #[ignore = "needs the virtual machine: tests/run.sh --vm"]
-fn a_required_remote_adapter_that_is_not_to_be_had_refuses_the_start_with_the_reason() {
+fn a_required_remote_adapter_that_is_not_available_refuses_the_start_with_the_reason() {
     let vm = machine();
     let remote = Remote::start(&vm, vec![Adapter::new("1-1", "RS001")], Fault::None);
     let _allowed = Allowed::server(&vm, &remote.address);
@@ -101,7 +101,7 @@ fn a_required_remote_adapter_that_is_not_to_be_had_refuses_the_start_with_the_re
 
 #[test]
 #[ignore = "needs the virtual machine: tests/run.sh --vm"]
-fn what_is_attached_for_one_container_comes_into_no_other_that_asks_for_local_devices() {
+fn requests_for_local_devices_do_not_select_a_device_that_is_attached_for_another_container() {
     let vm = machine();
     let remote = Remote::start(&vm, vec![Adapter::new("1-1", "RS001")], Fault::None);
     let _allowed = Allowed::server(&vm, &remote.address);

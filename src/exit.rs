@@ -47,7 +47,7 @@ mod tests {
     }
 
     #[test]
-    fn each_cause_is_told_once() {
+    fn each_cause_is_printed_once() {
         assert_eq!(told(&fault()), "cannot open /x: no such thing (make it)");
         let part = Fault::Part {
             source: Box::new(fault()),

@@ -129,7 +129,7 @@ fn each_budget_has_its_limits_in_order_and_a_reason_for_each() {
 }
 
 #[test]
-fn what_exceeds_a_limit_by_more_than_the_tolerance_is_refused() {
+fn a_value_that_exceeds_a_limit_by_more_than_the_tolerance_is_an_error() {
     let budget: Budget = toml::from_str(
         "name = 'x'\nunit = 'KiB'\ntolerance-percent = 5\nhistory = [\
          { date = '2026-01-01', limit = 500, reason = '' }, { date = '2026-02-01', limit = 1000, reason = '' }]",

@@ -227,7 +227,7 @@ fn a_file_that_is_not_ours_is_not_overwritten() {
 }
 
 #[test]
-fn wrong_names_kinds_and_requests_are_refused_with_the_cure() {
+fn wrong_names_kinds_and_requests_are_refused_with_a_hint() {
     let bench = Bench::new();
     for (arguments, hint) in [
         (
@@ -295,7 +295,7 @@ fn without_a_directory_the_hooks_beside_the_program_are_taken() {
 }
 
 #[test]
-fn every_class_gets_a_device_and_one_that_is_gone_is_told() {
+fn every_class_gets_a_device_and_a_removed_class_is_reported() {
     let bench = Bench::new();
     bench.write(
         "config.toml",
@@ -351,7 +351,7 @@ fn the_later_directory_wins_and_the_list_says_so() {
 }
 
 #[test]
-fn two_files_of_one_directory_annul_a_device_and_both_are_told() {
+fn engines_ignore_a_device_that_two_files_of_one_directory_define_and_both_are_named() {
     let bench = Bench::new();
     bench.foreign("low/a.yaml", "v.w/gpu", "x");
     bench.foreign("low/b.yaml", "v.w/gpu", "x");
@@ -432,7 +432,7 @@ fn validate_names_file_line_and_field_of_every_fault() {
 }
 
 #[test]
-fn validate_warns_of_what_will_not_work_here() {
+fn validate_warns_of_devices_that_cannot_work_on_this_host() {
     let bench = Bench::new();
     std::os::unix::fs::symlink("/dev/null", bench.path("link")).unwrap();
     let link = bench.path("link");
@@ -476,7 +476,7 @@ fn a_spec_is_valid_exactly_when_engines_read_it() {
 }
 
 #[test]
-fn all_names_that_stand_for_nothing_are_told_at_once() {
+fn all_names_that_cannot_be_resolved_are_reported_at_once() {
     let bench = Bench::new();
     bench.foreign("low/good.yaml", "v.w/gpu", "x");
     let said = bench.cdi(&["resolve", "v.w/gpu=x", "v.w/gpu=y", "nonsense"]);
@@ -515,7 +515,7 @@ fn prestart(bench: &Bench, arguments: &[&str], annotation: &str) -> Said {
 }
 
 #[test]
-fn a_container_that_asks_for_an_unknown_class_is_refused_with_the_known_ones() {
+fn a_container_that_requests_an_unknown_class_is_refused_with_the_known_ones() {
     let bench = Bench::new();
     bench.write("config.toml", "[class.lab-board]\ndevices = [\"usb:0403\"]\n");
     let said = prestart(&bench, &[], "class:lab");
@@ -617,7 +617,7 @@ fn only_devices_of_ours_are_removed() {
 
 /// Case newcomer: cdi generate over another program's spec.
 #[test]
-fn a_spec_of_another_program_is_replaced_only_by_force_and_said_so() {
+fn a_spec_of_another_program_is_replaced_only_by_force_and_reported() {
     let bench = Bench::new();
     let file = "low/oci-hotplug.dev-device_board.json";
     done(bench.generate(&["other", "--device", "usb:0403"]));

@@ -54,7 +54,7 @@ fn try_on(reader: &str, hold: properties::Property, input: &[u8]) {
 }
 
 #[test]
-fn what_must_hold_holds_for_all_that_fuzzing_has_kept() {
+fn the_properties_hold_for_all_inputs_that_fuzzing_has_kept() {
     for (reader, hold) in properties::ALL {
         for path in entries(reader) {
             println!("{}", path.display());
@@ -143,7 +143,7 @@ fn slipped(mut input: Vec<u8>, slips: &[Slip], others: &[Vec<u8>]) -> Vec<u8> {
 }
 
 #[test]
-fn what_must_hold_holds_for_inputs_that_are_nearly_those() {
+fn the_properties_hold_for_inputs_that_are_nearly_those() {
     for (reader, hold) in properties::ALL {
         let kept = inputs(reader);
         let strategy = (any::<Index>(), prop::collection::vec(slip(), 1..6));

@@ -98,7 +98,7 @@ fn every_path_that_a_document_names_exists() {
 }
 
 #[test]
-fn alternatives_of_a_path_are_told_apart() {
+fn alternatives_of_a_path_are_separate_paths() {
     let paths = named_paths("see `src/a/{b,c}.rs` and `src/d`, not `cargo test src/x` or `src/<name>`");
     assert_eq!(Vec::from_iter(paths), ["src/a/b.rs", "src/a/c.rs", "src/d"]);
 }

@@ -87,7 +87,7 @@ fn both_hooks_apply_to_the_same_containers() {
 }
 
 #[test]
-fn the_hooks_apply_to_containers_that_ask_and_to_no_others() {
+fn the_hooks_apply_to_containers_that_request_devices_and_to_no_others() {
     for (name, _) in FILES {
         let hook = read(name);
         for key in [

@@ -107,7 +107,7 @@ impl Root {
 }
 
 #[test]
-fn everything_is_where_the_field_looks_for_it() {
+fn every_file_is_where_engines_and_systemd_look_for_it() {
     let root = Root::new();
     root.install();
     let files = root.files();
@@ -166,7 +166,7 @@ fn everything_is_where_the_field_looks_for_it() {
 }
 
 #[test]
-fn uninstalling_leaves_nothing_and_not_what_others_put_there() {
+fn uninstalling_leaves_only_files_of_others() {
     let root = Root::new();
     fs::create_dir_all(root.path("usr/libexec/oci/hooks.d")).unwrap();
     fs::write(root.path("usr/libexec/oci/hooks.d/other"), "").unwrap();
@@ -269,7 +269,7 @@ fn a_configuration_that_was_never_touched_is_renewed() {
 }
 
 #[test]
-fn what_an_older_version_had_goes() {
+fn files_of_an_older_version_are_removed() {
     let root = Root::new();
     root.install();
     let manifest = root.path("usr/share/oci-hotplug/installed");
@@ -374,7 +374,7 @@ fn while_watchers_run_uninstalling_needs_force() {
 }
 
 #[test]
-fn a_cdi_device_of_the_same_name_by_others_stops_it() {
+fn a_cdi_device_of_the_same_name_by_another_program_prevents_the_installation() {
     let root = Root::new();
     fs::create_dir_all(root.path("etc/cdi")).unwrap();
     let foreign = "cdiVersion: 0.5.0\nkind: oci-hotplug.dev/device\ndevices:\n- name: annotated\n  containerEdits: {env: [A=1]}\n";
@@ -414,7 +414,7 @@ fn complaints(units: &[PathBuf]) -> Vec<String> {
 }
 
 #[test]
-fn systemd_has_nothing_against_the_units() {
+fn systemd_accepts_the_units() {
     let root = Root::new();
     root.install();
     let units = root.path("usr/lib/systemd/system");

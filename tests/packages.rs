@@ -283,7 +283,7 @@ fn the_deb_is_tried_upgraded_removed_and_purged_on_debian_13() {
 
 #[test]
 #[ignore = "as root, in a bare Debian: tests/run.sh --privileged"]
-fn whoever_insists_removes_the_deb_while_watchers_run_and_they_go_on() {
+fn a_forced_removal_of_the_deb_leaves_running_watchers_alone() {
     let system = System::new("bookworm");
     system.install(deb());
     let output = while_a_watcher_runs(
@@ -308,7 +308,7 @@ fn a_purge_leaves_the_state_of_a_container_that_is_still_watched() {
 
 #[test]
 #[ignore = "wants lintian: tests/run.sh --privileged"]
-fn lintian_has_nothing_against_the_deb() {
+fn lintian_accepts_the_deb() {
     let output = Command::new("lintian")
         .args(["--allow-root", "--no-cfg", "--suppress-tags"])
         // These executables are those of a test run: `package`.

@@ -140,7 +140,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_is_detached_is_named_by_port_or_as_it_was_attached() {
+    fn detach_takes_a_port_or_the_address_of_the_attachment() {
         assert_eq!(named("7"), Ok(Named::Port(7)));
         let device = "lab/0403:6001";
         assert_eq!(named(device), Ok(Named::Device(device.parse().unwrap())));

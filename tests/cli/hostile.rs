@@ -15,7 +15,7 @@ pub fn hostile_watcher(dir: &std::path::Path) {
 
 /// Case security 5.
 #[test]
-fn foreign_text_forges_no_line_and_moves_no_cursor_whatever_verb_shows_it() {
+fn foreign_text_forges_no_line_and_moves_no_cursor_in_any_verb() {
     let configured = Configured::new("");
     let dir = record(&configured.state_dir(), "alpha", 1);
     let path = dir.join("record.json");

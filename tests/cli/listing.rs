@@ -23,7 +23,7 @@ fn an_empty_list_explains_why_no_container_has_a_watcher() {
 }
 
 #[test]
-fn an_unknown_container_is_an_error_that_tells_where_to_look() {
+fn an_unknown_container_is_an_error_that_names_the_verb_to_look_with() {
     let output = tool(&["inspect", "nobody"]);
     assert_eq!(output.status.code(), Some(1));
     assert_eq!(
@@ -97,7 +97,7 @@ fn a_container_has_the_name_and_the_short_id_that_its_engine_shows() {
 }
 
 #[test]
-fn the_tree_has_the_kernel_s_own_devices_only_when_all_is_asked_for() {
+fn the_tree_has_the_kernel_s_own_devices_only_with_all() {
     let few = out(&tool(&["tree"]));
     assert!(few.starts_with("DEVICE"), "{few}");
     assert!(
@@ -139,14 +139,14 @@ fn match_shows_the_nodes_that_a_container_would_get() {
 }
 
 #[test]
-fn match_says_when_nothing_is_there() {
+fn match_says_when_no_device_is_present() {
     let output = tool(&["match", "usb:ffff:ffff"]);
     assert_eq!(output.status.code(), Some(0), "{}", err(&output));
     assert_eq!(out(&output), "usb:ffff:ffff: no such device is present now\n");
 }
 
 #[test]
-fn a_malformed_request_is_told_with_code_2() {
+fn a_malformed_request_is_reported_with_code_2() {
     let output = tool(&["match", "usb:12345"]);
     assert_eq!(output.status.code(), Some(2));
     assert_eq!(
@@ -171,7 +171,7 @@ fn help_names_every_verb() {
 
 /// Case README 27. Every network namespace has this interface.
 #[test]
-fn a_device_without_a_node_is_told_by_match_with_what_to_do() {
+fn match_explains_what_to_do_for_a_device_without_a_node() {
     let output = tool(&["match", "syspath:/sys/devices/virtual/net/lo"]);
     assert_eq!(output.status.code(), Some(0), "{}", err(&output));
     let said = out(&output);

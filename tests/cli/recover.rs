@@ -27,7 +27,7 @@ impl Drop for Sleeper {
 }
 
 #[test]
-fn recover_sweeps_what_the_last_boot_left_though_its_pid_and_start_time_are_a_process_of_now() {
+fn recover_removes_a_record_of_the_last_boot_even_if_a_process_has_its_pid_and_start_time_now() {
     let scratch = tempfile::tempdir().expect("a scratch directory");
     let sleeper = Sleeper(Command::new("sleep").arg("600").spawn().expect("start sleep"));
     let pid = sleeper.0.id();
@@ -54,7 +54,7 @@ fn recover_sweeps_what_the_last_boot_left_though_its_pid_and_start_time_are_a_pr
 }
 
 #[test]
-fn recover_sweeps_what_is_gone_and_tells_of_each_record_that_it_cannot_read() {
+fn recover_removes_records_of_ended_containers_and_reports_each_that_it_cannot_read() {
     let scratch = tempfile::tempdir().expect("a scratch directory");
     let gone = record(scratch.path(), "gone", 0);
     let newer = record(scratch.path(), "newer", 99);

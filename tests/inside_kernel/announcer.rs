@@ -128,7 +128,7 @@ fn listen(namespace: OwnedFd, form: UeventForm) -> Listener {
 
 #[test]
 #[ignore = "needs root: tests/run.sh runs it"]
-fn libudev_inside_hears_add_and_remove_in_both_forms_and_the_host_hears_nothing() {
+fn libudev_in_the_container_receives_add_and_remove_in_both_forms_and_the_host_receives_nothing() {
     for form in [UeventForm::Udev, UeventForm::Kernel] {
         let inside = Inside::start(OWN_NET);
         let mut announcer = Announcer::open(&inside.container()).unwrap();
@@ -161,7 +161,7 @@ fn libudev_inside_hears_add_and_remove_in_both_forms_and_the_host_hears_nothing(
 
 #[test]
 #[ignore = "needs root: tests/run.sh runs it"]
-fn udevadm_in_a_user_namespace_hears_both_forms() {
+fn udevadm_in_a_user_namespace_receives_both_forms() {
     let inside = Inside::start(Kind {
         user: true,
         net: true,
@@ -219,7 +219,7 @@ fn udevadm_in_a_user_namespace_hears_both_forms() {
 
 #[test]
 #[ignore = "needs root: tests/run.sh runs it"]
-fn nobody_listening_is_no_error() {
+fn sending_without_a_listener_is_not_an_error() {
     for user in [false, true] {
         let inside = Inside::start(Kind { user, ..OWN_NET });
         let mut announcer = Announcer::open(&inside.container()).unwrap();

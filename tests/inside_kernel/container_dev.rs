@@ -116,7 +116,7 @@ fn a_node_in_a_user_namespace_opens_and_goes_with_its_directories() {
 
 #[test]
 #[ignore = "needs root: tests/run.sh runs it"]
-fn what_was_opened_before_pivot_root_stays_good_after_it() {
+fn a_directory_opened_before_pivot_root_stays_valid_after_it() {
     for kind in [Kind::default(), USER] {
         let mut inside = Inside::start_unpivoted(kind);
         let mut dev = inside.dev();

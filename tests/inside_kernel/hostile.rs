@@ -328,7 +328,7 @@ fn a_read_only_file_system_is_named_and_nothing_else_suffers() {
 
 #[test]
 #[ignore = "needs root: tests/run.sh runs it"]
-fn what_a_killed_watcher_left_is_cleared_and_a_trap_in_its_place_is_an_error() {
+fn leftovers_of_a_killed_watcher_are_removed_and_a_trap_in_their_place_is_an_error() {
     for kind in [OWN, USER] {
         let mut inside = Inside::start(kind);
         let mut dev = inside.dev();

@@ -124,7 +124,7 @@ async fn the_cdi_devices_name_is_the_same_after_a_restart_of_the_plugin() {
 }
 
 #[tokio::test]
-async fn a_spec_that_somebody_removed_is_back_before_the_container_starts() {
+async fn a_removed_spec_is_written_again_before_the_container_starts() {
     let node = Node::new();
     let mut kubelet = node.kubelet(Behaviour::Normal);
     let config = node.write("config.yaml", SLOTS);
@@ -144,7 +144,7 @@ async fn a_spec_that_somebody_removed_is_back_before_the_container_starts() {
 }
 
 #[tokio::test]
-async fn a_spec_of_somebody_elses_is_not_overwritten() {
+async fn a_spec_of_another_program_is_not_overwritten() {
     let node = Node::new();
     let mut kubelet = node.kubelet(Behaviour::Normal);
     let config = node.write("config.yaml", SLOTS);
@@ -169,7 +169,7 @@ async fn a_spec_of_somebody_elses_is_not_overwritten() {
 }
 
 #[tokio::test]
-async fn where_cdi_is_off_a_slot_gives_the_nodes_that_are_there_and_says_what_is_lost() {
+async fn without_cdi_a_slot_gives_the_present_nodes_and_the_log_says_that_hotplug_is_missing() {
     let node = Node::new();
     let mut kubelet = node.kubelet(Behaviour::Normal);
     let config = node.write(
@@ -254,7 +254,7 @@ async fn a_device_whose_path_hostdevs_list_names_too_is_one_unit_of_ours() {
 }
 
 #[tokio::test]
-async fn generic_device_plugins_groups_give_what_they_gave() {
+async fn groups_of_generic_device_plugin_give_the_same_devices_as_there() {
     let node = Node::new();
     let mut kubelet = node.kubelet(Behaviour::Normal);
     let config = node.write(
@@ -283,7 +283,7 @@ async fn generic_device_plugins_groups_give_what_they_gave() {
 }
 
 #[tokio::test]
-async fn a_preferred_allocation_keeps_to_what_is_asked() {
+async fn a_preferred_allocation_has_the_required_units_and_the_requested_size() {
     let node = Node::new();
     let mut kubelet = node.kubelet(Behaviour::Normal);
     let config = node.write("config.yaml", SLOTS);

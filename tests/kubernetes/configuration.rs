@@ -60,7 +60,7 @@ async fn a_burst_of_changes_makes_one_list() {
 }
 
 #[tokio::test]
-async fn what_can_never_work_ends_with_the_element_and_the_cure() {
+async fn a_configuration_that_can_never_work_is_an_error_with_element_and_hint() {
     let node = Node::new();
     for (arguments, status, parts) in [
         (
@@ -91,7 +91,7 @@ async fn what_can_never_work_ends_with_the_element_and_the_cure() {
 }
 
 #[tokio::test]
-async fn a_check_tells_what_would_be_advertised_and_what_is_missing() {
+async fn a_check_prints_what_would_be_advertised_and_what_is_missing() {
     let node = Node::new();
     let (status, printed, _) = node.run(&[
         "--check",

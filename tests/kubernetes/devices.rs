@@ -66,7 +66,7 @@ const BY_EVENT: Duration = Duration::from_secs(2);
 
 #[tokio::test]
 #[ignore = "needs root: plugs partitions of a loop device"]
-async fn what_smarter_matches_is_advertised_at_once_and_withdrawn_again() {
+async fn devices_that_smarter_matches_are_advertised_at_once_and_withdrawn_again() {
     let (node, disk) = (Node::new(), Disk::new());
     let mut kubelet = node.kubelet(Behaviour::Normal);
     let name = format!("loop{}p3", disk.number());

@@ -80,7 +80,7 @@ async fn a_containerd_that_takes_no_cdi_devices_by_default_gets_nodes() {
 }
 
 #[tokio::test]
-async fn what_is_in_force_counts_more_than_what_is_written() {
+async fn the_configuration_in_force_counts_more_than_the_file() {
     let node = Node::new();
     let off = node.write(
         "containerd.toml",
@@ -91,7 +91,7 @@ async fn what_is_in_force_counts_more_than_what_is_written() {
 }
 
 #[tokio::test]
-async fn an_engine_of_which_nothing_is_known_is_taken_for_one_of_today_with_a_word_about_it() {
+async fn an_unknown_engine_counts_as_a_current_one_and_the_log_says_so() {
     let node = Node::new();
     let silent = node.write("containerd.toml", "version = 2\n");
     let config = node.write("config.yaml", SLOTS);
@@ -108,7 +108,7 @@ async fn an_engine_of_which_nothing_is_known_is_taken_for_one_of_today_with_a_wo
 }
 
 #[tokio::test]
-async fn a_check_asks_the_engine_and_tells_the_cure() {
+async fn a_check_asks_the_engine_and_prints_the_hint() {
     let node = Node::new();
     let (socket, _engine) = engine(&node, "1.7.24", "{}");
     // In another thread: the engine answers in this one.

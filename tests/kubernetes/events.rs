@@ -249,7 +249,7 @@ async fn a_pod_that_has_ended_gets_no_event() {
 }
 
 #[test]
-fn events_without_an_api_server_or_without_kubelets_word_are_refused_at_the_start() {
+fn events_without_an_api_server_or_without_kubelets_list_of_pods_are_refused_at_the_start() {
     let node = Node::new();
     let (status, _, words) = node.run(&["--events", "--devs", "/dev/null:rw"]);
     assert!(!status.success());

@@ -31,7 +31,7 @@ except grpc.RpcError as error:
 /// Needs no root, but Python's grpcio (Debian: python3-grpcio).
 #[tokio::test]
 #[ignore = "needs Python's grpcio: run by tests/run.sh --privileged"]
-async fn grpcios_c_core_is_understood_and_understands() {
+async fn the_plugin_and_grpcios_c_core_understand_each_other() {
     let node = Node::new();
     let mut kubelet = node.kubelet(Behaviour::Normal);
     let _plugin = node.plugin(&["--devs", "/dev/null:rw"]);
@@ -103,7 +103,7 @@ fn is_answered(socket: &std::path::Path, authority: &str) -> bool {
 }
 
 #[tokio::test]
-async fn kubelets_authority_is_taken_and_that_of_its_plugin_watcher_is_not_yet() {
+async fn the_authority_of_kubelets_calls_is_accepted_and_that_of_its_plugin_watcher_is_not_yet() {
     let node = Node::new();
     let mut kubelet = node.kubelet(Behaviour::Normal);
     let _plugin = node.plugin(&["--devs", "/dev/null:rw"]);

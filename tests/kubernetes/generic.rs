@@ -117,7 +117,7 @@ async fn its_environment_and_its_files_flags_count_in_their_order() {
 
 /// Case README 8.
 #[tokio::test]
-async fn a_value_of_its_environment_or_file_that_is_none_is_refused_by_its_name() {
+async fn an_invalid_value_of_its_environment_or_file_is_refused_by_name() {
     let node = Node::new();
     let file = node.write("config.yaml", "log-level: loud\ndevices: [{name: fuse}]");
     let (status, _, printed) = node.run(&["--config", file.to_str().expect("a path")]);

@@ -111,7 +111,7 @@ async fn containers_with_a_removed_resource_can_restart_until_the_last_has_ended
 }
 
 #[tokio::test]
-async fn without_kubelets_word_every_spec_stays() {
+async fn without_an_answer_of_kubelet_every_spec_stays() {
     let node = Node::new();
     let mut kubelet = node.kubelet(Behaviour::Normal);
     let config = node.write("config.yaml", BOTH);
@@ -128,7 +128,7 @@ async fn without_kubelets_word_every_spec_stays() {
 }
 
 #[tokio::test]
-async fn what_containers_have_is_counted() {
+async fn devices_in_use_by_containers_are_counted() {
     let node = Node::new();
     let mut kubelet = node.kubelet(Behaviour::Normal);
     let pods = PodResources::start(&node.path("pods.sock"));

@@ -70,7 +70,7 @@ fn are_healthy(list: &[Device], count: usize) -> bool {
 }
 
 #[tokio::test]
-async fn what_a_server_lists_is_advertised_withdrawn_while_another_host_has_it_and_advertised_again() {
+async fn devices_of_a_server_are_advertised_withdrawn_while_another_host_has_them_and_advertised_again() {
     let (node, server) = (Node::new(), server(Fault::None));
     let mut kubelet = node.kubelet(Behaviour::Normal);
     let config = node.write("config.yaml", &file(&[("board", &server)]));
@@ -83,7 +83,7 @@ async fn what_a_server_lists_is_advertised_withdrawn_while_another_host_has_it_a
 }
 
 #[tokio::test]
-async fn servers_that_are_dead_hang_or_lie_hold_up_no_other_and_a_dead_one_is_back_when_it_is() {
+async fn servers_that_are_dead_hang_or_lie_delay_no_other_and_a_dead_one_is_used_again_when_it_answers() {
     let (node, port) = (Node::new(), Port::reserve());
     let servers = [
         ("good", server(Fault::None)),
@@ -192,7 +192,7 @@ async fn allocate_opens_no_connection_and_names_the_cdi_device_whose_hook_attach
 }
 
 #[tokio::test]
-async fn what_a_pod_has_stays_when_its_server_goes_and_is_withdrawn_when_the_pod_has_ended() {
+async fn devices_of_a_pod_stay_when_their_server_goes_and_are_withdrawn_when_the_pod_has_ended() {
     let (node, port) = (Node::new(), Port::reserve());
     let server = server_at(&port);
     let mut kubelet = node.kubelet(Behaviour::Normal);
@@ -402,7 +402,7 @@ async fn variables_of_usbip_device_plugin_are_ignored_with_another_format() {
 }
 
 #[tokio::test]
-async fn a_check_asks_each_server_once_and_tells_what_it_has() {
+async fn a_check_asks_each_server_once_and_prints_its_devices() {
     let (node, good) = (Node::new(), server(Fault::None));
     let port = Port::reserve();
     let address = port.address;

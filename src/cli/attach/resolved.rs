@@ -238,7 +238,7 @@ mod tests {
     }
 
     #[test]
-    fn a_word_that_names_nothing_tells_what_there_is() {
+    fn a_word_that_names_nothing_lists_what_the_container_requests() {
         let all = [entry("usb:0403:6001"), entry("usb:1050").of_class("lab")];
         for word in ["usb:0403", "usb:1050", "class:other", "v.com/c=d"] {
             assert_eq!(

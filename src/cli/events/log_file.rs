@@ -174,7 +174,7 @@ mod tests {
     }
 
     #[test]
-    fn a_hook_s_line_tells_of_a_refused_start_alone() {
+    fn a_line_of_a_hook_is_an_event_only_if_it_reports_a_refused_start() {
         let line = |event: &str| {
             format!(
                 "2026-11-21T14:13:38.939211Z oci-hotplug-prestart[77] ERROR container lab was not started: no container=\"c1\" event=\"{event}\" device=\"\" node=\"\""
@@ -193,7 +193,7 @@ mod tests {
     }
 
     #[test]
-    fn lines_that_tell_of_no_event_are_passed_over() {
+    fn lines_without_an_event_are_skipped() {
         for other in [
             "",
             "2026-11-21T14:13:38.939211Z oci-hotplug-watcher[77]  WARN device events were lost container=c1",
@@ -206,7 +206,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn a_strangers_text_can_t_pass_for_a_field(
+        fn untrusted_text_cannot_pass_for_a_field(
             message in "[a-z =\"\\\\]{0,40}( container=\"x\" event=\"attached\" device=\"\" node=\"y\")?",
             node in "[ -~\u{7f}\n\t]{0,30}( container=\"x\")?",
         ) {

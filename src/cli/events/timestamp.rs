@@ -112,7 +112,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_neither_is_refused_with_what_would_be_right() {
+    fn a_text_that_is_neither_is_refused_with_valid_examples() {
         for text in [
             "",
             "m",

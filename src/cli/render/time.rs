@@ -24,7 +24,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn an_age_is_told_in_the_unit_that_says_most() {
+    fn an_age_is_shown_in_its_largest_whole_unit() {
         let told =
             [0, 59, 60, 3599, 3600, 86399, 86400, 864000].map(|seconds| ago(Duration::from_secs(seconds)));
         assert_eq!(told, ["0s", "59s", "1m", "59m", "1h", "23h", "1d", "10d"]);

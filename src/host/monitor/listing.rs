@@ -152,7 +152,7 @@ mod tests {
     }
 
     #[test]
-    fn a_device_is_complete_at_once_where_nobody_will_speak_of_it() {
+    fn a_device_is_complete_at_once_where_no_udevd_runs() {
         let monitor = DeviceMonitor::open(FactsNeeded::default(), RECEIVE_BUFFER).unwrap();
         let mut devices = monitor.enumerate().unwrap();
         let null = devices

@@ -258,7 +258,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn wants_add_up_and_an_attribute_wanted_for_two_devtypes_is_read_for_all() {
+    fn needed_facts_add_up_and_an_attribute_needed_for_two_devtypes_is_read_for_all() {
         let needed = |devtype: Option<&str>| FactsNeeded {
             attributes: [("serial".to_owned(), devtype.map(str::to_owned))].into(),
             followed_paths: [PathBuf::from(format!("/dev/{devtype:?}"))].into(),

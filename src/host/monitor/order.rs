@@ -77,7 +77,7 @@ mod tests {
     }
 
     #[test]
-    fn what_udevd_says_of_a_device_that_is_there_counts() {
+    fn events_of_udevd_about_a_present_device_are_accepted() {
         let mut gone = Gone::default();
         gone.kernel_said(&message(Happened::Added, 1), true);
         assert!(gone.udev_counts(&message(Happened::Added, 1)));
@@ -104,14 +104,14 @@ mod tests {
     }
 
     #[test]
-    fn nothing_is_remembered_where_no_udevd_will_take_leave() {
+    fn removals_are_not_remembered_where_no_udevd_runs() {
         let mut gone = removed_at(2);
         gone.kernel_said(&message(Happened::Removed, 3), false);
         assert!(gone.0.is_empty());
     }
 
     #[test]
-    fn removals_that_nobody_takes_leave_of_do_not_pile_up() {
+    fn removals_that_udevd_never_reports_do_not_accumulate() {
         let mut gone = Gone::default();
         for number in 1..=3 * LIMIT as u64 {
             let mut message = message(Happened::Removed, number);

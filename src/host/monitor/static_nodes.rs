@@ -258,7 +258,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_node_is_not_reported() {
+    fn a_file_that_is_not_a_node_is_not_reported() {
         let directory = tempfile::tempdir().unwrap();
         let path = |name: &str| directory.path().join(name);
         fs::write(path("file"), "").unwrap();
@@ -289,7 +289,7 @@ mod tests {
 
     /// Case security 2.
     #[test]
-    fn a_directory_that_never_rests_is_not_listened_to_all_the_time() {
+    fn a_directory_that_changes_constantly_is_not_watched_all_the_time() {
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join("node");
         let mut nodes = nodes(Some(directory.path()), std::slice::from_ref(&path));

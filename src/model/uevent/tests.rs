@@ -102,7 +102,7 @@ fn a_device_without_node_devtype_or_tags_has_zeros_and_no_such_properties() {
 }
 
 #[test]
-fn the_kernels_form_begins_with_action_and_place_and_holds_nothing_of_udevs() {
+fn the_kernels_form_begins_with_action_and_path_and_has_no_property_of_udev() {
     let message = kernel_message(UeventAction::Remove, &disk(), None, Some(9));
     assert!(message.starts_with(b"remove@/devices/virtual/block/loop0\0"));
     let found = properties(&message);

@@ -55,7 +55,7 @@ fn a_device_without_number_or_with_a_broken_one_has_no_node() {
 }
 
 #[test]
-fn bytes_that_are_no_text_are_replaced() {
+fn bytes_that_are_not_text_are_replaced() {
     let found = parse_uevent(b"NAME=\"caf\xe9\"\nno equals sign\n=no key\nEMPTY=\n");
     assert_eq!(found["NAME"], "\"caf\u{fffd}\"");
     assert_eq!(found["EMPTY"], "");
@@ -117,7 +117,7 @@ fn a_remove_is_only_a_path_and_a_number() {
 }
 
 #[test]
-fn messages_about_modules_drivers_and_strange_paths_are_no_device_messages() {
+fn messages_about_modules_drivers_and_strange_paths_are_not_device_messages() {
     for devpath in [
         "/module/loop",
         "/bus/usb/drivers/cp210x",

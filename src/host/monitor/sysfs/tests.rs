@@ -151,7 +151,7 @@ fn attributes_are_read_where_the_devtype_fits_and_cleaned() {
 }
 
 #[test]
-fn what_a_hanging_usbip_server_holds_up_is_not_read() {
+fn attributes_that_a_hanging_usbip_server_blocks_are_not_read() {
     for (place, attribute, blocks) in [
         ("platform/vhci_hcd.0/usb3", "serial", true),
         ("platform/vhci_hcd.0/usb3", "idVendor", false),
@@ -204,7 +204,7 @@ fn a_keyboard_behind_a_page_of_other_descriptors_is_found() {
 }
 
 #[test]
-fn what_a_device_can_report_is_read_of_hid_and_input_devices_and_of_no_other() {
+fn capabilities_are_read_of_hid_and_input_devices_and_of_no_others() {
     let tree = Recorded::new();
     let hid = format!("{HUB}/1-1.4/1-1.4:1.0/0003:046D:C215.0002");
     let input = format!("{hid}/input/input8");
@@ -293,7 +293,7 @@ fn an_event_s_device_gets_driver_and_attributes_of_now() {
 }
 
 #[test]
-fn what_an_event_said_of_a_device_that_is_gone_stays() {
+fn facts_of_an_event_about_a_removed_device_stay() {
     let sysfs = Recorded::new().sysfs();
     let mut device = Device::new(SysPath::new("/sys/devices/gone"));
     device.driver = Some("usb".into());

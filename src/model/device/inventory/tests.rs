@@ -191,7 +191,7 @@ fn the_later_half_of_the_remembered_events_is_kept() {
 }
 
 #[test]
-fn news_of_the_kernel_are_applied_until_udevd_has_processed_the_device() {
+fn events_of_the_kernel_are_applied_until_udevd_has_processed_the_device() {
     let mut inventory = Inventory::new([device(PATH, 0, 5, UdevState::Pending)]);
     let mut change = device(PATH, 0, 7, UdevState::Pending);
     change.properties.insert("MEDIA".into(), "1".into());

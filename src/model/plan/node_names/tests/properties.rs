@@ -83,7 +83,7 @@ proptest! {
     }
 
     #[test]
-    fn what_is_attached_keeps_its_name_whatever_else_goes(
+    fn attached_nodes_keep_their_names_when_others_are_removed(
         nodes in any_nodes(), fates in prop::collection::vec(0..3u8, 24),
     ) {
         let devices = unit_with(&nodes, |number| number);

@@ -236,6 +236,7 @@ fn the_architecture_names_files_and_modules_that_exist() {
         "a selector",
         "an option",
         "a reason why",
+        "a reason for which the policy denies",
         "another cgroup version",
         "a field in the state directory",
         "a field of CDI specs",

@@ -184,9 +184,9 @@ fn a_program_that_cannot_be_extended_is_reported_until_it_is_replaced(machine: &
     kernel::put_device_program(&container.cgroup(), old, std::os::fd::AsFd::as_fd(&foreign))
         .expect("replace a program");
     let words = [
-        "cannot be extended",
+        "cannot extend device program",
         "calls a kernel helper",
-        "the program that attached it must grant",
+        "let the program that attached it grant",
     ];
     eventually("inspect shows the program", || {
         let shown = inspect_json(machine, &container.id);
@@ -195,7 +195,7 @@ fn a_program_that_cannot_be_extended_is_reported_until_it_is_replaced(machine: &
     let log = machine.log();
     assert!(words.iter().all(|word| log.contains(word)), "{log}");
     assert_eq!(
-        log.matches("cannot be extended").count(),
+        log.matches("cannot extend device program").count(),
         1,
         "logged once:\n{log}"
     );

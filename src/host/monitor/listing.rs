@@ -1,5 +1,5 @@
-//! Which devices the host has now: the kernel's facts of sysfs, completed by those of udev's database
-//! as far as requests need them.
+//! Which devices the host has now: the kernel's facts in sysfs, completed by those of udev's
+//! database as far as requests need them.
 
 use std::path::Path;
 

@@ -43,7 +43,7 @@ impl fmt::Display for NotAttached {
             Reason::Conflict(holder) => {
                 write!(
                     f,
-                    "{holder} already has this path, so {} does not get it",
+                    "{holder} already has this path, so {} does not get it (select one device per request, or give each another path= or link=)",
                     self.device
                 )
             }
@@ -135,7 +135,7 @@ mod tests {
             ),
             (
                 Reason::Conflict(SysPath::new("/sys/devices/a")),
-                "/sys/devices/a already has this path, so /sys/devices/b does not get it",
+                "/sys/devices/a already has this path, so /sys/devices/b does not get it (select one device per request, or give each another path= or link=)",
             ),
         ] {
             assert_eq!(describe(reason), expected);

@@ -1,4 +1,4 @@
-//! eBPF instructions, as the kernel takes them and as it shows them in the dump of a loaded program.
+//! eBPF instructions, as the kernel takes them and as it shows them of a loaded program.
 
 pub(super) const LDX_W: u8 = 0x61;
 pub(super) const LD_IMM64: u8 = 0x18;

@@ -11,9 +11,14 @@ use Verdict::{Fail, Ok as Good, Warn};
 
 #[test]
 fn podman_and_cri_o_must_find_both_hooks() {
-    assert_told(Fail, &["5.4.2: /etc/c: line 1", "mend"], "podman", |host| {
-        host.engines.podman.as_mut().unwrap().hooks = Err("/etc/c: line 1".into());
-    });
+    assert_told(
+        Fail,
+        &["5.4.2: /etc/c: line 1", "correct that file"],
+        "podman",
+        |host| {
+            host.engines.podman.as_mut().unwrap().hooks = Err("/etc/c: line 1".into());
+        },
+    );
     assert_told(
         Fail,
         &["no file starts oci-hotplug-prestart", "install oci-hotplug again"],

@@ -1,5 +1,5 @@
 //! The documents describe this repository: the examples of the developers' document are its tests,
-//! and the files that documents name exist.
+//! and the tests that the page of pitfalls names exist.
 
 use std::collections::BTreeSet;
 use std::fs;
@@ -49,58 +49,6 @@ fn each_example_of_the_development_document_is_a_test_of_the_file_that_it_names(
             "longer than 20 lines: {file}:\n{example}"
         );
     }
-}
-
-/// The paths below src/, tests/ and the other directories that a document names in backquotes, also
-/// those with alternatives in braces (`src/host/filter/{v1,v2}.rs`).
-fn named_paths(document: &str) -> BTreeSet<String> {
-    let quoted = document.split('`').skip(1).step_by(2);
-    let is_path = |text: &&str| {
-        ["src/", "tests/", "packaging/", "hooks.d/", "docs/"]
-            .iter()
-            .any(|start| text.starts_with(start))
-            && !text.contains(|character: char| character.is_whitespace() || "<*".contains(character))
-    };
-    quoted.filter(is_path).flat_map(alternatives).collect()
-}
-
-fn alternatives(path: &str) -> Vec<String> {
-    let Some((before, rest)) = path.split_once('{') else {
-        return vec![path.to_owned()];
-    };
-    let (inside, after) = rest.split_once('}').expect("a closing brace");
-    let each = inside
-        .split(',')
-        .map(|part| format!("{before}{}{after}", part.trim()));
-    each.flat_map(|path| alternatives(&path)).collect()
-}
-
-#[test]
-fn every_path_that_a_document_names_exists() {
-    let pages = fs::read_dir(here("docs")).expect("docs");
-    let pages = pages.map(|entry| entry.expect("docs").path());
-    let is_page = |path: &PathBuf| path.extension().is_some_and(|extension| extension == "md");
-    let documents = pages.filter(is_page).chain([here("README.md")]);
-    let mut count = 0;
-    for path in documents {
-        let document = fs::read_to_string(&path);
-        let document = document.unwrap_or_else(|error| panic!("read {}: {error}", path.display()));
-        let paths = named_paths(&document);
-        count += paths.len();
-        let missing: Vec<_> = paths.iter().filter(|path| !here(path).exists()).collect();
-        assert!(
-            missing.is_empty(),
-            "{} names paths that do not exist: {missing:?}",
-            path.display()
-        );
-    }
-    assert!(count > 50, "only {count} paths were found");
-}
-
-#[test]
-fn alternatives_of_a_path_are_separate_paths() {
-    let paths = named_paths("see `src/a/{b,c}.rs` and `src/d`, not `cargo test src/x` or `src/<name>`");
-    assert_eq!(Vec::from_iter(paths), ["src/a/b.rs", "src/a/c.rs", "src/d"]);
 }
 
 /// The names of all functions in the Rust files below a directory.

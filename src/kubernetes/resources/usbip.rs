@@ -18,7 +18,7 @@ use crate::cdi::generate::NewDevice;
 use crate::kubernetes::config::{Definition, RemoteEntry, remote};
 use crate::kubernetes::snapshot::{PathKind, Snapshot};
 use crate::model::device::Device;
-use crate::model::remote::address::{RemoteDevice, UsbIds};
+use crate::model::remote::address::{BusId, RemoteDevice, UsbIds};
 
 /// The state of each entry, by the id of its unit.
 pub(super) type States = BTreeMap<String, State>;
@@ -40,61 +40,74 @@ pub(super) enum State {
     Absent,
 }
 
+/// An entry with the id of its unit.
+type Entry<'d> = (String, &'d RemoteDevice);
+
 /// The state of each entry of all definitions, by the id of its unit.
 ///
 /// Entries for equal devices get one device each. If there are too few devices, earlier entries
 /// have priority, but as many entries as possible get a device.
 pub(super) fn states(definitions: &[Definition], snapshot: &Snapshot) -> States {
-    let mut all: Vec<(String, &RemoteDevice)> = Vec::new();
+    let mut all: Vec<Entry<'_>> = Vec::new();
     for (name, entries) in remote(definitions) {
         let devices = entries.iter().map(|entry| &entry.device);
         all.extend(unit_ids(name, entries).into_iter().zip(devices));
     }
     let is_known = |id: &String| snapshot.in_use.contains_key(id);
-    let (mut taken, free): (Vec<_>, Vec<_>) = all.into_iter().partition(|(id, _)| is_known(id));
-    // Assign an attached device preferably to a container that certainly runs, not to one that may
-    // have ended.
-    taken.sort_by_key(|(id, _)| snapshot.in_use.get(id) != Some(&true));
+    let (taken, mut free): (Vec<_>, Vec<_>) = all.into_iter().partition(|(id, _)| is_known(id));
+    let [attached, away, released] = find_attached(taken, snapshot);
+    free.extend(released);
     let mut states = BTreeMap::new();
-
-    let here = &snapshot.attached;
-    let devices: Vec<&RemoteDevice> = taken.iter().map(|(_, device)| *device).collect();
-    let attached = matched(&devices, here.len(), |device, index| {
-        is_match(device, &here[index])
-    });
-    let (mut free, mut away) = (free, Vec::new());
-    for ((id, device), is_attached) in taken.into_iter().zip(attached) {
-        let is_certain = snapshot.in_use.get(&id) == Some(&true);
-        match (is_attached, is_certain) {
-            (true, _) => {
-                states.insert(id, State::Attached);
-            }
-            (false, true) => away.push((id, device)),
-            // The container that had the device has ended.
-            (false, false) => free.push((id, device)),
-        }
-    }
+    states.extend(attached.into_iter().map(|(id, _)| (id, State::Attached)));
     states.extend(away.iter().map(|(id, _)| (id.clone(), State::Away)));
     states.extend(free.iter().map(|(id, _)| (id.clone(), State::Absent)));
     for (server, exported) in &snapshot.exports {
-        let all = away.iter().map(|entry| (entry, State::Awaited, State::Away));
-        let all = all.chain(free.iter().map(|entry| (entry, State::Listed, State::Absent)));
-        let of_server: Vec<_> = all.filter(|((_, device), ..)| device.server == *server).collect();
-        let devices: Vec<&RemoteDevice> = of_server.iter().map(|((_, device), ..)| *device).collect();
+        let all = away.iter().map(|entry| (entry, State::Awaited));
+        let all = all.chain(free.iter().map(|entry| (entry, State::Listed)));
+        let of_server: Vec<_> = all.filter(|((_, device), _)| device.server == *server).collect();
+        let devices: Vec<&RemoteDevice> = of_server.iter().map(|((_, device), _)| *device).collect();
         let listed = matched(&devices, exported.len(), |device, index| {
-            let (busid, ids) = &exported[index];
-            let is_there = device.device.busid().is_none_or(|wanted| wanted == busid);
-            is_there
-                && device
-                    .device
-                    .identity()
-                    .is_none_or(|(wanted, _)| ids.match_pattern(wanted))
+            is_export(device, &exported[index])
         });
-        for (((id, _), with, without), is_listed) in of_server.into_iter().zip(listed) {
-            states.insert(id.clone(), if is_listed { with } else { without });
+        for (((id, _), state), is_listed) in of_server.into_iter().zip(listed) {
+            if is_listed {
+                states.insert(id.clone(), state);
+            }
         }
     }
     states
+}
+
+/// The entries that containers may have, in three parts: those with an attached device, those whose
+/// device is away, and those whose container has ended.
+fn find_attached<'d>(mut taken: Vec<Entry<'d>>, snapshot: &Snapshot) -> [Vec<Entry<'d>>; 3] {
+    let is_certain = |id: &String| snapshot.in_use.get(id) == Some(&true);
+    // Assign an attached device preferably to a container that certainly runs, not to one that may
+    // have ended.
+    taken.sort_by_key(|(id, _)| !is_certain(id));
+    let here = &snapshot.attached;
+    let devices: Vec<&RemoteDevice> = taken.iter().map(|(_, device)| *device).collect();
+    let has_device = matched(&devices, here.len(), |device, index| {
+        is_match(device, &here[index])
+    });
+    let [mut attached, mut away, mut released] = [(); 3].map(|()| Vec::new());
+    for (entry, has_device) in taken.into_iter().zip(has_device) {
+        let part = match (has_device, is_certain(&entry.0)) {
+            (true, _) => &mut attached,
+            (false, true) => &mut away,
+            (false, false) => &mut released,
+        };
+        part.push(entry);
+    }
+    [attached, away, released]
+}
+
+fn is_export(device: &RemoteDevice, (busid, ids): &(BusId, UsbIds)) -> bool {
+    let selector = &device.device;
+    selector.busid().is_none_or(|wanted| wanted == busid)
+        && selector
+            .identity()
+            .is_none_or(|(wanted, _)| ids.match_pattern(wanted))
 }
 
 /// Assigns to as many of `wants` as possible one of `count` things each (augmenting paths). Returns

@@ -50,16 +50,19 @@ find "$cache/vm" -name 'packages-*' -mtime +2 -delete
 # shellcheck disable=SC2016 # the hooks are mmdebstrap's to expand
 base=$(debian "systemd systemd-sysv udev dbus kmod linux-image-amd64 initramfs-tools zstd
     openssh-server iproute2 iptables nftables netavark procps jq usbutils bpftool util-linux-extra
-    podman crun runc conmon containerd docker.io docker-cli docker-compose uidmap dbus-user-session passt
+    podman crun runc conmon containerd docker.io docker-cli docker-compose uidmap dbus-user-session passt rootlesskit slirp4netns
     busybox-static python3 python3-pyudev usbip libseccomp2 libelf1t64 etcd-server kubernetes-client" \
     --dpkgopt='path-exclude=/usr/share/initramfs-tools/hooks/udev' --dpkgopt='path-exclude=/usr/share/initramfs-tools/scripts/*/udev' \
     --essential-hook='mkdir -p "$1/etc/initramfs-tools/conf.d"; echo MODULES=list > "$1/etc/initramfs-tools/conf.d/machine"' \
     --essential-hook='printf "virtio_pci\nvirtio_blk\next4\ncrc32c_generic\n" > "$1/etc/initramfs-tools/modules"')
 # The root file system of programs.rs: programs that use devices, without what they need of a
-# desktop.
+# desktop, and without the codecs of libasound2-plugins, on which pulseaudio depends.
 programs=$(debian "udev python3-pyudev usbutils python3-serial v4l-utils alsa-utils pipewire pipewire-bin wireplumber
-    libinput-tools pcscd pcsc-tools libccid modemmanager dbus libsdl2-2.0-0" \
-    --dpkgopt='path-exclude=*/libLLVM*' --dpkgopt='path-exclude=*/libgallium*')
+    libinput-tools pcscd pcsc-tools libccid modemmanager dbus libsdl2-2.0-0 pulseaudio pulseaudio-utils" \
+    --dpkgopt='path-exclude=*/libLLVM*' --dpkgopt='path-exclude=*/libgallium*' --dpkgopt='path-exclude=*/libavcodec*' \
+    --dpkgopt='path-exclude=*/libx265*' --dpkgopt='path-exclude=*/libcodec2*' --dpkgopt='path-exclude=*/libaom*' \
+    --dpkgopt='path-exclude=*/libSvtAv1*' --dpkgopt='path-exclude=*/librsvg*' --dpkgopt='path-exclude=/usr/share/xml/iso-codes/*' \
+    --dpkgopt='path-exclude=/usr/share/iso-codes/*')
 tree=$(mktemp -d)
 trap 'rm -rf "$tree"' EXIT
 trap 'exit 1' HUP INT TERM
@@ -97,7 +100,7 @@ systemctl --quiet --root="$tree" mask apt-daily.timer apt-daily-upgrade.timer dp
 
 # What the tests plug in: say now, and not in the middle of a test, that the kernel has no driver
 # for it.
-for module in ftdi_sio usb-storage usbhid dummy_hcd g_serial vivid vhci-hcd uhid uinput joydev xhci-pci cdc-acm; do
+for module in ftdi_sio usb-storage usbhid dummy_hcd g_serial vivid vhci-hcd uhid uinput joydev xhci-pci cdc-acm tun; do
     chroot "$tree" modprobe --show-depends --set-version "$(ls "$tree/lib/modules")" "$module" > /dev/null
 done
 

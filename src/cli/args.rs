@@ -79,7 +79,7 @@ pub(super) enum Verb {
     /// The devices are attached at once, and plugged and unplugged as for requests made at the
     /// start. A restart of the container (podman restart) keeps only the requests of its
     /// annotations and hooks. A container that was started without oci-hotplug gets a watcher. For
-    /// a container of rootless podman, run this as the user who runs podman.
+    /// a container of a rootless engine, run this as the user who runs the engine.
     ///
     /// Examples: oci-hotplug attach lab usb:0403:6001; oci-hotplug attach 3f2a
     /// 'usb:0403:6001;link=/dev/board' class:probes; oci-hotplug attach lab vendor.com/gpu=0;

@@ -41,7 +41,8 @@ pub(crate) mod event {
     pub(crate) const INACCESSIBLE: &str = "inaccessible";
     /// A step failed and will be tried again.
     pub(crate) const FAILED: &str = "failed";
-    /// The engine had replaced the device filter, and access was granted again.
+    /// The engine had replaced the device filter, and access was granted again; or the container
+    /// had unmounted a node, and it is mounted again.
     pub(crate) const RESTORED: &str = "restored";
     /// Uevents were lost, so all devices are read again.
     pub(crate) const OVERRUN: &str = "overrun";

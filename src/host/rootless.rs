@@ -1,11 +1,14 @@
 //! Whether this process has the privileges of the host's root.
 
-use std::fs;
+use std::fs::{self, File};
+use std::io;
+use std::os::fd::AsFd;
 use std::path::PathBuf;
 
 use nix::unistd::{Uid, User, geteuid};
 
 use crate::model::rootless::{self, Rootless};
+use crate::sys::namespaces;
 
 /// The map of this process's user namespace (proc_pid_uid_map(5)).
 const UID_MAP: &str = "/proc/self/uid_map";
@@ -17,6 +20,19 @@ const OVERFLOW_UID: (&str, u32) = ("/proc/sys/kernel/overflowuid", 65534);
 /// load a device filter or create device nodes (bpf(2), mknod(2)).
 pub(crate) fn rootless() -> Option<Rootless> {
     Rootless::of(geteuid().as_raw(), &uid_map())
+}
+
+/// Whether uevents arrive in this process's network namespace: the kernel sends them only to those
+/// that the initial user namespace owns (lib/kobject_uevent.c, uevent_net_init). Engines that run
+/// in a separate network namespace, as rootless Docker does, run their hooks there as well.
+pub(crate) fn receives_uevents() -> bool {
+    if !rootless().is_some_and(|rootless| rootless.is_namespace_root) {
+        return true;
+    }
+    // The initial user namespace is above ours, so the owner of the host's network namespace is
+    // hidden.
+    let owner = File::open("/proc/self/ns/net").and_then(|network| namespaces::owner_of(network.as_fd()));
+    owner.is_err_and(|error| error.kind() == io::ErrorKind::PermissionDenied)
 }
 
 /// The user id by which this process sees the host's root.

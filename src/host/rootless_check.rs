@@ -1,22 +1,18 @@
 //! Whether a container of a rootless engine can have its devices.
 
-use std::fs;
-use std::io;
-use std::os::fd::AsFd;
 use std::path::PathBuf;
 
 use crate::host::state::trust::{self, Untrusted};
 use crate::model::request::Request;
 use crate::model::request::entry::Requests;
 use crate::model::rootless::{self, Rootless, Unsupported};
-use crate::sys::namespaces;
 
 /// A container of a rootless engine cannot have its devices.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum RootlessError {
     /// The hook was not started by a rootless engine.
     #[error(
-        "this process belongs to user {uid} and is not root of a user namespace, so it cannot give devices to a container (use rootless podman, which runs its hooks in its own user namespace, or run the engine as root)"
+        "this process belongs to user {uid} and is not root of a user namespace, so it cannot give devices to a container (use a rootless engine, which runs its hooks in its own user namespace, or run the engine as root)"
     )]
     NoNamespace { uid: u32 },
     /// The user has no runtime directory.
@@ -26,11 +22,6 @@ pub(crate) enum RootlessError {
     NoRuntimeDir(PathBuf),
     #[error(transparent)]
     Untrusted(#[from] Untrusted),
-    /// The kernel sends uevents only to network namespaces of the initial user namespace.
-    #[error(
-        "this engine runs its hooks in a separate network namespace, which receives no uevents (rootless Docker and nerdctl do so: use rootless podman, or run the engine as root)"
-    )]
-    NoUevents,
     #[error("device request {request:?}: {what}")]
     Unsupported { request: String, what: Unsupported },
 }
@@ -49,11 +40,7 @@ pub(crate) fn check(rootless: Rootless, requests: &Requests) -> Result<(), Rootl
     if !runtime_dir.exists() {
         return Err(RootlessError::NoRuntimeDir(runtime_dir));
     }
-    trust::check(&runtime_dir)?;
-    if lacks_uevents() {
-        return Err(RootlessError::NoUevents);
-    }
-    Ok(())
+    Ok(trust::check(&runtime_dir)?)
 }
 
 /// Checks one request of a container of a rootless engine.
@@ -67,15 +54,5 @@ pub(crate) fn check_request(request: &Request) -> Result<(), RootlessError> {
             what,
         }),
         None => Ok(()),
-    }
-}
-
-/// Whether this process's network namespace belongs to its own user namespace (or one below): the
-/// host's belongs to the initial one, which is above.
-fn lacks_uevents() -> bool {
-    let owner = fs::File::open("/proc/self/ns/net").and_then(|network| namespaces::owner_of(network.as_fd()));
-    match owner {
-        Ok(_) => true,
-        Err(error) => error.kind() != io::ErrorKind::PermissionDenied,
     }
 }

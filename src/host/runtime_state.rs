@@ -10,30 +10,40 @@
 //! The engine chooses ROOT: podman and CRI-O leave it to the runtime; containerd and Docker have
 //! one below /run for each containerd namespace. Does not know which devices a container requests.
 
-use std::fs::{self, File};
+use std::fs::{self, OpenOptions};
 use std::io::Read;
+use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 
+use nix::fcntl::OFlag;
+use nix::unistd::geteuid;
 use rustix::fs::{Mode, OFlags};
 use serde_json::Value;
 
 use crate::host::container::ContainerFacts;
 use crate::host::file_system;
 use crate::host::process::{Process, start_time};
+use crate::host::rootless::rootless;
 use crate::model::oci::ProcessUser;
 use crate::model::oci::{BundleConfig, ContainerId};
 use crate::model::policy::ContainerTraits;
 
 /// The default ROOTs of runtimes that run as root; `*` matches any one name.
-const ROOTS: [&str; 8] = [
+const ROOTS: [&str; 5] = [
     "/run/runc",
     "/run/crun",
     "/run/youki",
     "/run/docker/runtime-runc/*",
     "/run/containerd/runc/*",
-    "/run/user/*/runc",
-    "/run/user/*/crun",
-    "/run/user/*/youki",
+];
+
+/// Those of a user's rootless engines, below the user's runtime directory.
+const USER_ROOTS: [&str; 5] = [
+    "runc",
+    "crun",
+    "youki",
+    "docker/runtime-runc/*",
+    "containerd/runc/*",
 ];
 
 /// The maximum size of a state file or config.json that is read, in bytes.
@@ -48,11 +58,14 @@ pub(crate) struct RunningContainer {
 }
 
 /// The directories to search: first `more` (the `--root` of a runtime that was started with one),
-/// then the default ones that exist.
+/// then the default ones that exist. Those of other users are left out: such a user could lead
+/// root to a process of the user under the name of a container.
 pub(crate) fn roots(more: &[PathBuf]) -> Vec<PathBuf> {
     let mut roots = more.to_vec();
-    for pattern in ROOTS {
-        let found = glob::glob(pattern).into_iter().flatten().flatten();
+    let uid = rootless().map_or_else(|| geteuid().as_raw(), |user| user.uid);
+    let of_user = USER_ROOTS.map(|root| format!("/run/user/{uid}/{root}"));
+    for pattern in ROOTS.map(str::to_owned).into_iter().chain(of_user) {
+        let found = glob::glob(&pattern).into_iter().flatten().flatten();
         roots.extend(found.filter(|path| path.is_dir()));
     }
     roots
@@ -118,7 +131,13 @@ fn bundle_of(state: &Value) -> Option<PathBuf> {
 /// Reads a file that an engine or a runtime has for each container; at most 16 MiB.
 pub(super) fn read_file(path: &Path) -> Option<Vec<u8>> {
     let mut text = Vec::new();
-    File::open(path)
+    // A user may have put a FIFO there.
+    let mut options = OpenOptions::new();
+    options
+        .read(true)
+        .custom_flags((OFlag::O_NONBLOCK | OFlag::O_NOCTTY).bits());
+    options
+        .open(path)
         .ok()?
         .take(MAX_FILE)
         .read_to_end(&mut text)

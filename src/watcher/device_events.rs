@@ -15,6 +15,9 @@ impl Watcher {
     pub(super) fn take_events(&mut self, ready: Ready) {
         let woken = Instant::now();
         let events = self.drain(ready);
+        if self.world.has_silent_changes() {
+            self.take_silent_changes();
+        }
         let events = self.take_removals(events);
         // Follow links before applying the events, so that one plan moves a link from one device to
         // the other.
@@ -29,6 +32,13 @@ impl Watcher {
         self.world.forget_nodeless_events();
         let took = woken.elapsed().as_micros() as u64;
         self.inside.count(|counters| counters.count_wake(took));
+    }
+
+    /// Reads all devices again where no uevents arrive: now, and at the next tick.
+    fn take_silent_changes(&mut self) {
+        self.try_enumerate();
+        self.reconcile();
+        self.world.skip_all();
     }
 
     /// The events that can concern the container.

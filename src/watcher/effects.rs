@@ -126,6 +126,11 @@ impl ContainerEffects {
         self.database.entries()
     }
 
+    /// Mounts a node again that the container has unmounted, see [`ContainerDev::put_back`].
+    pub(crate) fn put_back(&mut self, path: &Path, node: &NodeSpec) -> Result<Change, EffectError> {
+        Ok(self.dev.put_back(path, node.num, &owner_of(node))?)
+    }
+
     /// Removes the directory that was created to mount the udev database on, and so the mount.
     pub(crate) fn remove_database_mount(&mut self) {
         self.dev.remove_run_udev();
@@ -228,6 +233,14 @@ fn revoke_all_but(due: GrantSet, held: &GrantSet, access: &mut ContainerAccess, 
     granted
 }
 
+fn owner_of(node: &NodeSpec) -> NodeOwner {
+    NodeOwner {
+        mode: node.mode,
+        uid: node.uid,
+        gid: node.gid,
+    }
+}
+
 fn made_by_us(attachments: &Attachments) -> BTreeSet<PathBuf> {
     let mut paths = BTreeSet::new();
     for (path, attachment) in attachments.iter() {
@@ -256,12 +269,7 @@ impl Effects for ContainerEffects {
 
     fn add_node(&mut self, path: &Path, node: &NodeSpec) -> Result<NodeCreator, EffectError> {
         let ours = self.made_before.remove(path);
-        let owner = NodeOwner {
-            mode: node.mode,
-            uid: node.uid,
-            gid: node.gid,
-        };
-        Ok(match self.dev.add_node(path, node.num, &owner, ours)? {
+        Ok(match self.dev.add_node(path, node.num, &owner_of(node), ours)? {
             NodeOutcome::Created | NodeOutcome::Unchanged => NodeCreator::Watcher,
             NodeOutcome::Adopted | NodeOutcome::HostOwned => NodeCreator::Other,
         })

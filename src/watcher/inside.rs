@@ -15,11 +15,12 @@ use super::report::{FailedPath, Report};
 use super::restore::Entry;
 use super::transaction::{self, Effects};
 use crate::host::container::{CgroupPaths, Container, ContainerError, ContainerFacts};
+use crate::host::log::event;
 use crate::host::process::Process;
 use crate::host::state::notes::Notes;
 use crate::host::state::record::Record;
 use crate::host::state::record_lock::RecordLock;
-use crate::model::cgroup::grants::GrantSet;
+use crate::model::cgroup::grants::{Change, GrantSet};
 use crate::model::counters::Counters;
 use crate::model::device::inventory::Inventory;
 use crate::model::device::{Device, SysPath};
@@ -259,6 +260,29 @@ impl Inside {
             &mut self.effects,
             now,
         )
+    }
+
+    /// Mounts the nodes again that the container has unmounted.
+    pub(super) fn put_back_nodes(&mut self) {
+        let mut restored = Vec::new();
+        for (path, attachment) in self.attachments.iter() {
+            if attachment.node_creator != NodeCreator::Watcher {
+                continue;
+            }
+            match self.effects.put_back(path, &attachment.node) {
+                Ok(Change::Made) => restored.push((path.clone(), attachment.device.syspath.clone())),
+                Ok(Change::None) => {}
+                // The device may be gone by now: the next plan removes the node.
+                Err(error) => tracing::debug!(container = %self.id(), "{error}"),
+            }
+        }
+        for (path, device) in restored {
+            let text = format!(
+                "{} was not mounted any more in the container; it is mounted again",
+                path.display()
+            );
+            self.log_event(event::RESTORED, device.as_str(), &path, &text);
+        }
     }
 
     /// Detaches everything, because the container may not start or another container has its id.

@@ -57,6 +57,7 @@ impl Watcher {
         if is_news {
             self.inside.ensure_database();
             self.reconcile();
+            self.inside.put_back_nodes();
             // Only few pages stay in use between two plans.
             trim_heap();
         }

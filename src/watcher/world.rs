@@ -263,6 +263,17 @@ impl World {
         }
     }
 
+    /// Whether devices may have changed of which no uevents arrive
+    /// ([`DeviceMonitor::dev_files_have_changed`]).
+    pub(super) fn has_silent_changes(&mut self) -> bool {
+        self.monitor.dev_files_have_changed()
+    }
+
+    /// Reads all devices again before the next plan, which a tick brings.
+    pub(super) fn skip_all(&mut self) {
+        self.monitor.skip_all();
+    }
+
     /// Whether links of the host may have moved since the last call.
     pub(super) fn links_may_have_moved(&mut self) -> bool {
         self.monitor.links_may_have_moved()

@@ -418,16 +418,3 @@ fn a_container_that_requests_nothing_starts_whatever_the_host_lacks(machine: &Ma
     user.start("c1", &[ALONE], "").remove();
     assert!(!user.state_dir().exists());
 }
-
-#[apply(on_cgroup_v2)]
-fn an_engine_in_a_network_namespace_of_its_own_is_refused(machine: &Machine) {
-    let user = OrdinaryUser::new(machine);
-    let hooks = machine.scratch("hooks.d").display().to_string();
-    let start = format!(
-        "podman --cgroup-manager=cgroupfs --events-backend=file --storage-driver=vfs --hooks-dir {hooks} run --rm \
-         --network=host --volume /usr:/usr:ro --annotation io.oci-hotplug.devices=usb:0403:6001 host true"
-    );
-    let output = user.try_podman(&["unshare", "unshare", "--net", "sh", "-c", &start]);
-    assert!(!output.status.success(), "{}", text(&output));
-    assert!(user.log().contains("receives no uevents"), "{}", user.log());
-}

@@ -86,3 +86,35 @@ fn a_container_that_mounts_over_its_node_loses_only_its_own_device(machine: &Mac
     assert_eq!(container.watcher(), watcher);
     container.remove();
 }
+
+#[apply(on_cgroup_v2)]
+fn a_node_that_the_container_unmounts_is_mounted_again(machine: &Machine) {
+    let user = OrdinaryUser::new(machine);
+    let disk = Disk::new(machine);
+    let node = plug_for_all(&disk, 1);
+    let request = format!("devnode:{node};link=/dev/board");
+    for options in [
+        &[ALONE, "--cap-add=SYS_ADMIN"][..],
+        &[
+            ALONE,
+            "--cap-add=SYS_ADMIN",
+            "--uidmap=0:1:1000",
+            "--gidmap=0:1:1000",
+        ],
+    ] {
+        let container = user.start("c1", options, &request);
+        container.eventually_reads("/dev/board", &disk.content(1));
+        inside(&container, &format!("umount {node} && test ! -b {node}"));
+        container.eventually_reads("/dev/board", &disk.content(1));
+        let log = user.log();
+        assert!(
+            log.contains("is mounted again") && !log.contains("ERROR"),
+            "{log}"
+        );
+        disk.unplug(1);
+        container.eventually_lacks(&node);
+        container.eventually_lacks("/dev/board");
+        container.remove();
+        plug_for_all(&disk, 1);
+    }
+}

@@ -56,7 +56,7 @@ impl Target {
                 }
             };
             bail!(
-                "no running container {id:?} is known to oci-hotplug, nor to runc, crun or youki ({looked}; --runtime-root names another directory, --pid a process of the container)"
+                "no running container {id:?} is known to oci-hotplug, nor to runc, crun or youki ({looked}; --runtime-root names another directory, --pid a process of the container; for a rootless engine, run this as its user)"
             );
         };
         let running = all.into_iter().find(|running| running.facts.id == found.as_str());

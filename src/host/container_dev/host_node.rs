@@ -108,7 +108,7 @@ fn is_node(found: &Statx, num: DevNum) -> bool {
 
 /// Whether a mount of the host's node is here whose device was unplugged. podman mounts all nodes
 /// that are there at the start into a privileged container, and leaves them.
-fn is_dead(place: &Place) -> bool {
+pub(super) fn is_dead(place: &Place) -> bool {
     match place.open_entry() {
         Ok(Opened::Mounted(fd)) => attributes(fd).is_ok_and(|found| found.stx_nlink == 0),
         Ok(Opened::Own(_) | Opened::Foreign) | Err(_) => false,

@@ -12,6 +12,7 @@ use super::dev::{ContainerDev, host_ids};
 use super::entry::Entry;
 use super::error::{ContainerDevError, failed};
 use super::file_system_user::{FileSystemGroupGuard, NoUmask};
+use super::host_node::is_dead;
 use super::open::finish_node;
 use super::outcome::{NodeOutcome, NodeOwner, Placement};
 use super::path::checked;
@@ -99,6 +100,30 @@ impl ContainerDev {
             Entry::File { size: 0, uid } => this.has_mounted(&path) && this.is_target(*uid),
             _ => false,
         })
+    }
+
+    /// Mounts a node of ours again, if the container has unmounted it (which root of its user
+    /// namespace can, with CAP_SYS_ADMIN), or if it is the dead node of a device that now has the
+    /// same number again. Leaves everything else at the path.
+    pub fn put_back(
+        &mut self,
+        path: &Path,
+        num: DevNum,
+        owner: &NodeOwner,
+    ) -> Result<Change, ContainerDevError> {
+        if self.mount_namespace.is_none() {
+            return Ok(Change::None);
+        }
+        let is_lost = |place: &Place, entry: &Entry| match entry {
+            Entry::File { size: 0, uid } => self.is_target(*uid),
+            Entry::Node { .. } => is_dead(place),
+            _ => false,
+        };
+        let is_lost = self.find_place(&checked(path, true)?, is_lost)? == PathState::Same;
+        if is_lost && self.add_node(path, num, owner, true)? == NodeOutcome::Created {
+            return Ok(Change::Made);
+        }
+        Ok(Change::None)
     }
 
     /// Mounts a node of the staging tmpfs at a path of the container.

@@ -33,10 +33,7 @@ pub(crate) fn engines(tree: &Tree) -> Engines {
             version,
             hooks: podman_hooks_dirs(tree).map(|dirs| hooks(tree, dirs)),
         }),
-        docker: installed("dockerd").map(|version| Docker {
-            version,
-            config: docker(tree),
-        }),
+        docker: installed("dockerd").map(|version| docker(tree, version)),
         containerd: installed("containerd").map(|version| Containerd {
             version,
             config: containerd(tree),
@@ -88,11 +85,19 @@ fn podman_hooks_dirs(tree: &Tree) -> Result<Vec<PathBuf>, String> {
     Ok(dirs)
 }
 
-fn docker(tree: &Tree) -> Result<DockerConfig, String> {
-    let path = Path::new("/etc/docker/daemon.json");
-    match tree.config(path)? {
-        Some(text) => DockerConfig::parse(&text).map_err(of_file(path)),
-        None => Ok(DockerConfig::default()),
+/// The daemon that root runs, or that of the user who runs the check, which is rootless.
+fn docker(tree: &Tree, version: Option<Version>) -> Docker {
+    let user = rootless().filter(|user| tree.is_host() && user.runtime_dir().join("docker.sock").exists());
+    let path = match user.and_then(home) {
+        Some(home) => home.join(".config/docker/daemon.json"),
+        None => PathBuf::from("/etc/docker/daemon.json"),
+    };
+    let parse = |text: String| DockerConfig::parse(&text).map_err(of_file(&path));
+    let text = tree.config(&path).transpose();
+    Docker {
+        version,
+        config: text.map_or_else(|| Ok(DockerConfig::default()), |text| parse(text?)),
+        is_rootless: user.is_some(),
     }
 }
 

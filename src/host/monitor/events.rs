@@ -2,6 +2,7 @@
 
 use std::path::Path;
 
+use super::dev_files::DeviceFiles;
 use super::links::HostLinks;
 use super::listing::take_udev_facts;
 use super::message::{Happened, Message, properties_of};
@@ -41,6 +42,7 @@ impl DeviceMonitor {
     /// the same number, and none that is older than the device's removal or of a device that is not
     /// there (any more), or not under this number, comes at all.
     pub fn drain_relevant(&mut self, ready: Ready, relevance: &mut dyn JudgeUevents) -> Vec<DeviceEvent> {
+        self.dev_files_have_changed |= self.dev_files.as_ref().is_some_and(DeviceFiles::have_changed);
         // udevd sends after the kernel. So its socket is emptied first: for each message found
         // there, the kernel's is waiting already, and can be reported before it.
         let udev = match ready {

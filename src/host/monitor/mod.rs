@@ -18,10 +18,12 @@
 //! hubs.rs          the other half of a USB 3 hub
 //! skipped.rs       devices whose events were skipped
 //! below.rs         devices without a node
+//! dev_files.rs     changes of /dev, where no uevents arrive
 //! ```
 
 mod below;
 mod database;
+mod dev_files;
 mod error;
 mod events;
 mod hubs;
@@ -41,6 +43,7 @@ use std::collections::HashSet;
 use std::os::fd::BorrowedFd;
 use std::path::PathBuf;
 
+use self::dev_files::DeviceFiles;
 pub use self::error::MonitorError;
 use self::link_directories::UsedDirectories;
 use self::links::HostLinks;
@@ -51,6 +54,7 @@ use self::static_nodes::StaticNodes;
 use self::sysfs::SysFs;
 use self::udevd::Udevd;
 pub use self::udevd::{is_listened_on, udevd_is_running};
+use crate::host::rootless::receives_uevents;
 use crate::model::device::event::DeviceEvent;
 use crate::model::device::{Aliases, LinkTargets, SysPath};
 use crate::model::request::facts_needed::FactsNeeded;
@@ -70,6 +74,10 @@ pub struct DeviceMonitor {
     kernel: UeventSocket,
     udev: UeventSocket,
     buffer: MessageBuffer,
+    /// Only where no uevents arrive.
+    dev_files: Option<DeviceFiles>,
+    /// Whether they have changed since this was last read.
+    dev_files_have_changed: bool,
     static_nodes: StaticNodes,
     gone: Gone,
     udevd: Udevd,
@@ -107,6 +115,7 @@ impl DeviceMonitor {
     pub fn open(needed: FactsNeeded, receive_buffer: usize) -> Result<Self, MonitorError> {
         let open = |form| UeventSocket::open(form, receive_buffer, needed.unneeded_events());
         let (kernel, udev) = (open(UeventForm::Kernel)?, open(UeventForm::Udev)?);
+        let dev_files = (!receives_uevents()).then(DeviceFiles::open).transpose()?;
         let mut static_nodes = StaticNodes::default();
         static_nodes.add(&needed.static_nodes)?;
         static_nodes.has_news();
@@ -116,6 +125,8 @@ impl DeviceMonitor {
             kernel,
             udev,
             buffer: MessageBuffer::new(),
+            dev_files,
+            dev_files_have_changed: false,
             static_nodes,
             gone: Gone::default(),
             udevd: Udevd::default(),
@@ -236,8 +247,17 @@ impl DeviceMonitor {
     /// The descriptors to wait on, each with what is ready when it is readable.
     pub fn fds(&self) -> impl Iterator<Item = (Ready, BorrowedFd<'_>)> {
         let always = [(Ready::Kernel, self.kernel.fd()), (Ready::All, self.udev.fd())];
-        let static_nodes = self.static_nodes.fd().map(|fd| (Ready::Kernel, fd));
-        always.into_iter().chain(static_nodes)
+        let files = self.dev_files.as_ref().map(DeviceFiles::fd);
+        let files = files.into_iter().chain(self.static_nodes.fd());
+        always.into_iter().chain(files.map(|fd| (Ready::Kernel, fd)))
+    }
+
+    /// Whether [`Self::drain`] has found since the last call that the host's device files have
+    /// changed. Always false where uevents arrive. All devices must then be read again; and once
+    /// more a moment later, because the kernel removes a node before sysfs loses the device
+    /// (drivers/base/core.c, device_del).
+    pub fn dev_files_have_changed(&mut self) -> bool {
+        std::mem::take(&mut self.dev_files_have_changed)
     }
 
     /// Looks at the static nodes: to be asked at the start and each second, for what inotify cannot
@@ -249,6 +269,7 @@ impl DeviceMonitor {
     /// Whether one of [`Self::fds`] was replaced or has been added: wait on them again, and
     /// enumerate. Ask each second.
     pub fn refresh(&mut self) -> bool {
+        self.dev_files.iter().for_each(DeviceFiles::watch);
         self.static_nodes.has_news()
     }
 }

@@ -9,6 +9,7 @@ use std::fs;
 use std::path::Path;
 
 use crate::host::file_system::file_id;
+use crate::host::rootless::receives_uevents;
 
 /// systemd-udevd-control.socket, systemd-udevd(8).
 const CONTROL: &str = "/run/udev/control";
@@ -36,7 +37,8 @@ impl Udevd {
         match self.known.get() {
             Some((known, runs)) if known == file_id(&file) => runs,
             _ => {
-                let runs = is_listened_on(Path::new(SOCKETS));
+                // Where no uevents arrive, the table has the sockets of another network namespace.
+                let runs = !receives_uevents() || is_listened_on(Path::new(SOCKETS));
                 self.known.set(Some((file_id(&file), runs)));
                 runs
             }

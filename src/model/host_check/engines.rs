@@ -180,18 +180,23 @@ fn docker(docker: &Docker, annotated: Option<&Path>) -> Finding {
     let unasked = docker
         .version
         .is_some_and(|version| version >= DOCKER_CDI_UNASKED);
+    let (file, restart) = match docker.is_rootless {
+        true => ("~/.config/docker/daemon.json", "systemctl --user restart docker"),
+        false => ("/etc/docker/daemon.json", "systemctl restart docker"),
+    };
     if !config.cdi.unwrap_or(unasked) {
         return Finding::warn(
             "docker",
             format!("{version}, CDI is off"),
-            "{\"features\": {\"cdi\": true}} in /etc/docker/daemon.json, then systemctl restart docker",
+            format!("{{\"features\": {{\"cdi\": true}}}} in {file}, then {restart}"),
         );
     }
-    if !finds(config.spec_dirs.as_ref(), annotated) {
+    // A user may have copies of the specs elsewhere.
+    if !docker.is_rootless && !finds(config.spec_dirs.as_ref(), annotated) {
         return Finding::warn(
             "docker",
             format!("{version}, does not look for CDI specs in /etc/cdi"),
-            "add \"/etc/cdi\" to cdi-spec-dirs in /etc/docker/daemon.json",
+            format!("add \"/etc/cdi\" to cdi-spec-dirs in {file}"),
         );
     }
     Finding::ok("docker", format!("{version}, CDI is on"))

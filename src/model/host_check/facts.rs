@@ -177,6 +177,8 @@ pub(crate) struct Docker {
     pub version: Option<Version>,
     /// daemon.json, or why it is unusable.
     pub config: Result<DockerConfig, String>,
+    /// Whether that is the rootless daemon of the user who runs the check.
+    pub is_rootless: bool,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]

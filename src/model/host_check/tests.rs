@@ -102,6 +102,7 @@ fn ready() -> Facts {
 
 fn docker(version: Version, cdi: Option<bool>) -> Docker {
     Docker {
+        is_rootless: false,
         version: Some(version),
         config: Ok(DockerConfig { cdi, spec_dirs: None }),
     }

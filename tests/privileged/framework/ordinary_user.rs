@@ -30,6 +30,14 @@ const SUBORDINATES: u32 = 131_072;
 /// How long a command may take, in seconds (timeout(1)).
 const COMMAND_DEADLINE: &str = "60";
 
+/// podman, without what a user has only in a session.
+const PODMAN: [&str; 4] = [
+    "podman",
+    "--cgroup-manager=cgroupfs",
+    "--events-backend=file",
+    "--storage-driver=vfs",
+];
+
 static USERS: AtomicU32 = AtomicU32::new(0);
 
 thread_local! {
@@ -58,7 +66,7 @@ fn set_open(node: &str) -> std::io::Result<()> {
     fs::set_permissions(node, fs::Permissions::from_mode(0o666))
 }
 
-/// The user. Its containers and its processes of podman end with it.
+/// The user. Its containers and its processes of podman end with it. A test can have several.
 pub struct OrdinaryUser<'m> {
     machine: &'m Machine,
     uid: u32,
@@ -89,35 +97,42 @@ impl<'m> OrdinaryUser<'m> {
         let first = FIRST_SUBORDINATE + number * SUBORDINATES;
         let subordinates = match subordinates {
             0 => String::new(),
-            count => format!("ordinary:{first}:{count}\n"),
+            count => format!("ordinary{uid}:{first}:{count}\n"),
         };
-        let passwd = format!("ordinary:x:{uid}:{uid}::{}:/bin/sh\n", user.home.display());
+        let passwd = format!("ordinary{uid}:x:{uid}:{uid}::{}:/bin/sh\n", user.home.display());
         add_lines(machine, "passwd", &passwd);
-        add_lines(machine, "group", &format!("ordinary:x:{uid}:\n"));
+        add_lines(machine, "group", &format!("ordinary{uid}:x:{uid}:\n"));
         add_lines(machine, "subuid", &subordinates);
         add_lines(machine, "subgid", &subordinates);
-        fs::create_dir_all("/run/user").expect("make /run/user");
-        mount_tmpfs(Path::new("/run/user"), "mode=755");
+        if !user.programs().exists() {
+            user.prepare_for_all();
+        }
         for directory in [&user.home, &user.runtime_dir(), &user.cgroup] {
             fs::create_dir_all(directory).expect("make a directory of the user");
             chown(directory, Some(uid), Some(uid)).expect("give the user a directory");
         }
         chown(user.cgroup.join("cgroup.procs"), Some(uid), Some(uid)).expect("delegate a cgroup");
+        user.import_image();
+        user
+    }
+
+    /// Creates what the users of a test share.
+    fn prepare_for_all(&self) {
+        fs::create_dir_all("/run/user").expect("make /run/user");
+        mount_tmpfs(Path::new("/run/user"), "mode=755");
         // The build directory may be in one that the user cannot enter.
         let programs = Hook::operator().command().get_program().to_owned();
         let programs = Path::new(&programs).parent().expect("the tool is in a directory");
-        fs::create_dir(user.programs()).expect("make a directory for the programs");
+        fs::create_dir(self.programs()).expect("make a directory for the programs");
         mount(
             Some(programs),
-            &user.programs(),
+            &self.programs(),
             None::<&str>,
             MsFlags::MS_BIND,
             None::<&str>,
         )
         .expect("show the programs to the user");
-        user.write_hooks();
-        user.import_image();
-        user
+        self.write_hooks();
     }
 
     /// The hook's files for podman (`oci-hooks(5)`), for containers with one of our annotations.
@@ -225,7 +240,7 @@ impl<'m> OrdinaryUser<'m> {
                 "env",
                 "-i",
                 &format!("HOME={home}"),
-                "USER=ordinary",
+                &format!("USER=ordinary{uid}"),
                 &runtime_dir,
             ])
             .arg("PATH=/usr/local/bin:/usr/bin:/bin:/usr/local/sbin:/usr/sbin:/sbin")
@@ -236,14 +251,7 @@ impl<'m> OrdinaryUser<'m> {
 
     /// Runs podman, which may fail.
     pub fn try_podman(&self, words: &[&str]) -> Output {
-        let mut all = vec![
-            "podman",
-            "--cgroup-manager=cgroupfs",
-            "--events-backend=file",
-            "--storage-driver=vfs",
-        ];
-        all.extend(words);
-        self.run(&all)
+        self.run(&[&PODMAN, words].concat())
     }
 
     /// The output of podman, which must succeed.
@@ -261,25 +269,42 @@ impl<'m> OrdinaryUser<'m> {
 
     /// Starts a container that sleeps; the outcome of podman. `options` are those of `podman run`.
     pub fn try_start(&self, runtime: &str, name: &str, options: &[&str], requests: &str) -> Output {
+        self.try_start_in(&[], runtime, name, options, requests)
+    }
+
+    /// Starts a container that sleeps, with runc, by a podman in a separate network namespace:
+    /// rootless Docker has one (rootlesskit). The container shares it.
+    #[track_caller]
+    pub fn start_in_separate_network(&self, name: &str, requests: &str) -> RootlessContainer<'_> {
+        let namespace = ["podman", "unshare", "unshare", "--net"];
+        let output = self.try_start_in(&namespace, "runc", name, &["--network=host"], requests);
+        assert!(output.status.success(), "{}\n{}", text(&output), self.log());
+        RootlessContainer {
+            user: self,
+            name: name.to_owned(),
+        }
+    }
+
+    /// `namespace` are the words of a command that runs podman elsewhere.
+    fn try_start_in(
+        &self,
+        namespace: &[&str],
+        runtime: &str,
+        name: &str,
+        options: &[&str],
+        requests: &str,
+    ) -> Output {
         let hooks = self.hooks().display().to_string();
         let annotation = format!("io.oci-hotplug.devices={requests}");
-        let mut words = vec![
-            "--runtime",
-            runtime,
-            "--hooks-dir",
-            &hooks,
-            "run",
-            "-d",
-            "--name",
-            name,
-        ];
-        words.extend(["--volume", "/usr:/usr:ro"]);
+        let mut words = [namespace, &PODMAN].concat();
+        words.extend(["--runtime", runtime, "--hooks-dir", &hooks]);
+        words.extend(["run", "-d", "--name", name, "--volume", "/usr:/usr:ro"]);
         if !requests.is_empty() {
             words.extend(["--annotation", &annotation]);
         }
         words.extend(options);
         words.extend(["host", "sleep", "1000"]);
-        self.try_podman(&words)
+        self.run(&words)
     }
 
     /// Starts a container that sleeps, with crun.

@@ -125,6 +125,22 @@ fn engines_that_need_cdi_must_have_it_enabled() {
 }
 
 #[test]
+fn the_rootless_docker_of_a_user_is_configured_in_the_home_directory() {
+    let hints = ["~/.config/docker/daemon.json", "systemctl --user restart"];
+    assert_told(Warn, &hints, "docker", |host| {
+        let mut of_user = docker(Version(26, 1, 5), None);
+        of_user.is_rootless = true;
+        host.engines.docker = Some(of_user);
+    });
+    assert_told(Good, &["CDI is on"], "docker", |host| {
+        let mut of_user = docker(Version(26, 1, 5), Some(true));
+        of_user.is_rootless = true;
+        of_user.config.as_mut().unwrap().spec_dirs = Some(vec!["/home/alice/.config/cdi".into()]);
+        host.engines.docker = Some(of_user);
+    });
+}
+
+#[test]
 fn an_engine_with_other_spec_directories_is_reported() {
     let elsewhere = || Some(vec![PathBuf::from("/opt/cdi")]);
     assert_told(Warn, &["add \"/etc/cdi\" to cdi-spec-dirs"], "docker", |host| {

@@ -30,6 +30,9 @@ use oci_hotplug::sys::bpf::{self, BPF_F_ALLOW_MULTI};
 #[path = "support/engine_program.rs"]
 mod engine_program;
 use engine_program::{EngineRule, engine_program};
+#[path = "support/owners.rs"]
+mod owners;
+use owners::Owners;
 
 const NULL: DevNum = DevNum {
     kind: DevKind::Char,
@@ -253,57 +256,6 @@ fn grants(list: &[(DevNum, &str)]) -> GrantSet {
 
 fn open(cgroups: &CgroupPaths) -> CgroupFilter {
     filter::open(cgroups, FilterMemory::default()).unwrap()
-}
-
-/// Containers that have records in a state directory; the processes that stand for their inits end
-/// with it.
-struct Owners {
-    state: tempfile::TempDir,
-    inits: Vec<Child>,
-}
-
-impl Owners {
-    fn new() -> Self {
-        Self {
-            state: tempfile::tempdir().unwrap(),
-            inits: Vec::new(),
-        }
-    }
-
-    fn container(&mut self, id: &str) -> Owner {
-        let init = Command::new("sleep").arg("3600").spawn().unwrap();
-        let pid = i32::try_from(init.id()).unwrap();
-        self.inits.push(init);
-        let facts = ContainerFacts {
-            id: id.to_owned(),
-            pid,
-            start_time: start_time(pid).unwrap(),
-            bundle: "/b".into(),
-            rootfs: "/b/rootfs".into(),
-            cgroups_path: None,
-            user: ProcessUser::default(),
-            read_only_sys: false,
-        };
-        let dir = self.state.path().join("containers").join(id);
-        fs::create_dir_all(&dir).unwrap();
-        let record = serde_json::json!({ "version": 1, "container": facts });
-        fs::write(dir.join("record.json"), record.to_string()).unwrap();
-        Owner::new(self.state.path(), &facts)
-    }
-
-    fn end(&mut self, index: usize) {
-        self.inits[index].kill().unwrap();
-        self.inits[index].wait().unwrap();
-    }
-}
-
-impl Drop for Owners {
-    fn drop(&mut self) {
-        for init in &mut self.inits {
-            let _ = init.kill();
-            let _ = init.wait();
-        }
-    }
 }
 
 #[track_caller]

@@ -10,7 +10,7 @@ use std::ops::Deref;
 use std::path::Path;
 use std::process::Command;
 
-use crate::container::{Container, IDLE_SCRIPT, quoted};
+use crate::container::{Container, IDLE, quoted};
 use crate::engine::Cri;
 use crate::kubelet::{image, running_containers};
 use crate::machine::{Machine, machine};
@@ -251,7 +251,7 @@ containers:
 - name: box
   image: localhost/box:latest
   imagePullPolicy: Never
-  command: [sh, -c, \"{IDLE_SCRIPT}\"]
+  command: [sh, -c, \"{IDLE}\"]
   resources: {{ limits: {{ {limits} }} }}
 "
     );

@@ -9,11 +9,28 @@ use crate::running_shell::RunningShell;
 use crate::shell::{DEADLINE, expect_success, until};
 use crate::usb::Plugged;
 
-/// Keeps a container running, and ends at once on SIGTERM.
-pub const IDLE: &str = "sh -c 'trap exit TERM; while :; do sleep 3600 & wait $!; done'";
+/// A script for `sh -c` that keeps a container running, and ends at once on SIGTERM.
+pub const IDLE: &str = "trap exit TERM; while :; do sleep 3600 & wait $!; done";
 
-/// The same as a script for `sh -c`.
-pub const IDLE_SCRIPT: &str = "trap exit TERM; while :; do sleep 3600 & wait $!; done";
+/// The same with a shell in the background that [`Container::with_shell`] names. Its standard
+/// streams are pipes that stay open at their other ends.
+pub fn idle_with_shell(name: &str) -> String {
+    format!(
+        "{{ sleep 1000000 | /bin/sh -s {name} 2>&3 3>&- | sleep 1000000; }} 3>&1 | sleep 1000000 & {IDLE}"
+    )
+}
+
+/// A shell command in the machine that is the shell of [`idle_with_shell`] for who runs it: copies
+/// its own standard input to that of the shell, and the shell's outputs to its own. It ends when
+/// its input ends, or the shell.
+fn joined(shell: &str) -> String {
+    // The output of the condition is in `words`. The newest: a container may have been restarted.
+    let find = until(&format!("pgrep -nxf '/bin/sh -s {shell}'"));
+    format!(
+        "{find}; streams=/proc/$words/fd; cat <&0 > $streams/0 & cat $streams/2 >&2 & cat $streams/1 & \
+         wait -n; kill $(jobs -p) 2> /dev/null"
+    )
+}
 
 /// A container, which is removed when this is dropped.
 pub struct Container<'a> {
@@ -24,8 +41,10 @@ pub struct Container<'a> {
     pub name: String,
     /// A shell command that runs its further arguments inside, with its own standard input.
     exec: String,
-    /// A shell that the engine's exec started inside. It runs the commands, because each exec takes
-    /// seconds.
+    /// The name of the shell that the container's first process started.
+    shell: RefCell<Option<String>>,
+    /// The shell that runs the commands, because each exec takes seconds: the one that the first
+    /// process started, or another one, which the engine's exec starts.
     inside: RefCell<Option<RunningShell>>,
     /// A shell command that removes the container, also while it runs.
     remove: String,
@@ -51,6 +70,7 @@ impl<'a> Container<'a> {
             id: String::new(),
             name: String::new(),
             exec,
+            shell: RefCell::new(None),
             inside: RefCell::new(None),
             remove,
             update: None,
@@ -61,6 +81,12 @@ impl<'a> Container<'a> {
     pub fn known_as(mut self, id: &str, name: &str) -> Self {
         self.id = id.into();
         self.name = name.into();
+        self
+    }
+
+    /// Its first process runs [`idle_with_shell`] with this name, which is unique in the machine.
+    pub fn with_shell(self, name: &str) -> Self {
+        self.shell.replace(Some(name.into()));
         self
     }
 
@@ -87,25 +113,30 @@ impl<'a> Container<'a> {
         words
     }
 
-    /// Runs a shell command inside, in a process of the shell that the engine started there: with
-    /// the cgroup, namespaces and rights of every exec.
+    /// Runs a shell command inside, in a process of the shell there: with the cgroup, namespaces
+    /// and rights of the container.
     fn output(&self, command: &str) -> Output {
         RunningShell::output(&mut self.inside.borrow_mut(), command, || self.shell())
     }
 
-    /// A shell that the engine's exec starts.
+    /// A shell inside.
     fn shell(&self) -> RunningShell {
         // Prefer busybox's shell: its `read` has a timeout.
-        RunningShell::new(self.machine.spawn(&format!("{} /bin/sh", self.exec)), "/bin/sh")
+        let start = match &*self.shell.borrow() {
+            Some(shell) => joined(shell),
+            None => format!("{} /bin/sh", self.exec),
+        };
+        RunningShell::new(self.machine.spawn(&start), "/bin/sh")
     }
 
     /// Runs a shell command in the machine, with `$pid` set to the process id of one of the
     /// container's processes.
     pub fn run_outside(&self, command: &str) -> String {
-        let namespace = self.run("readlink /proc/self/ns/mnt");
+        let namespace = self.run("stat -Lc %i /proc/self/ns/mnt");
+        // One program reads all links: a `readlink` for each process takes 5 s under emulation.
         self.machine.run(&format!(
-            "set -e; for process in /proc/[0-9]*; do \
-             if [ \"$(readlink $process/ns/mnt)\" = '{namespace}' ]; then pid=${{process#/proc/}}; fi; done; {command}"
+            "set -e; pid=$(stat -Lc '%i %n' /proc/[0-9]*/ns/mnt 2> /dev/null | \
+             sed -n 's|^{namespace} /proc/\\([0-9]*\\)/.*|\\1|p' | tail -n 1); test -n \"$pid\"; {command}"
         ))
     }
 
@@ -146,8 +177,9 @@ impl<'a> Container<'a> {
             .run(self.update.as_ref().expect("an engine's command for it"));
     }
 
-    /// Waits until the engine runs commands inside (again), each by a separate exec.
+    /// Waits until the engine runs commands inside (again). From now on, its exec runs them.
     pub fn is_reachable(&self) {
+        self.shell.take();
         self.inside.take();
         self.machine.wait_until(&format!("{} /bin/sh -c true", self.exec));
     }

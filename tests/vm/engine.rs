@@ -2,7 +2,7 @@
 
 use serde_json::{Value, json};
 
-use crate::container::{Container, IDLE, IDLE_SCRIPT};
+use crate::container::{Container, idle_with_shell, quoted};
 use crate::machine::Machine;
 use crate::setup::Setup;
 
@@ -80,19 +80,26 @@ pub fn podman<'a>(machine: &'a Machine, runtime: Runtime, options: &str) -> Cont
         Runtime::Crun | Runtime::Runc => "",
     };
     let id = machine.run(&format!(
-        "podman {manager} --runtime {} run -d --name {name} {network} --cap-add MKNOD {options} {image} {IDLE}",
-        runtime.path()
+        "podman {manager} --runtime {} run -d --name {name} {network} --cap-add MKNOD {options} {image} {}",
+        runtime.path(),
+        idle(&name)
     ));
     Container::new(
         machine,
         format!("podman exec -i {name}"),
         format!("podman rm -f -t 2 {name}"),
     )
+    .with_shell(&name)
     .known_as(&id, &name)
     .updated_by(format!(
         "podman {manager} --runtime {} update --pids-limit 100 {name}",
         runtime.path()
     ))
+}
+
+/// The command of a container's first process, with a shell of this name.
+pub fn idle(shell: &str) -> String {
+    format!("sh -c {}", quoted(&idle_with_shell(shell)))
 }
 
 /// Imports the image of the tests' containers for podman and CRI-O, which share a store.
@@ -118,13 +125,15 @@ pub fn docker<'a>(machine: &'a Machine, options: &str) -> Container<'a> {
         "--network none"
     };
     let id = machine.run(&format!(
-        "docker run -d --name {name} {network} {options} box {IDLE}"
+        "docker run -d --name {name} {network} {options} box {}",
+        idle(&name)
     ));
     Container::new(
         machine,
         format!("docker exec -i {name}"),
         format!("docker rm -f {name}"),
     )
+    .with_shell(&name)
     .known_as(&id, &name)
     .updated_by(format!("docker update --pids-limit 100 {name}"))
 }
@@ -176,7 +185,7 @@ impl Cri {
 pub fn pod<'a>(machine: &'a Machine, engine: Cri, runtime: Runtime, setup: &Setup) -> Container<'a> {
     engine.start(machine);
     let (name, crictl) = (machine.new_name("c"), engine.crictl());
-    let (sandbox, container) = setup.pod(&name, &["sh", "-c", IDLE_SCRIPT]);
+    let (sandbox, container) = setup.pod(&name, &["sh", "-c", &idle_with_shell(&name)]);
     machine.write(&format!("/run/{name}/pod.json"), &sandbox.to_string());
     machine.write(&format!("/run/{name}/container.json"), &container.to_string());
     let started = machine.run(&format!(
@@ -191,6 +200,7 @@ pub fn pod<'a>(machine: &'a Machine, engine: Cri, runtime: Runtime, setup: &Setu
         format!("{crictl} exec -i {id}"),
         format!("{crictl} rmp -f {pod}"),
     )
+    .with_shell(&name)
     .known_as(id, &format!("tests/{name}/{name}"))
     .updated_by(format!("{crictl} update --cpu-share 512 {id}"))
 }

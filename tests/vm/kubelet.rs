@@ -10,7 +10,7 @@ use oci_hotplug::kubernetes::kubelet::grpc::{CallError, Client};
 use oci_hotplug::model::yaml;
 use serde_json::{Value, json};
 
-use crate::container::{Container, IDLE_SCRIPT, quoted};
+use crate::container::{Container, idle_with_shell, quoted};
 use crate::engine::Cri;
 use crate::install;
 use crate::machine::{Machine, poll};
@@ -238,6 +238,7 @@ impl<'a> Node<'a> {
     /// runs.
     pub fn pod(&'a self, limits: &str) -> Pod<'a> {
         let name = self.machine.new_name("p");
+        let idle = idle_with_shell(&name);
         let manifest = format!(
             "apiVersion: v1
 kind: Pod
@@ -248,7 +249,7 @@ spec:
   - name: box
     image: localhost/box:latest
     imagePullPolicy: Never
-    command: [sh, -c, \"{IDLE_SCRIPT}\"]
+    command: [sh, -c, \"{idle}\"]
     securityContext: {{ capabilities: {{ add: [MKNOD] }} }}
     resources: {{ limits: {{ {limits} }} }}
 "
@@ -266,7 +267,8 @@ spec:
                 self.machine,
                 format!("{crictl} exec -i $(cat /run/test/{name})"),
                 format!("rm {MANIFESTS}/{name}.yaml && {gone}"),
-            ),
+            )
+            .with_shell(&name),
             node: self,
             name,
         };

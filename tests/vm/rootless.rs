@@ -1,8 +1,8 @@
 //! Rootless podman: the containers of an ordinary user, whose systemd manager runs the watchers.
 
-use crate::container::{Container, IDLE};
+use crate::container::Container;
 use crate::engine::Runtime::{self, Crun, Runc};
-use crate::engine::podman_image;
+use crate::engine::{idle, podman_image};
 use crate::machine::{Machine, machine};
 use crate::setup::Setup;
 use crate::shell::until;
@@ -83,10 +83,11 @@ impl<'m> User<'m> {
     fn start(&self, runtime: Runtime, options: &str) -> Container<'m> {
         let name = self.vm.new_name("c");
         let id = self.run(&format!(
-            "podman --runtime {} run -d --name {name} --network none {options} localhost/box {IDLE}",
-            runtime.path()
+            "podman --runtime {} run -d --name {name} --network none {options} localhost/box {}",
+            runtime.path(),
+            idle(&name)
         ));
-        self.container(&name).known_as(&id, &name)
+        self.container(&name).with_shell(&name).known_as(&id, &name)
     }
 
     /// A container of the user by its name.

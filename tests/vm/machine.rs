@@ -345,10 +345,12 @@ impl Machine {
     }
 }
 
+/// The command that starts QEMU. The kernel does not copy and clear memory with `rep movs` and
+/// `rep stos`: QEMU emulates each repetition separately, which took 8 % more processor time.
 fn qemu(directory: &Path, image: &Path, overlay: &Path, port: u16) -> Vec<String> {
     let at = |name: &str| directory.join(name).display().to_string();
     let mut command: Vec<String> =
-        "qemu-system-x86_64 -accel tcg,thread=multi -cpu max -m 3072 -nodefaults -display none \
+        "qemu-system-x86_64 -accel tcg,thread=multi -cpu max,erms=off -m 3072 -nodefaults -display none \
         -device qemu-xhci,id=xhci -audiodev none,id=silent -device virtio-rng-pci -device virtio-net-pci,netdev=net"
             .split_ascii_whitespace()
             .map(str::to_owned)
@@ -357,7 +359,8 @@ fn qemu(directory: &Path, image: &Path, overlay: &Path, port: u16) -> Vec<String
         "-smp".into(),
         number_from("OCI_HOTPLUG_VM_PROCESSORS", 1).to_string(),
         "-append".into(),
-        "root=/dev/vda rw console=ttyS0 quiet mitigations=off systemd.show_status=no".into(),
+        "root=/dev/vda rw console=ttyS0 quiet mitigations=off clearcpuid=rep_good systemd.show_status=no"
+            .into(),
         "-kernel".into(),
         image.join("vmlinuz").display().to_string(),
         "-initrd".into(),

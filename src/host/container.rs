@@ -11,24 +11,22 @@ mod membership;
 pub mod namespaces;
 
 use std::fs::{self, File};
-use std::io::{self, Read};
+use std::io::{self, BufRead, BufReader};
 use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
 
 use nix::errno::Errno;
 use nix::fcntl::{OFlag, OpenHow, ResolveFlag, openat2};
-use procfs::ProcError;
-use rustix::fs::OFlags;
 
 pub use error::ContainerError;
 pub use facts::{CgroupPaths, ContainerFacts};
 
 use crate::host::file_system::{Mounts, attributes, file_id, identity};
 use crate::host::kernel_text;
-use crate::host::process::{Process, ProcessError};
+use crate::host::process::{Process, ProcessDir, ProcessError};
 use crate::host::rootless::rootless;
 use crate::model::id_maps::IdMaps;
-use membership::{CgroupMount, Membership};
+use membership::{CgroupMount, CgroupMounts, Membership};
 
 /// A running container: a pidfd and `/proc/PID` of its init. Both stay bound to that process even
 /// if the pid is used again.
@@ -37,8 +35,7 @@ pub struct Container {
     facts: ContainerFacts,
     is_rootless: bool,
     init: Process,
-    /// `/proc/PID`, held open.
-    proc: procfs::process::Process,
+    proc: ProcessDir,
 }
 
 impl Container {
@@ -55,7 +52,7 @@ impl Container {
                 source,
             },
         })?;
-        let proc = procfs::process::Process::new(facts.pid).map_err(|_| gone())?;
+        let proc = ProcessDir::open(facts.pid).map_err(|_| gone())?;
         // If init is still alive, no other process had its pid in between, so `proc` is of the same
         // process.
         if init.is_alive() {
@@ -102,7 +99,7 @@ impl Container {
     /// The file in which the kernel lists the cgroups of init, `/proc/PID/cgroup`. Its text changes
     /// when init is moved.
     pub fn membership_file(&self) -> Result<File, ContainerError> {
-        let opened = self.proc.open_relative("cgroup");
+        let opened = self.proc.file("cgroup");
         opened.map_err(|source| self.proc_error("cgroup", source))
     }
 
@@ -120,29 +117,14 @@ impl Container {
     pub fn cgroup_paths(&self) -> Result<CgroupPaths, ContainerError> {
         let membership = Membership::parse(&self.membership()?);
         let own_v2 = membership.own_v2(self.facts.cgroups_path.as_deref(), &self.facts.id);
-        let mounts = procfs::process::Process::myself().and_then(|process| process.mountinfo());
-        let mounts = mounts.map_err(|source| self.proc_error("mountinfo", source))?;
-        let of = |devices: bool| -> Vec<CgroupMount> {
-            let wanted = mounts.iter().filter(|mount| match mount.fs_type.as_str() {
-                "cgroup" => devices && mount.super_options.contains_key("devices"),
-                "cgroup2" => !devices,
-                _ => false,
-            });
-            wanted
-                .map(|mount| CgroupMount {
-                    point: mount.mount_point.clone(),
-                    root: (&mount.root).into(),
-                })
-                .collect()
-        };
+        let mounts = own_cgroup_mounts().map_err(|source| proc_error(&self.facts, OWN_MOUNTS, source))?;
         let v1 = membership.v1_devices.as_deref().map(Path::new);
         let v1_devices = v1
-            .map(|path| self.directory(&of(true), path, "v1 devices"))
+            .map(|path| self.directory(&mounts.v1_devices, path, "v1 devices"))
             .transpose()?;
-        let v2_mounts = of(false);
         let v2 = own_v2
             .iter()
-            .map(|path| self.directory(&v2_mounts, path, "v2"))
+            .map(|path| self.directory(&mounts.v2, path, "v2"))
             .collect::<Result<_, _>>()?;
         Ok(CgroupPaths { v1_devices, v2 })
     }
@@ -167,8 +149,7 @@ impl Container {
     /// host's root. The root file system is then mounted at the path in the bundle's config,
     /// resolved from init's root.
     pub fn root(&self) -> Result<OwnedFd, ContainerError> {
-        let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
-        let root = self.proc.open_relative_flags("root", flags);
+        let root = self.proc.directory("root");
         let root = root.map_err(|source| self.proc_error("root", source))?;
         let failed = |source: Errno| ContainerError::Rootfs {
             id: self.facts.id.clone(),
@@ -180,7 +161,7 @@ impl Container {
             .and_then(attributes)
             .map_err(|source| self.io_error("root", source))?;
         if identity(&theirs) != identity(&ours) {
-            return Ok(root.into());
+            return Ok(root);
         }
         let how = OpenHow::new()
             .flags(OFlag::O_PATH | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC)
@@ -190,10 +171,8 @@ impl Container {
 
     /// The mounts that init sees.
     pub fn mounts(&self) -> Result<Mounts, ContainerError> {
-        let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
-        let proc = self.proc.open_relative_flags(".", flags);
-        let proc = proc.map_err(|source| self.proc_error(".", source))?;
-        Ok(Mounts::new(OwnedFd::from(proc)))
+        let proc = self.proc.directory(".");
+        Ok(Mounts::new(proc.map_err(|source| self.proc_error(".", source))?))
     }
 
     /// The container's network namespace; `None` if it shares ours.
@@ -212,7 +191,7 @@ impl Container {
 
     fn namespace(&self, name: &str) -> Result<OwnedFd, ContainerError> {
         let path = format!("ns/{name}");
-        let opened = self.proc.open_relative(&path);
+        let opened = self.proc.file(&path);
         opened
             .map(OwnedFd::from)
             .map_err(|source| self.proc_error(&path, source))
@@ -247,13 +226,10 @@ impl Container {
     }
 
     fn read(&self, name: &str) -> Result<String, ContainerError> {
-        let mut file: File = self
-            .proc
-            .open_relative(name)
-            .map_err(|source| self.proc_error(name, source))?;
-        let mut text = String::new();
-        match file.read_to_string(&mut text) {
-            Ok(_) => Ok(text),
+        let file = self.proc.file(name);
+        let file = file.map_err(|source| self.proc_error(name, source))?;
+        match kernel_text::read(&file) {
+            Ok(text) => Ok(text),
             Err(_) if !self.init.is_alive() => Err(self.gone()),
             Err(source) => Err(proc_error(&self.facts, &self.proc_path(name), source)),
         }
@@ -274,14 +250,25 @@ impl Container {
         proc_error(&self.facts, &self.proc_path(name), source)
     }
 
-    /// An error of procfs, unless the process has ended: then that is the error.
-    fn proc_error(&self, name: &str, source: ProcError) -> ContainerError {
+    /// An error of a file of `/proc/PID`, unless the process has ended: then that is the error.
+    fn proc_error(&self, name: &str, source: io::Error) -> ContainerError {
         if self.init.is_alive() {
-            proc_error(&self.facts, &self.proc_path(name), io::Error::other(source))
+            self.io_error(name, source)
         } else {
             self.gone()
         }
     }
+}
+
+/// The mounts that this process sees.
+const OWN_MOUNTS: &str = "/proc/self/mountinfo";
+
+fn own_cgroup_mounts() -> io::Result<CgroupMounts> {
+    let mut mounts = CgroupMounts::default();
+    for line in BufReader::new(File::open(OWN_MOUNTS)?).split(b'\n') {
+        mounts.add_line(&String::from_utf8_lossy(&line?));
+    }
+    Ok(mounts)
 }
 
 fn proc_error(facts: &ContainerFacts, path: &str, source: io::Error) -> ContainerError {

@@ -1,15 +1,21 @@
 //! Processes, identified so that another process with a reused pid is never taken for the original,
 //! and the limits of this process.
 
+use std::fs::File;
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::time::Duration;
 
+use nix::errno::Errno;
+use nix::fcntl::{OFlag, open, openat};
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::signal::{SigSet, Signal};
+use nix::sys::stat::Mode;
 use rustix::process::{
     Pid, PidfdFlags, Resource, Rlimit, getrlimit, pidfd_open, pidfd_send_signal, setrlimit,
 };
+
+use crate::host::kernel_text;
 
 /// A process, held by a pidfd (pidfd_open(2), Linux 5.3).
 #[derive(Debug)]
@@ -36,8 +42,9 @@ pub enum ProcessError {
 
 /// The id of the current boot (proc_sys_kernel_random(5)); empty where it cannot be read.
 pub fn boot_id() -> String {
-    let text = std::fs::read_to_string("/proc/sys/kernel/random/boot_id").unwrap_or_default();
-    text.trim().to_owned()
+    let file = File::open("/proc/sys/kernel/random/boot_id");
+    let text = file.and_then(|file| kernel_text::read(&file));
+    text.unwrap_or_default().trim().to_owned()
 }
 
 /// The time at which a process started, in clock ticks since boot: `/proc/PID/stat` field 22
@@ -46,14 +53,78 @@ pub fn boot_id() -> String {
 /// # Errors
 /// When the process does not exist.
 pub fn start_time(pid: i32) -> Result<u64, ProcessError> {
-    match procfs::process::Process::new(pid).and_then(|process| process.stat()) {
-        Ok(stat) => Ok(stat.starttime),
-        Err(procfs::ProcError::NotFound(_)) => Err(ProcessError::Gone { pid }),
-        Err(error) => Err(ProcessError::Io {
+    let file = File::open(format!("/proc/{pid}/stat"));
+    match file.and_then(|file| ProcessStat::read(&file)) {
+        Ok(stat) => Ok(stat.start_time),
+        Err(error) if is_gone(&error) => Err(ProcessError::Gone { pid }),
+        Err(source) => Err(ProcessError::Io {
             action: "examine",
             pid,
-            source: io::Error::other(error),
+            source,
         }),
+    }
+}
+
+/// Whether an error of a file of `/proc/PID` says that the process has ended.
+fn is_gone(error: &io::Error) -> bool {
+    error.kind() == io::ErrorKind::NotFound || error.raw_os_error() == Some(Errno::ESRCH as i32)
+}
+
+/// A part of `/proc/PID/stat` (proc_pid_stat(5)).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct ProcessStat {
+    /// The PF_* flags of include/linux/sched.h.
+    pub flags: u32,
+    /// Clock ticks since boot.
+    pub start_time: u64,
+}
+
+impl ProcessStat {
+    fn read(file: &File) -> io::Result<Self> {
+        let text = kernel_text::read(file)?;
+        Self::parse(&text).ok_or_else(|| io::ErrorKind::InvalidData.into())
+    }
+
+    /// The second field is the name of the program in parentheses, which may contain anything,
+    /// parentheses too.
+    fn parse(text: &str) -> Option<Self> {
+        let (_, from_third) = text.rsplit_once(')')?;
+        let field = |number: usize| from_third.split_ascii_whitespace().nth(number - 3);
+        Some(Self {
+            flags: field(9)?.parse().ok()?,
+            start_time: field(22)?.parse().ok()?,
+        })
+    }
+}
+
+/// `/proc/PID`, held open: it stays bound to its process even if the pid is used again.
+#[derive(Debug)]
+pub(crate) struct ProcessDir(OwnedFd);
+
+impl ProcessDir {
+    /// Opens the directory of the process that has the pid now.
+    pub(crate) fn open(pid: i32) -> io::Result<Self> {
+        let path = format!("/proc/{pid}");
+        let flags = OFlag::O_PATH | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC;
+        Ok(Self(open(path.as_str(), flags, Mode::empty())?))
+    }
+
+    /// Opens a file in it for reading.
+    pub(crate) fn file(&self, name: &str) -> io::Result<File> {
+        self.open_at(name, OFlag::O_RDONLY).map(File::from)
+    }
+
+    /// Opens a directory in it, or one that a link in it leads to, as an O_PATH descriptor.
+    pub(crate) fn directory(&self, name: &str) -> io::Result<OwnedFd> {
+        self.open_at(name, OFlag::O_PATH | OFlag::O_DIRECTORY)
+    }
+
+    fn open_at(&self, name: &str, flags: OFlag) -> io::Result<OwnedFd> {
+        Ok(openat(&self.0, name, flags | OFlag::O_CLOEXEC, Mode::empty())?)
+    }
+
+    pub(crate) fn stat(&self) -> io::Result<ProcessStat> {
+        ProcessStat::read(&self.file("stat")?)
     }
 }
 
@@ -180,6 +251,24 @@ mod tests {
             Process::open(-1, started),
             Err(ProcessError::Gone { .. })
         ));
+    }
+
+    /// proc_pid_stat(5).
+    #[test]
+    fn flags_and_start_time_are_found_behind_any_name_of_a_program() {
+        let line = |name: &str| {
+            format!("57 ({name}) S 1 57 57 0 -1 4194560 99 0 0 0 1 2 0 0 20 0 1 0 8123 2408448 213\n")
+        };
+        let expected = ProcessStat {
+            flags: 4_194_560,
+            start_time: 8123,
+        };
+        for name in ["cat", "", "a) b", ") R 1 2 3 (", "a\nb"] {
+            assert_eq!(ProcessStat::parse(&line(name)), Some(expected), "{name:?}");
+        }
+        for malformed in ["", "57", "57 (cat) S 1", "57 (cat"] {
+            assert_eq!(ProcessStat::parse(malformed), None, "{malformed:?}");
+        }
     }
 
     #[test]

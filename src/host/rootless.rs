@@ -7,6 +7,7 @@ use std::path::PathBuf;
 
 use nix::unistd::{Uid, User, geteuid};
 
+use crate::host::kernel_text;
 use crate::model::rootless::{self, Rootless};
 use crate::sys::namespaces;
 
@@ -56,5 +57,6 @@ pub(crate) fn home(user: Rootless) -> Option<PathBuf> {
 }
 
 fn uid_map() -> String {
-    fs::read_to_string(UID_MAP).unwrap_or_default()
+    let text = File::open(UID_MAP).and_then(|file| kernel_text::read(&file));
+    text.unwrap_or_default()
 }

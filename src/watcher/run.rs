@@ -95,10 +95,9 @@ fn watch(
         enter_engine_namespace(record.container.pid)?;
     }
     let notes: Notes = lock.attached()?.unwrap_or_default();
-    let opened = match record.is_running() {
+    let opened = match record.init().may_be_of_this_boot() {
         true => Container::open(&record.container),
-        // The record may be from an earlier boot, in which another process had this pid and start
-        // time.
+        // In that boot another process had this pid and start time.
         false => Err(ContainerError::Gone {
             id: record.container.id.clone(),
             pid: record.container.pid,

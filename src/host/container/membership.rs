@@ -113,10 +113,70 @@ impl CgroupMount {
     }
 }
 
+/// The mounts of the hierarchies that control device access.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub(super) struct CgroupMounts {
+    pub v1_devices: Vec<CgroupMount>,
+    pub v2: Vec<CgroupMount>,
+}
+
+impl CgroupMounts {
+    /// Adds a line of a list of mounts (proc_pid_mountinfo(5)) if it is such a mount.
+    pub(super) fn add_line(&mut self, line: &str) {
+        let Some((head, tail)) = line.split_once(" - cgroup") else {
+            return;
+        };
+        let mut fields = head.split(' ').skip(3);
+        let (Some(root), Some(point)) = (fields.next(), fields.next()) else {
+            return;
+        };
+        let mount = CgroupMount {
+            point: point.into(),
+            root: root.into(),
+        };
+        // What is left of the type, the source, and the options of the file system.
+        let mut tail = tail.split(' ');
+        let (version, options) = (tail.next(), tail.nth(1).unwrap_or_default());
+        match version {
+            Some("2") => self.v2.push(mount),
+            Some("") if options.split(',').any(|option| option == "devices") => self.v1_devices.push(mount),
+            _ => {}
+        }
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
     use proptest::prelude::*;
+
+    /// proc_pid_mountinfo(5).
+    #[test]
+    fn mounts_of_the_two_hierarchies_are_found_in_a_list_of_mounts() {
+        let mut mounts = CgroupMounts::default();
+        for line in [
+            "25 30 0:23 / /sys rw,nosuid - sysfs sysfs rw",
+            "36 25 0:30 / /sys/fs/cgroup/unified rw shared:10 master:2 - cgroup2 cgroup2 rw,nsdelegate",
+            "37 25 0:31 / /sys/fs/cgroup/cpu rw shared:11 - cgroup cgroup rw,cpu,cpuacct",
+            "38 25 0:32 /a /sys/fs/cgroup/devices rw - cgroup cgroup rw,devices",
+            "39 25 0:33 / /sys/fs/cgroup/x rw - cgroup devices rw,name=devices",
+            "40 25 0:34 / /cgroup2 rw - tmpfs cgroup rw",
+            "41 25 0:35 / /c rw - cgroup3 cgroup3 rw,devices",
+            "42 - cgroup2 cgroup2 rw",
+            "",
+        ] {
+            mounts.add_line(line);
+        }
+        let mount = |root: &str, point: &str| CgroupMount {
+            point: point.into(),
+            root: root.into(),
+        };
+        let expected = CgroupMounts {
+            v1_devices: vec![mount("/a", "/sys/fs/cgroup/devices")],
+            v2: vec![mount("/", "/sys/fs/cgroup/unified")],
+        };
+        assert_eq!(mounts, expected);
+    }
 
     fn own(text: &str, cgroups_path: Option<&str>, id: &str) -> Vec<String> {
         let own = Membership::parse(text).own_v2(cgroups_path, id);

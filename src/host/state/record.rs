@@ -124,13 +124,19 @@ pub struct RecordedInit {
 }
 
 impl RecordedInit {
+    /// Whether the record may be of this boot: after another one, pids and start times mean
+    /// nothing.
+    pub fn may_be_of_this_boot(&self) -> bool {
+        let now = boot_id();
+        self.boot.is_empty() || now.is_empty() || self.boot == now
+    }
+
     /// The process, if it still runs. A zombie does not run.
     pub fn running(&self) -> Option<Process> {
-        let now = boot_id();
-        if !self.boot.is_empty() && !now.is_empty() && self.boot != now {
-            return None;
+        match self.may_be_of_this_boot() {
+            true => Process::open(self.pid, self.start_time).ok(),
+            false => None,
         }
-        Process::open(self.pid, self.start_time).ok()
     }
 
     /// Whether it is the init of this container.

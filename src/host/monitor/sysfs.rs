@@ -185,7 +185,9 @@ impl SysFs {
     pub(super) fn read(&self, place: &str, attributes: &Attributes) -> Option<Device> {
         let syspath = SysPath::new(format!("/sys/devices/{place}"));
         let uevent = self.file(&format!("{place}/uevent"))?;
-        let subsystem = self.link_name(place, "subsystem").ok();
+        let subsystem = subsystem_of_virtual(place)
+            .map(str::to_owned)
+            .or_else(|| self.link_name(place, "subsystem").ok());
         let mut properties = parse_uevent(&uevent);
         // As every message and udev's database have them.
         properties.insert("DEVPATH".to_owned(), format!("/devices/{place}"));
@@ -279,6 +281,14 @@ pub(super) fn place_of(syspath: &SysPath) -> Option<&str> {
         .as_str()
         .strip_prefix("/sys/devices/")
         .filter(|place| is_below(place))
+}
+
+/// The subsystem of a device that has no parent, such as `virtual/tty/tty7`: the directory above it
+/// is its class or bus (drivers/base/core.c, get_device_parent; subsys_virtual_register). Most
+/// devices of a host are such ones, and this saves a system call for each.
+fn subsystem_of_virtual(place: &str) -> Option<&str> {
+    let (subsystem, name) = place.strip_prefix("virtual/")?.split_once('/')?;
+    (!name.contains('/')).then_some(subsystem)
 }
 
 /// The place that a link such as `../../devices/virtual/mem/null` leads to.

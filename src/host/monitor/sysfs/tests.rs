@@ -136,6 +136,35 @@ fn a_listed_device_has_its_facts() {
 }
 
 #[test]
+fn a_device_without_a_parent_belongs_to_the_subsystem_that_the_directory_above_it_names() {
+    let tree = Recorded::new();
+    for place in ["virtual/tty/tty7", "virtual/block/loop0/loop0p1"] {
+        tree.device(place, b"", Some("link"));
+    }
+    let subsystem = |place| tree.sysfs().read(place, &Attributes::new()).unwrap().subsystem;
+    assert_eq!(subsystem("virtual/tty/tty7").as_deref(), Some("tty"));
+    assert_eq!(subsystem("virtual/block/loop0/loop0p1").as_deref(), Some("link"));
+}
+
+#[test]
+fn on_this_host_the_directory_above_each_virtual_device_names_its_subsystem() {
+    let sysfs = SysFs::open("/sys").unwrap();
+    let mut count = 0;
+    for subsystem in sysfs.names_at("virtual") {
+        for name in sysfs.names_at(&format!("virtual/{subsystem}")) {
+            // Other processes may remove devices meanwhile.
+            let place = format!("virtual/{subsystem}/{name}");
+            let link = sysfs.link_name(&place, "subsystem");
+            if sysfs.has_file(&format!("{place}/uevent")) && link.is_ok() {
+                assert_eq!(link.as_deref(), Ok(subsystem.as_str()), "{place}");
+                count += 1;
+            }
+        }
+    }
+    assert!(count > 0);
+}
+
+#[test]
 fn attributes_are_read_where_the_devtype_fits_and_cleaned() {
     let attributes = wanted(&[
         ("idVendor", Some("usb_device")),

@@ -3,6 +3,7 @@
 
 pub mod bpf;
 pub(crate) mod descriptors;
+pub(crate) mod directory_change;
 pub mod loop_device;
 pub(crate) mod memory;
 pub(crate) mod mount;

@@ -34,6 +34,8 @@ pub(super) struct Wake {
     pub must_end: bool,
     /// SIGHUP was received.
     pub must_reload: bool,
+    /// SIGIO was received: a directory with links of the host has changed.
+    pub links_signal: bool,
     /// Device events have arrived, on these sockets.
     pub device_events: Option<Ready>,
     /// A USB/IP worker has replied.
@@ -61,7 +63,7 @@ pub(super) struct EventLoop {
     /// The clients of the control socket that have not sent a complete request; the index is part
     /// of their token.
     clients: Vec<Option<ControlClient>>,
-    /// The last tick, or the start.
+    /// The last tick, or the start; or a signal for the next one.
     ticked: Instant,
 }
 
@@ -131,7 +133,11 @@ impl EventLoop {
             self.accept();
         }
         let now = Instant::now();
-        if tick <= now {
+        if wake.links_signal {
+            // Usually this comes with a device, and before its event, which is more urgent. It is
+            // followed by a short interval.
+            self.ticked = now;
+        } else if tick <= now {
             self.ticked = now;
             wake.tick = true;
         }
@@ -204,7 +210,7 @@ fn register(signals: &SignalFd, control: &ControlSocket, sources: &Sources<'_>) 
 /// Blocks the signals that the loop reads from a signalfd.
 pub(super) fn block_signals() -> nix::Result<SignalFd> {
     let mut mask = SigSet::empty();
-    for signal in [Signal::SIGTERM, Signal::SIGINT, Signal::SIGHUP] {
+    for signal in [Signal::SIGTERM, Signal::SIGINT, Signal::SIGHUP, Signal::SIGIO] {
         mask.add(signal);
     }
     mask.thread_block()?;
@@ -213,10 +219,10 @@ pub(super) fn block_signals() -> nix::Result<SignalFd> {
 
 fn read_signals(signals: &SignalFd, wake: &mut Wake) {
     while let Ok(Some(info)) = signals.read_signal() {
-        if info.ssi_signo == Signal::SIGHUP as u32 {
-            wake.must_reload = true;
-        } else {
-            wake.must_end = true;
+        match Signal::try_from(info.ssi_signo as i32) {
+            Ok(Signal::SIGHUP) => wake.must_reload = true,
+            Ok(Signal::SIGIO) => wake.links_signal = true,
+            _ => wake.must_end = true,
         }
     }
 }
@@ -276,6 +282,7 @@ mod tests {
             ("container", wake.container_exited),
             ("end", wake.must_end),
             ("reload", wake.must_reload),
+            ("links", wake.links_signal),
             ("kernel", wake.device_events == Some(Ready::Kernel)),
             ("all devices", wake.device_events == Some(Ready::All)),
             ("worker", wake.worker_replies),
@@ -300,9 +307,13 @@ mod tests {
         assert_eq!(wakes(&mut events), ["kernel", "worker"]);
         files.udev.1.write_all(b"x").unwrap();
         assert_eq!(wakes(&mut events), ["all devices", "worker"]);
-        raise(Signal::SIGHUP).unwrap();
-        raise(Signal::SIGTERM).unwrap();
-        assert_eq!(wakes(&mut events), ["end", "reload", "all devices", "worker"]);
+        for signal in [Signal::SIGHUP, Signal::SIGIO, Signal::SIGTERM] {
+            raise(signal).unwrap();
+        }
+        assert_eq!(
+            wakes(&mut events),
+            ["end", "reload", "links", "all devices", "worker"]
+        );
         files.container.1.write_all(b"x").unwrap();
         assert_eq!(wakes(&mut events), ["container", "all devices", "worker"]);
     }
@@ -353,5 +364,11 @@ mod tests {
         let short = Duration::from_millis(20);
         assert!(events.wait(None, short).unwrap().tick);
         assert!(begin.elapsed() >= TICK + short, "{:?}", begin.elapsed());
+        // A signal begins an interval.
+        std::thread::sleep(short);
+        raise(Signal::SIGIO).unwrap();
+        let wake = events.wait(None, short).unwrap();
+        assert!(wake.links_signal && !wake.tick);
+        assert!(events.wait(None, short).unwrap().tick);
     }
 }

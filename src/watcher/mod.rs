@@ -198,6 +198,9 @@ impl Watcher {
             // An error is in the log and in the status.
             let _ = self.reload();
         }
+        if wake.links_signal {
+            self.world.note_links_signal();
+        }
         if let Some(ready) = wake.device_events {
             self.take_events(ready);
         }

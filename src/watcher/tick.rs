@@ -1,6 +1,7 @@
 //! What the watcher checks because no event reports it: every second with few system calls whether
 //! something may have changed, and only then everything; and everything every ten seconds. While
-//! nothing can change without an event, it does not wake every second.
+//! nothing can change without an event, it does not wake every second: while the container has no
+//! device, a signal reports changes of the directories that links of the host are in.
 
 use std::path::Path;
 use std::time::Duration;
@@ -24,13 +25,16 @@ const LONG: Duration = Duration::from_secs(10);
 impl Watcher {
     /// The interval between two ticks now.
     pub(super) fn tick_interval(&self) -> Duration {
-        let may_change =
-            self.inside.has_access() || self.world.follows_links() || self.admission.depends_on_host_use();
-        if self.inside.is_unchecked() || may_change || self.awaits_plan() || self.awaits_check() {
-            SHORT
-        } else {
-            LONG
+        match self.is_tick_due_soon() || self.world.must_poll_links() {
+            true => SHORT,
+            false => LONG,
         }
+    }
+
+    /// Whether something other than a link of the host must be checked soon.
+    fn is_tick_due_soon(&self) -> bool {
+        let may_change = self.inside.has_access() || self.admission.depends_on_host_use();
+        self.inside.is_unchecked() || may_change || self.awaits_plan() || self.awaits_check()
     }
 
     /// Checks whether something may have changed without an event, and if so, or if it is time,
@@ -38,10 +42,15 @@ impl Watcher {
     pub(super) fn tick(&mut self, events: &mut EventLoop) -> Result<Next, WatcherError> {
         let must_plan = self.awaits_plan() || self.admission.may_decide_differently();
         let must_check = self.inside.take_unchecked() || must_plan || self.awaits_check();
-        if !must_check && self.inside.is_access_unchanged() && self.world.are_links_unchanged() {
-            return Ok(Next::Continue);
+        let next = match !must_check && self.inside.is_access_unchanged() && self.world.are_links_unchanged()
+        {
+            true => Next::Continue,
+            false => self.check(must_plan, events)?,
+        };
+        if !self.is_tick_due_soon() {
+            self.world.signal_links();
         }
-        self.check(must_plan, events)
+        Ok(next)
     }
 
     /// Checks access, devices and the state directory.

@@ -310,9 +310,19 @@ impl World {
         self.monitor.are_links_unchanged()
     }
 
-    /// Whether links of the host can change without an event.
-    pub(super) fn follows_links(&self) -> bool {
-        self.monitor.follows_links()
+    /// Whether links of the host can change without an event and without SIGIO.
+    pub(super) fn must_poll_links(&self) -> bool {
+        self.monitor.must_poll_links()
+    }
+
+    /// Makes SIGIO report the next change that may move a link.
+    pub(super) fn signal_links(&mut self) {
+        self.monitor.signal_links();
+    }
+
+    /// SIGIO has come.
+    pub(super) fn note_links_signal(&mut self) {
+        self.monitor.note_links_signal();
     }
 
     /// Whether requests name nodes that sysfs may not know.

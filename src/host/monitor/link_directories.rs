@@ -2,11 +2,16 @@
 //! out with one system call for each directory: a directory's time of change (ctime) moves whenever
 //! a name in it is created, removed or renamed, and whenever its own name, mode or owner changes.
 
+use std::collections::BTreeSet;
+use std::os::fd::{AsFd, OwnedFd};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use nix::sys::stat::{FileStat, lstat};
+use nix::fcntl::{OFlag, open};
+use nix::sys::stat::{FileStat, Mode, lstat};
 use nix::time::{ClockId, clock_gettime};
+
+use crate::sys::directory_change;
 
 /// How many directories are observed. A request can name any number of paths.
 const MAX_DIRECTORIES: usize = 8;
@@ -14,11 +19,15 @@ const MAX_DIRECTORIES: usize = 8;
 /// The directories in which links were looked up.
 #[derive(Debug, Default)]
 pub(super) struct UsedDirectories {
+    /// The directory that all of them are in.
+    dev: PathBuf,
     directories: Vec<Directory>,
     /// The kernel's clock for times of change when the first directory was looked at.
     begin: Duration,
     /// Whether a change could go unnoticed.
     is_unsure: bool,
+    /// While a signal reports the next change: the directories, which must stay open for that.
+    signalled: Vec<OwnedFd>,
 }
 
 /// A directory as it was.
@@ -55,14 +64,16 @@ impl State {
 }
 
 impl UsedDirectories {
-    /// None yet.
-    pub(super) fn begin() -> Self {
+    /// None yet, of this `/dev`.
+    pub(super) fn begin(dev: PathBuf) -> Self {
         let now = clock_gettime(ClockId::CLOCK_REALTIME_COARSE).map(Duration::from);
         Self {
+            dev,
             directories: Vec::new(),
             // Without a clock, no time of change is in the past.
             begin: now.unwrap_or_default(),
             is_unsure: false,
+            signalled: Vec::new(),
         }
     }
 
@@ -78,8 +89,32 @@ impl UsedDirectories {
         }
     }
 
-    pub(super) fn is_empty(&self) -> bool {
-        self.directories.is_empty()
+    /// Whether one of them can change without a signal.
+    pub(super) fn must_be_polled(&self) -> bool {
+        !self.directories.is_empty() && self.signalled.is_empty()
+    }
+
+    /// Makes SIGIO report the next change, if possible. The calling thread must have
+    /// blocked it.
+    pub(super) fn signal_next_change(&mut self) {
+        if self.must_be_polled() && !self.is_unsure {
+            let signalled = self.all().into_iter().map(signalled).collect::<Option<Vec<_>>>();
+            // A change before that sends no signal.
+            self.signalled = signalled.filter(|_| self.are_unchanged()).unwrap_or_default();
+        }
+    }
+
+    /// The signal has come, and reports no further change.
+    pub(super) fn note_signal(&mut self) {
+        self.signalled = Vec::new();
+    }
+
+    /// The directories, and those above them: a directory that is removed and created again changes
+    /// only these.
+    fn all(&self) -> BTreeSet<&Path> {
+        let directories = self.directories.iter();
+        let at_or_above = directories.flat_map(|directory| directory.path.ancestors());
+        at_or_above.filter(|path| path.starts_with(&self.dev)).collect()
     }
 
     /// Whether all of them are certainly as they were.
@@ -89,6 +124,14 @@ impl UsedDirectories {
     }
 }
 
+/// Opens a directory, and makes SIGIO report its next change.
+fn signalled(path: &Path) -> Option<OwnedFd> {
+    let flags = OFlag::O_RDONLY | OFlag::O_DIRECTORY | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC;
+    let directory = open(path, flags, Mode::empty()).ok()?;
+    directory_change::signal_once(directory.as_fd()).ok()?;
+    Some(directory)
+}
+
 #[cfg(test)]
 mod tests {
     use super::super::links::HostLinks;
@@ -96,6 +139,9 @@ mod tests {
     use std::fs;
     use std::os::unix::fs::{PermissionsExt, symlink};
     use std::time::Instant;
+
+    use nix::sys::signal::{SigSet, Signal};
+    use nix::sys::signalfd::{SfdFlags, SignalFd};
 
     /// The directories of these paths below a `/dev`, after its last change is in the past.
     fn used(dev: &Path, paths: &[&str]) -> UsedDirectories {
@@ -142,22 +188,72 @@ mod tests {
         ];
         for (what, change) in changes {
             let used = used(dev, &all);
-            assert!(!used.is_empty() && used.are_unchanged(), "before {what}");
+            assert!(used.must_be_polled() && used.are_unchanged(), "before {what}");
             change();
             assert!(!used.are_unchanged(), "{what}");
         }
+    }
+
+    /// Blocks SIGIO in this thread.
+    fn block_sigio() -> SignalFd {
+        let mut mask = SigSet::empty();
+        mask.add(Signal::SIGIO);
+        mask.thread_block().unwrap();
+        SignalFd::with_flags(&mask, SfdFlags::SFD_NONBLOCK).unwrap()
+    }
+
+    /// Whether SIGIO is pending; takes it.
+    fn is_signalled(signals: &SignalFd) -> bool {
+        matches!(signals.read_signal(), Ok(Some(_)))
+    }
+
+    #[test]
+    fn a_signal_reports_the_next_change_of_a_directory_or_of_one_above_it() {
+        let signals = block_sigio();
+        let dev = tempfile::tempdir().unwrap();
+        let path = |name: &str| dev.path().join(name);
+        fs::create_dir_all(path("serial/by-id")).unwrap();
+        let all = ["serial/by-id/usb-X"];
+        let changes: [(&str, &dyn Fn()); 3] = [
+            ("a link", &|| {
+                symlink("../../tty", path("serial/by-id/usb-X")).unwrap()
+            }),
+            ("no link", &|| {
+                fs::remove_file(path("serial/by-id/usb-X")).unwrap()
+            }),
+            ("no directory", &|| fs::remove_dir(path("serial/by-id")).unwrap()),
+        ];
+        for (what, change) in changes {
+            let mut used = used(dev.path(), &all);
+            used.signal_next_change();
+            assert!(!used.must_be_polled() && !is_signalled(&signals), "before {what}");
+            change();
+            assert!(is_signalled(&signals) && !used.are_unchanged(), "{what}");
+            used.note_signal();
+            assert!(used.must_be_polled(), "after {what}");
+        }
+    }
+
+    #[test]
+    fn a_change_before_the_signal_was_requested_is_noticed_by_polling() {
+        let _signals = block_sigio();
+        let dev = tempfile::tempdir().unwrap();
+        let mut used = used(dev.path(), &["x"]);
+        fs::write(dev.path().join("x"), "").unwrap();
+        used.signal_next_change();
+        assert!(used.must_be_polled() && !used.are_unchanged());
     }
 
     #[test]
     fn a_directory_that_has_just_changed_is_not_trusted() {
         let dev = tempfile::tempdir().unwrap();
         let mut facts = lstat(dev.path()).unwrap();
-        let mut used = UsedDirectories::begin();
+        let mut used = UsedDirectories::begin(dev.path().to_owned());
         facts.st_ctime = i64::MAX;
         used.add(dev.path().to_owned(), &facts);
         assert!(!used.are_unchanged());
         let mut none = UsedDirectories::default();
-        assert!(none.is_empty() && none.are_unchanged());
+        assert!(!none.must_be_polled() && none.are_unchanged());
         none.add(dev.path().to_owned(), &lstat(dev.path()).unwrap());
         assert!(!none.are_unchanged(), "without a clock");
     }

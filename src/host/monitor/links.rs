@@ -62,7 +62,7 @@ impl HostLinks {
     /// Records the directories that are used from now on.
     pub(super) fn recording(self) -> Self {
         Self {
-            used: Some(RefCell::new(UsedDirectories::begin())),
+            used: Some(RefCell::new(UsedDirectories::begin(self.root.clone()))),
             ..self
         }
     }

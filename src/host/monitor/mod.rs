@@ -190,8 +190,8 @@ impl DeviceMonitor {
     /// Several devices can claim one link. udevd moves the link while it processes a claimant's
     /// event, then sends that event (systemd, udev-worker.c); it sends no event for the device that
     /// gains or loses the link. Call this when [`Self::links_may_have_moved`] returns true, and
-    /// when [`Self::are_links_unchanged`], asked each second, returns false, for links made by hand
-    /// and for lost events. inotify would cost one of the 128 instances that each user has.
+    /// when [`Self::are_links_unchanged`] returns false, for links made by hand and for lost
+    /// events: ask that after [`Self::signal_links`], or each second.
     pub fn follow_links<'a>(&self, claimed: impl IntoIterator<Item = &'a PathBuf>) -> FollowedLinks {
         let links = HostLinks::open().recording();
         let followed = FollowedLinks {
@@ -209,9 +209,20 @@ impl DeviceMonitor {
         self.directories.borrow().are_unchanged()
     }
 
-    /// Whether [`Self::are_links_unchanged`] can change without an event.
-    pub fn follows_links(&self) -> bool {
-        !self.directories.borrow().is_empty()
+    /// Whether [`Self::are_links_unchanged`] can change without an event and without a signal.
+    pub fn must_poll_links(&self) -> bool {
+        self.directories.borrow().must_be_polled()
+    }
+
+    /// Makes SIGIO report the next change of [`Self::are_links_unchanged`], if possible. The
+    /// calling thread must have blocked it. It ends when links are followed again.
+    pub fn signal_links(&mut self) {
+        self.directories.get_mut().signal_next_change();
+    }
+
+    /// That signal has come.
+    pub fn note_links_signal(&mut self) {
+        self.directories.get_mut().note_signal();
     }
 
     /// Whether requests name nodes that sysfs may not know.

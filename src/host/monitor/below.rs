@@ -26,18 +26,18 @@ impl SysFs {
     }
 
     fn add_nodeless(&self, place: &str, depth: usize, attributes: &Attributes, found: &mut Vec<Device>) {
+        let entries = self.entries_at(place);
         // Not every directory is a device, and only devices with a subsystem have events
         // (drivers/base/core.c, dev_uevent_filter).
-        if self.has_file(&format!("{place}/subsystem")) {
+        if entries.iter().any(|(name, _)| name == "subsystem") {
             found.extend(self.read(place, attributes).filter(is_reported));
         }
         if depth == 0 {
             return;
         }
-        for name in self.names_at(place) {
-            let below = format!("{place}/{name}");
-            if !WITHOUT_DEVICES.contains(&name.as_str()) && self.is_directory(&below) {
-                self.add_nodeless(&below, depth - 1, attributes, found);
+        for (name, is_directory) in entries {
+            if is_directory && !WITHOUT_DEVICES.contains(&name.as_str()) {
+                self.add_nodeless(&format!("{place}/{name}"), depth - 1, attributes, found);
             }
         }
     }

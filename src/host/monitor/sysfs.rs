@@ -4,14 +4,14 @@
 //! milliseconds.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::fs;
+use std::fs::{self, DirEntry};
 use std::io::Read;
 use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
 
 use nix::errno::Errno;
 use nix::fcntl::{self, OFlag};
-use nix::sys::stat::{Mode, SFlag};
+use nix::sys::stat::Mode;
 use nix::unistd;
 
 use super::error::MonitorError;
@@ -125,20 +125,21 @@ impl SysFs {
 
     /// The names in a directory, sorted; none if there is no such directory.
     pub(super) fn names_at(&self, place: &str) -> Vec<String> {
-        let entries = fs::read_dir(self.devices_path().join(place));
-        let names = entries.into_iter().flatten().flatten();
-        let mut names: Vec<String> = names
-            .filter_map(|entry| entry.file_name().into_string().ok())
-            .collect();
-        names.sort();
-        names
+        let entries = self.entries_at(place).into_iter();
+        entries.map(|(name, _)| name).collect()
     }
 
-    /// Whether a path below `devices` is a directory, not a link to one.
-    pub(super) fn is_directory(&self, path: &str) -> bool {
-        let flags = fcntl::AtFlags::AT_SYMLINK_NOFOLLOW;
-        nix::sys::stat::fstatat(&self.devices, path, flags)
-            .is_ok_and(|found| SFlag::from_bits_truncate(found.st_mode) & SFlag::S_IFMT == SFlag::S_IFDIR)
+    /// The names in a directory, sorted, and whether each is a directory, not a link to one.
+    pub(super) fn entries_at(&self, place: &str) -> Vec<(String, bool)> {
+        let entries = fs::read_dir(self.devices_path().join(place));
+        let entries = entries.into_iter().flatten().flatten();
+        // sysfs lists the types with the names, so they cost no further call.
+        let is_directory = |entry: &DirEntry| entry.file_type().is_ok_and(|kind| kind.is_dir());
+        let mut found: Vec<(String, bool)> = entries
+            .filter_map(|entry| Some((entry.file_name().into_string().ok()?, is_directory(&entry))))
+            .collect();
+        found.sort();
+        found
     }
 
     pub(super) fn devices_path(&self) -> PathBuf {

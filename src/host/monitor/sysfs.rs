@@ -229,6 +229,7 @@ impl SysFs {
                 let keys = text("capabilities/key")?;
                 Some(InputCapabilities::in_bitmaps(&keys, &text("properties")?)?.to_text())
             }
+            SLAVES if is_loop(place) => None,
             SLAVES => self.names_in(&format!("{place}/{name}")),
             _ => text(name),
         }
@@ -318,6 +319,13 @@ fn may_block(place: &str, attribute: &str) -> bool {
 fn is_named_as_hid(place: &str) -> bool {
     let name = place.rsplit('/').next().unwrap_or_default().as_bytes();
     matches!(name, [_, _, _, _, b':', _, _, _, _, b':', _, _, _, _, b'.', ..])
+}
+
+/// Whether a device is a loop device, which is over a file and not over other block devices
+/// (drivers/block/loop.c). There may be dozens of them.
+fn is_loop(place: &str) -> bool {
+    let number = place.strip_prefix("virtual/block/loop");
+    number.is_some_and(|number| number.bytes().all(|digit| digit.is_ascii_digit()))
 }
 
 /// Whether a device has the name of an input device, `input7` (drivers/input/input.c,

@@ -269,13 +269,20 @@ fn capabilities_are_read_of_hid_and_input_devices_and_of_no_others() {
 #[test]
 fn the_devices_that_one_is_made_of_are_listed_by_name() {
     let tree = Recorded::new();
-    tree.device("virtual/block/dm-0", b"DEVTYPE=disk\n", Some("block"));
-    for slave in ["sdb1", "sda2"] {
-        fs::create_dir_all(tree.path(&format!("devices/virtual/block/dm-0/slaves/{slave}"))).unwrap();
-    }
     let attributes = wanted(&[(SLAVES, Some("disk"))]);
-    let device = tree.sysfs().read("virtual/block/dm-0", &attributes).unwrap();
-    assert_eq!(device.attribute(SLAVES), Some("sda2 sdb1"));
+    for (name, slaves) in [
+        ("dm-0", Some("sda2 sdb1")),
+        ("loopback", Some("sda2 sdb1")),
+        ("loop12", None),
+    ] {
+        let place = format!("virtual/block/{name}");
+        tree.device(&place, b"DEVTYPE=disk\n", Some("block"));
+        for slave in ["sdb1", "sda2"] {
+            fs::create_dir_all(tree.path(&format!("devices/{place}/slaves/{slave}"))).unwrap();
+        }
+        let device = tree.sysfs().read(&place, &attributes).unwrap();
+        assert_eq!(device.attribute(SLAVES), slaves, "{name}");
+    }
 }
 
 #[test]

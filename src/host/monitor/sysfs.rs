@@ -48,8 +48,7 @@ impl SysFs {
     pub(super) fn open(root: impl Into<PathBuf>) -> Result<Self, MonitorError> {
         let root = root.into();
         let path = root.join("devices");
-        let flags = OFlag::O_PATH | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC;
-        match fcntl::open(&path, flags, Mode::empty()) {
+        match open_directory(&path) {
             Ok(devices) => Ok(Self { root, devices }),
             Err(source) => Err(MonitorError::SysFs {
                 path,
@@ -101,11 +100,13 @@ impl SysFs {
             path: path.clone(),
             source,
         };
+        let directory = open_directory(&path).map_err(|errno| failed(errno.into()))?;
         for entry in fs::read_dir(&path).map_err(failed)? {
-            let Ok(target) = fs::read_link(entry.map_err(failed)?.path()) else {
+            let name = entry.map_err(failed)?.file_name();
+            let Ok(target) = fcntl::readlinkat(&directory, name.as_os_str()) else {
                 continue;
             };
-            if let Some(place) = place_of_link(&target) {
+            if let Some(place) = place_of_link(Path::new(&target)) {
                 take(place);
             }
         }
@@ -275,6 +276,11 @@ impl SysFs {
         let name = Path::new(&target).file_name().ok_or(Errno::EINVAL)?;
         Ok(name.to_string_lossy().into_owned())
     }
+}
+
+fn open_directory(path: &Path) -> nix::Result<OwnedFd> {
+    let flags = OFlag::O_PATH | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC;
+    fcntl::open(path, flags, Mode::empty())
 }
 
 /// A device's place: its path below `/sys/devices`.

@@ -154,6 +154,11 @@ impl Admission {
         }
     }
 
+    /// Whether another container may have the device, or a part of it, too.
+    pub(super) fn is_shared(&self, device: &SysPath) -> bool {
+        self.leases.is_shared(device)
+    }
+
     /// Call this after a plan was applied: releases the leases of devices that are neither admitted
     /// nor attached any more, and logs once for each device why it is not attached.
     pub(super) fn finish(

@@ -103,13 +103,16 @@ impl<'a> Holders<'a> {
     }
 
     /// Warns if a disk among the new attachments is in another container as well: two systems that
-    /// write to one disk destroy its data. Sharing other devices is normal.
-    pub(super) fn warn_of_shared_disks(&self, attached: &[PathBuf]) {
+    /// write to one disk destroy its data. Sharing other devices is normal. `is_shared` returns
+    /// whether another container has the lease of a device, too: of two that get a disk at the same
+    /// time, the later one finds the notes of the earlier one.
+    pub(super) fn warn_of_shared_disks(&self, attached: &[PathBuf], is_shared: impl Fn(&SysPath) -> bool) {
         for path in attached {
             let Some(attachment) = self.inside.attachments().get(path) else {
                 continue;
             };
-            if attachment.node.num.kind != DevKind::Block {
+            let leased = &self.inventory.real(&attachment.device).syspath;
+            if attachment.node.num.kind != DevKind::Block || !is_shared(leased) {
                 continue;
             }
             let holders = self.of(&attachment.device.syspath);

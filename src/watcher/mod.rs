@@ -257,7 +257,7 @@ impl Watcher {
             self.inside.try_write_notes();
         }
         let holders = Holders::new(&self.inside, self.world.inventory());
-        holders.warn_of_shared_disks(&report.attached);
+        holders.warn_of_shared_disks(&report.attached, |device| self.admission.is_shared(device));
         self.retries.update(&report, &self.inside);
         self.admission
             .finish(report.not_attached, &self.planner, &holders);

@@ -108,19 +108,31 @@ pub(super) fn lock_range(file: &File, first: u64, last: u64, hold: Option<Hold>)
         Some(Hold::Exclusive) => libc::F_WRLCK,
         None => libc::F_UNLCK,
     };
-    let offset = |number: u64| libc::off_t::try_from(number).map_err(|_| Errno::EOVERFLOW);
-    let lock = libc::flock {
-        l_type: kind as libc::c_short,
-        l_whence: libc::SEEK_SET as libc::c_short,
-        l_start: offset(first)?,
-        l_len: offset(last - first + 1)?,
-        l_pid: 0,
-    };
+    let lock = lock_of(kind, first, last)?;
     match fcntl(file, FcntlArg::F_OFD_SETLK(&lock)) {
         Ok(_) => Ok(true),
         Err(Errno::EAGAIN | Errno::EACCES) => Ok(false),
         Err(errno) => Err(errno.into()),
     }
+}
+
+/// Whether another container has locked a part of a range.
+pub(super) fn is_locked_by_other(file: &File, first: u64, last: u64) -> io::Result<bool> {
+    // Nothing but a lock of another open file prevents an exclusive one.
+    let mut lock = lock_of(libc::F_WRLCK, first, last)?;
+    fcntl(file, FcntlArg::F_OFD_GETLK(&mut lock))?;
+    Ok(lock.l_type != libc::F_UNLCK as libc::c_short)
+}
+
+fn lock_of(kind: libc::c_int, first: u64, last: u64) -> io::Result<libc::flock> {
+    let offset = |number: u64| libc::off_t::try_from(number).map_err(|_| Errno::EOVERFLOW);
+    Ok(libc::flock {
+        l_type: kind as libc::c_short,
+        l_whence: libc::SEEK_SET as libc::c_short,
+        l_start: offset(first)?,
+        l_len: offset(last - first + 1)?,
+        l_pid: 0,
+    })
 }
 
 /// Releases all ranges. The last holder removes the file: only it can lock all of it exclusively.

@@ -19,7 +19,7 @@ use std::fs::{self, File, OpenOptions};
 use std::io;
 use std::path::{Path, PathBuf};
 
-use self::lease_file::{LeaseFile, lock_range, release};
+use self::lease_file::{LeaseFile, is_locked_by_other, lock_range, release};
 pub(crate) use self::ranges::Hold;
 use self::ranges::{Held, Lease, Segment, segments};
 use crate::host::state::flock::{self, is_linked, is_same_file};
@@ -83,6 +83,24 @@ impl Leases {
     /// How the device is held.
     pub(crate) fn held(&self, device: &SysPath) -> Option<Hold> {
         self.held.get(device).map(|lease| lease.hold)
+    }
+
+    /// Whether another container holds a part of the device, too. Where that is unknown, it counts
+    /// as shared.
+    pub(crate) fn is_shared(&self, device: &SysPath) -> bool {
+        let is_free = |extent: &Extent| {
+            let file = self.files.get(&extent.medium);
+            file.is_some_and(|file| {
+                matches!(
+                    is_locked_by_other(&file.file, extent.first, extent.last),
+                    Ok(false)
+                )
+            })
+        };
+        !self
+            .held
+            .get(device)
+            .is_some_and(|lease| lease.extents.iter().all(is_free))
     }
 
     /// Holds the device with these extents at least as `hold` says, unless another container's hold

@@ -43,6 +43,29 @@ fn a_device_is_held_exclusively_or_shared() {
 }
 
 #[test]
+fn a_device_is_shared_while_another_container_holds_a_part_of_it() {
+    let dir = tempfile::tempdir().unwrap();
+    let [mut one, mut other] = [(), ()].map(|()| Leases::new(dir.path()));
+    let disk = device("disk");
+    let part = |first, last| Extent {
+        medium: disk.clone(),
+        first,
+        last,
+    };
+    let [first, second] = ["disk/first", "disk/second"].map(device);
+    assert!(one.is_shared(&disk), "unknown");
+    one.get(&disk, Hold::Shared).unwrap();
+    assert!(!one.is_shared(&disk));
+    other.take(&first, &[part(512, 1023)], Hold::Shared).unwrap();
+    assert!(one.is_shared(&disk) && other.is_shared(&first));
+    other.take(&second, &[part(1024, 1535)], Hold::Shared).unwrap();
+    one.keep(|_| false);
+    assert!(!other.is_shared(&first));
+    one.take(&first, &[part(512, 1023)], Hold::Shared).unwrap();
+    assert!(other.is_shared(&first) && !other.is_shared(&second));
+}
+
+#[test]
 fn no_file_is_left_when_all_leases_are_released() {
     let dir = tempfile::tempdir().unwrap();
     let [mut one, mut other] = [(), ()].map(|()| Leases::new(dir.path()));

@@ -32,6 +32,9 @@ const DIRECTORY: &str = "udev";
 /// The host's entries.
 const HOST_DATA: &str = "/run/udev/data";
 
+/// The usual size of an entry, in bytes.
+const USUAL_HOST_ENTRY: usize = 4096;
+
 /// The name of an entry before it is renamed, in the container's directory, which the container
 /// does not see.
 const TEMPORARY: &str = "udev-entry.tmp";
@@ -55,6 +58,7 @@ pub(crate) struct UdevDatabase {
     /// The container's directory.
     container: OwnedFd,
     directory: OwnedFd,
+    identity: DirectoryIdentity,
     data: OwnedFd,
     tags: OwnedFd,
     entries: Entries,
@@ -85,8 +89,10 @@ impl UdevDatabase {
         // Its existence makes libudev's monitor listen to udevd (systemd, sd-device-monitor.c).
         create_file(directory.as_fd(), "control").map_err(failed("create", "control"))?;
         let container = container.try_clone_to_owned();
+        let found = attributes(&directory).map_err(failed_io("examine", DIRECTORY))?;
         let mut database = Self {
             container: container.map_err(failed_io("open", DIRECTORY))?,
+            identity: identity(&found),
             directory,
             data,
             tags,
@@ -103,8 +109,8 @@ impl UdevDatabase {
     }
 
     /// Identifies [`Self::directory`].
-    pub(crate) fn identity(&self) -> io::Result<DirectoryIdentity> {
-        Ok(identity(&attributes(&self.directory)?))
+    pub(crate) fn identity(&self) -> DirectoryIdentity {
+        self.identity
     }
 
     /// The entries as they were last written.
@@ -199,7 +205,8 @@ impl UdevDatabase {
 
 /// The host's entry of a device; `None` if udevd has none. udevd replaces entries as a whole.
 fn read_host_entry(name: &str) -> Option<Vec<u8>> {
-    let mut text = Vec::new();
+    // Usually one call reads it, and one finds its end.
+    let mut text = Vec::with_capacity(USUAL_HOST_ENTRY);
     let file = File::open(Path::new(HOST_DATA).join(name)).ok()?;
     let limit = MAX_HOST_ENTRY as u64 + 1;
     file.take(limit).read_to_end(&mut text).ok()?;

@@ -96,7 +96,7 @@ impl ContainerDatabase {
         container: &Container,
         lock: &RecordLock,
     ) -> Result<DatabaseState, EffectError> {
-        let identity = self.files.as_ref().and_then(|files| files.identity().ok());
+        let identity = self.files.as_ref().map(UdevDatabase::identity);
         match dev.find_database(identity, self.replaced)? {
             AtRunUdev::Database => return Ok(DatabaseState::Placed),
             AtRunUdev::Mount => return Ok(DatabaseState::Mounted),
@@ -124,7 +124,7 @@ impl ContainerDatabase {
     pub(super) fn restart(&mut self) {
         self.was_found = false;
         let old = self.files.take();
-        self.replaced = old.and_then(|files| files.identity().ok()).or(self.replaced);
+        self.replaced = old.map(|files| files.identity()).or(self.replaced);
     }
 
     pub(super) fn write(&mut self, id: &DatabaseId, facts: &EntryFacts) -> Result<(), UdevDatabaseError> {

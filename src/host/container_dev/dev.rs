@@ -22,6 +22,10 @@ use crate::host::container::Container;
 use crate::host::file_system::{Backing, Mounts, attributes, file_system_number, identity};
 use crate::model::id_maps::IdMaps;
 
+/// Identifies a directory (file system and inode) and the mount by which it was reached, while that
+/// is held open.
+pub(super) type MountIdentity = (((u32, u32), u64), u64);
+
 const ROOT: &str = "/";
 const DEV: &str = "/dev";
 
@@ -46,7 +50,7 @@ pub struct ContainerDev {
     pub(super) staged: BTreeMap<PathBuf, StagedNode>,
     pub(super) directories: BTreeSet<PathBuf>,
     /// `/run`, once it was checked that it cannot block (`run_udev`).
-    pub(super) run: Option<OwnedFd>,
+    pub(super) run: Option<(OwnedFd, MountIdentity)>,
 }
 
 impl ContainerDev {

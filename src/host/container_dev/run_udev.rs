@@ -20,7 +20,7 @@ use nix::unistd::fchdir;
 use rustix::fs::{Mode, OFlags, open};
 use rustix::mount::{MoveMountFlags, OpenTreeFlags, move_mount, open_tree};
 
-use super::dev::ContainerDev;
+use super::dev::{ContainerDev, MountIdentity};
 use super::entry::file_type;
 use super::error::{ContainerDevError, MountError, failed, step};
 use super::open::{RESOLVE_PLAIN, how_to_open, open_retrying};
@@ -60,7 +60,10 @@ impl ContainerDev {
         let Some(run) = self.open_run(false)? else {
             return Ok(AtRunUdev::Nothing);
         };
-        let place = self.place(run, RUN_UDEV);
+        let place = self.place(Rc::new(run), RUN_UDEV);
+        if database.is_some() && open_mount(&place).ok().map(|(_, found)| found) == database {
+            return Ok(AtRunUdev::Database);
+        }
         match place.open(OFlag::empty()) {
             Err(Errno::ENOENT) => Ok(AtRunUdev::Nothing),
             Err(Errno::EXDEV) => {
@@ -96,7 +99,7 @@ impl ContainerDev {
             source,
         };
         let run = self.open_run(true)?.ok_or_else(missing)?;
-        let place = self.place(run, RUN_UDEV);
+        let place = self.place(Rc::new(run), RUN_UDEV);
         if let Err(Errno::EXDEV) = place.open_directory() {
             match open_mount(&place)? {
                 (mounted, found) if Some(found) == replaced => {
@@ -143,9 +146,7 @@ impl ContainerDev {
 
     /// The container's `/run`; `None` if there is none and `is_made` is false.
     fn open_run(&mut self, is_made: bool) -> Result<Option<OwnedFd>, ContainerDevError> {
-        let root = self.root.try_clone();
-        let root = root.map_err(|source| failed("open", Path::new("/run"), source))?;
-        let place = self.place(root, "/run");
+        let place = self.place(self.root.clone(), "/run");
         if let Some(run) = self.known_run(&place) {
             return Ok(Some(run));
         }
@@ -169,20 +170,20 @@ impl ContainerDev {
             Opened::Foreign => return Err(place.blocked(Errno::EXDEV)),
         };
         self.check_propagation(&run)?;
-        self.run = Some(
-            run.try_clone()
-                .map_err(|source| failed("open", place.path(), source))?,
-        );
+        let checked = run.try_clone().and_then(|checked| {
+            let identity = mount_identity(&checked)?;
+            Ok((checked, identity))
+        });
+        self.run = Some(checked.map_err(|source| failed("open", place.path(), source))?);
         Ok(Some(run))
     }
 
     /// `/run`, if it is the one that was checked. That one is held open, so that its mount id is
     /// not used for another mount.
     fn known_run(&self, place: &Place) -> Option<OwnedFd> {
-        let known = self.run.as_ref()?;
+        let (_, known) = self.run.as_ref()?;
         let run = open_retrying(&place.parent, Path::new(&place.name), how_to_open(OFlag::empty())).ok()?;
-        let is_same = mount_identity(&run).ok()? == mount_identity(known).ok()?;
-        is_same.then_some(run)
+        (mount_identity(&run).ok()? == *known).then_some(run)
     }
 
     /// A tmpfs that the host has mounted, too, is a volume: nothing is created in it.
@@ -216,10 +217,10 @@ impl ContainerDev {
         Ok(())
     }
 
-    fn place(&self, parent: OwnedFd, path: &str) -> Place {
+    fn place(&self, parent: Rc<OwnedFd>, path: &str) -> Place {
         let path = Path::new(path);
         Place {
-            parent: Rc::new(parent),
+            parent,
             name: path.file_name().unwrap_or_default().to_owned(),
             path: path.to_owned(),
             user: self.user,
@@ -260,8 +261,7 @@ fn is_directory(fd: &OwnedFd) -> Result<bool, ContainerDevError> {
     Ok(file_type(&found) == SFlag::S_IFDIR)
 }
 
-/// Identifies a directory and the mount by which it was reached.
-fn mount_identity(fd: &OwnedFd) -> io::Result<(DirectoryIdentity, u64)> {
+fn mount_identity(fd: &OwnedFd) -> io::Result<MountIdentity> {
     let found = attributes(fd)?;
     Ok((identity(&found), found.stx_mnt_id))
 }

@@ -3,6 +3,7 @@
 //! error.
 
 mod file;
+mod spanless;
 
 use std::borrow::Cow;
 use std::io::{self, Write};
@@ -13,14 +14,16 @@ use std::sync::Arc;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use tracing::field::{Field, Value, Visit};
 use tracing::level_filters::LevelFilter;
-use tracing::{Event, Subscriber};
+use tracing::{Event, Level, Subscriber};
 use tracing_subscriber::fmt::format::Writer;
 use tracing_subscriber::fmt::time::{FormatTime, SystemTime};
+use tracing_subscriber::fmt::writer::MakeWriterExt;
 use tracing_subscriber::layer::{Context, Layer};
 use tracing_subscriber::prelude::*;
 
 pub(crate) use self::file::LOG_FILE;
 use self::file::{LogFile, LogWriter};
+use self::spanless::Spanless;
 use crate::model::quoting::visible;
 
 /// Values of the field `event` in a watcher's log records, beside `container`, `device` (its path
@@ -120,14 +123,9 @@ pub(crate) fn start(program: &'static str, level: LevelFilter, state_dir: &Path,
             .with_ansi(false)
             .with_target(false)
             .without_time()
-            .with_writer(|| VisibleLine(io::stderr()))
-            .with_filter(LevelFilter::WARN)
+            .with_writer((|| VisibleLine(io::stderr())).with_max_level(Level::WARN))
     });
-    let subscriber = tracing_subscriber::registry()
-        .with(level)
-        .with(journal)
-        .with(file)
-        .with(stderr);
+    let subscriber = Spanless.with(level).with(journal).with(file).with(stderr);
     // Fails only if called twice, a bug that tests would show. It is not worth a panic.
     let _ = tracing::subscriber::set_global_default(subscriber);
 }
@@ -240,7 +238,7 @@ mod tests {
     #[test]
     fn untrusted_text_cannot_forge_a_line_in_the_journal() {
         let kept = Arc::new(Mutex::new(Vec::new()));
-        let layer = tracing_subscriber::registry().with(VisibleFields(Kept(kept.clone())));
+        let layer = Spanless.with(VisibleFields(Kept(kept.clone())));
         tracing::subscriber::with_default(layer, || {
             tracing::warn!(container = "c1", node = HOSTILE, number = 7, "{HOSTILE}");
             tracing::warn!(container = %"c1", "plain");
@@ -271,12 +269,15 @@ mod tests {
             .with_writer(move || {
                 VisibleLine(OpenOptions::new().append(true).create(true).open(&file).unwrap())
             });
-        tracing::subscriber::with_default(tracing_subscriber::registry().with(layer), || {
+        tracing::subscriber::with_default(Spanless.with(layer), || {
+            // The log has no spans.
+            let _entered = tracing::info_span!("span", inside = 1).entered();
             tracing::warn!(container = %HOSTILE, node = HOSTILE, "{HOSTILE}");
             tracing::warn!("second");
         });
         let text = fs::read_to_string(path).unwrap();
         assert_eq!(text.lines().count(), 2, "{text}");
+        assert!(!text.contains("inside"), "{text}");
         assert!(
             !text.contains(|letter: char| letter != '\n' && letter.is_control()),
             "{text}"

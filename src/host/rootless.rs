@@ -38,7 +38,7 @@ pub(crate) fn receives_uevents() -> bool {
 
 /// The user id by which this process sees the host's root.
 pub(crate) fn host_root() -> u32 {
-    rootless::host_root(&uid_map(), unmapped_user())
+    rootless::host_root(&uid_map()).unwrap_or_else(unmapped_user)
 }
 
 /// The id by which this process sees all users that are not mapped, and, unless an administrator

@@ -52,12 +52,11 @@ impl Rootless {
 }
 
 /// The user id by which a process with this map sees the host's root, for instance as the sender of
-/// a message. `overflow` stands for all users that are not mapped (proc_sys_kernel(5),
-/// `overflowuid`).
-pub(crate) fn host_root(uid_map: &str, overflow: u32) -> u32 {
+/// a message; `None` if it is not mapped.
+pub(crate) fn host_root(uid_map: &str) -> Option<u32> {
     match IdMaps::parse(uid_map, "") {
-        Ok(map) if !uid_map.is_empty() => map.container_uid(0).unwrap_or(overflow),
-        _ => 0,
+        Ok(map) if !uid_map.is_empty() => map.container_uid(0),
+        _ => Some(0),
     }
 }
 
@@ -137,10 +136,10 @@ mod tests {
 
     #[test]
     fn the_host_s_root_is_seen_by_its_own_id_or_as_an_unmapped_user() {
-        assert_eq!(host_root(INITIAL, 65534), 0);
-        assert_eq!(host_root("", 65534), 0);
-        assert_eq!(host_root(PODMAN, 65534), 65534);
-        assert_eq!(host_root("5 0 1\n", 65534), 5);
+        assert_eq!(host_root(INITIAL), Some(0));
+        assert_eq!(host_root(""), Some(0));
+        assert_eq!(host_root(PODMAN), None);
+        assert_eq!(host_root("5 0 1\n"), Some(5));
     }
 
     #[test]

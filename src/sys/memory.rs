@@ -18,9 +18,31 @@ pub(crate) fn forget_start_up() -> io::Result<()> {
             drop_pages(start, end - start)?;
         }
     }
+    set_trim_threshold(TRIM_THRESHOLD);
     trim_heap();
     Ok(())
 }
+
+/// How much free memory at the end of the heap the allocator keeps (mallopt(3)): usually, and
+/// during the start, when it is soon needed again.
+const TRIM_THRESHOLD: i32 = 128 << 10;
+const START_TRIM_THRESHOLD: i32 = 4 << 20;
+
+/// Keeps free heap until [`forget_start_up`]: otherwise each directory that the start lists would
+/// get its pages from the kernel and give them back.
+pub(crate) fn keep_free_heap() {
+    set_trim_threshold(START_TRIM_THRESHOLD);
+}
+
+#[cfg(target_env = "gnu")]
+#[allow(unsafe_code)]
+fn set_trim_threshold(bytes: i32) {
+    // SAFETY: mallopt(3) takes two integers and only changes a parameter of the allocator.
+    unsafe { libc::mallopt(libc::M_TRIM_THRESHOLD, bytes) };
+}
+
+#[cfg(not(target_env = "gnu"))]
+fn set_trim_threshold(_: i32) {}
 
 /// The addresses of a line of proc_pid_maps(5), if it is code of a file: executable, not writable,
 /// with an inode.

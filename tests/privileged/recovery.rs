@@ -544,7 +544,11 @@ fn an_upgrade_moves_running_watchers_to_the_new_executable(machine: &Machine) {
         ] {
             let place = installed.join(Path::new(program).file_name().expect("a name"));
             let new = place.with_extension("new");
-            fs::copy(program, &new).expect("copy an executable");
+            // Not by this process: a program that another test starts at the same time would
+            // inherit the file while it is open for writing, and then nobody could start it
+            // (execve(2), ETXTBSY).
+            let copied = std::process::Command::new("cp").arg(program).arg(&new).status();
+            assert!(copied.expect("start cp").success(), "copy an executable");
             fs::rename(&new, &place).expect("replace an executable");
         }
         let output = std::process::Command::new(installed.join("oci-hotplug"))

@@ -933,7 +933,7 @@ fn a_hook_without_privileges_in_a_user_namespace_reports_it() {
     assert_eq!(output.status.code(), Some(1), "{}", words(&output));
     for part in [
         "belongs to user 65534 and is not root of a user namespace",
-        "rootless podman",
+        "use a rootless engine",
     ] {
         assert!(words(&output).contains(part), "{}", words(&output));
     }

@@ -266,7 +266,8 @@ const OWN_MOUNTS: &str = "/proc/self/mountinfo";
 fn own_cgroup_mounts() -> io::Result<CgroupMounts> {
     let mut mounts = CgroupMounts::default();
     for line in BufReader::new(File::open(OWN_MOUNTS)?).split(b'\n') {
-        mounts.add_line(&String::from_utf8_lossy(&line?));
+        let added = mounts.add_line(&String::from_utf8_lossy(&line?));
+        added.map_err(io::Error::other)?;
     }
     Ok(mounts)
 }

@@ -14,6 +14,12 @@ const USUAL_BYTES: usize = 4096;
 /// # Errors
 /// When it cannot be read, or is not UTF-8.
 pub(crate) fn read(file: &File) -> io::Result<String> {
+    let bytes = read_bytes(file)?;
+    String::from_utf8(bytes).map_err(|error| io::Error::new(io::ErrorKind::InvalidData, error))
+}
+
+/// The same for a text that may contain any bytes.
+pub(crate) fn read_bytes(file: &File) -> io::Result<Vec<u8>> {
     let mut bytes = vec![0; USUAL_BYTES];
     let mut length = 0;
     loop {
@@ -30,7 +36,7 @@ pub(crate) fn read(file: &File) -> io::Result<String> {
     }
     bytes.truncate(length);
     bytes.shrink_to_fit();
-    String::from_utf8(bytes).map_err(|error| io::Error::new(io::ErrorKind::InvalidData, error))
+    Ok(bytes)
 }
 
 /// Whether the text is still this one. Costs one system call and no memory; a text that does not

@@ -11,6 +11,8 @@ use nix::fcntl::{OFlag, open, openat};
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::signal::{SigSet, Signal};
 use nix::sys::stat::Mode;
+use procfs::FromRead;
+use procfs::process::Stat;
 use rustix::process::{
     Pid, PidfdFlags, Resource, Rlimit, getrlimit, pidfd_open, pidfd_send_signal, setrlimit,
 };
@@ -54,8 +56,8 @@ pub fn boot_id() -> String {
 /// When the process does not exist.
 pub fn start_time(pid: i32) -> Result<u64, ProcessError> {
     let file = File::open(format!("/proc/{pid}/stat"));
-    match file.and_then(|file| ProcessStat::read(&file)) {
-        Ok(stat) => Ok(stat.start_time),
+    match file.and_then(|file| read_stat(&file)) {
+        Ok(stat) => Ok(stat.starttime),
         Err(error) if is_gone(&error) => Err(ProcessError::Gone { pid }),
         Err(source) => Err(ProcessError::Io {
             action: "examine",
@@ -70,31 +72,10 @@ fn is_gone(error: &io::Error) -> bool {
     error.kind() == io::ErrorKind::NotFound || error.raw_os_error() == Some(Errno::ESRCH as i32)
 }
 
-/// A part of `/proc/PID/stat` (proc_pid_stat(5)).
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) struct ProcessStat {
-    /// The PF_* flags of include/linux/sched.h.
-    pub flags: u32,
-    /// Clock ticks since boot.
-    pub start_time: u64,
-}
-
-impl ProcessStat {
-    fn read(file: &File) -> io::Result<Self> {
-        let text = kernel_text::read(file)?;
-        Self::parse(&text).ok_or_else(|| io::ErrorKind::InvalidData.into())
-    }
-
-    /// The second field is the name of the program in parentheses, which may contain anything,
-    /// parentheses too.
-    fn parse(text: &str) -> Option<Self> {
-        let (_, from_third) = text.rsplit_once(')')?;
-        let field = |number: usize| from_third.split_ascii_whitespace().nth(number - 3);
-        Some(Self {
-            flags: field(9)?.parse().ok()?,
-            start_time: field(22)?.parse().ok()?,
-        })
-    }
+/// Reads `/proc/PID/stat` (proc_pid_stat(5)). The name of the program in it may be any bytes.
+fn read_stat(file: &File) -> io::Result<Stat> {
+    let text = kernel_text::read_bytes(file)?;
+    Stat::from_read(&*text).map_err(|error| io::Error::new(io::ErrorKind::InvalidData, error))
 }
 
 /// `/proc/PID`, held open: it stays bound to its process even if the pid is used again.
@@ -123,8 +104,8 @@ impl ProcessDir {
         Ok(openat(&self.0, name, flags | OFlag::O_CLOEXEC, Mode::empty())?)
     }
 
-    pub(crate) fn stat(&self) -> io::Result<ProcessStat> {
-        ProcessStat::read(&self.file("stat")?)
+    pub(crate) fn stat(&self) -> io::Result<Stat> {
+        read_stat(&self.file("stat")?)
     }
 }
 
@@ -236,6 +217,11 @@ pub fn raise_limits() {
 
 #[cfg(test)]
 mod tests {
+    use std::ffi::OsStr;
+    use std::fs;
+    use std::os::unix::ffi::OsStrExt;
+    use std::os::unix::fs::symlink;
+
     use super::*;
 
     #[test]
@@ -253,21 +239,20 @@ mod tests {
         ));
     }
 
-    /// proc_pid_stat(5).
     #[test]
-    fn flags_and_start_time_are_found_behind_any_name_of_a_program() {
-        let line = |name: &str| {
-            format!("57 ({name}) S 1 57 57 0 -1 4194560 99 0 0 0 1 2 0 0 20 0 1 0 8123 2408448 213\n")
-        };
-        let expected = ProcessStat {
-            flags: 4_194_560,
-            start_time: 8123,
-        };
-        for name in ["cat", "", "a) b", ") R 1 2 3 (", "a\nb"] {
-            assert_eq!(ProcessStat::parse(&line(name)), Some(expected), "{name:?}");
-        }
-        for malformed in ["", "57", "57 (cat) S 1", "57 (cat"] {
-            assert_eq!(ProcessStat::parse(malformed), None, "{malformed:?}");
+    fn a_process_has_a_start_time_whatever_the_name_of_its_program_is() {
+        let directory = tempfile::tempdir().unwrap();
+        let own = start_time(std::process::id().cast_signed()).unwrap();
+        for name in [&b"a) b"[..], b") R 1 2 3 (", b"a\nb", b"\xff\xfe"] {
+            let program = directory.path().join(OsStr::from_bytes(name));
+            symlink("/bin/sleep", &program).unwrap();
+            let mut child = std::process::Command::new(&program).arg("1000").spawn().unwrap();
+            let comm = fs::read(format!("/proc/{}/comm", child.id())).unwrap();
+            let started = start_time(child.id().cast_signed());
+            child.kill().unwrap();
+            child.wait().unwrap();
+            assert_eq!(comm.strip_suffix(b"\n"), Some(name));
+            assert!(started.unwrap() >= own, "{name:?}");
         }
     }
 

@@ -3,6 +3,9 @@
 
 use std::path::{Component, Path, PathBuf};
 
+use procfs::ProcResult;
+use procfs::process::MountInfo;
+
 /// The cgroups of a process in the hierarchies that control device access; `None` for a root
 /// cgroup.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -122,26 +125,25 @@ pub(super) struct CgroupMounts {
 
 impl CgroupMounts {
     /// Adds a line of a list of mounts (proc_pid_mountinfo(5)) if it is such a mount.
-    pub(super) fn add_line(&mut self, line: &str) {
-        let Some((head, tail)) = line.split_once(" - cgroup") else {
-            return;
-        };
-        let mut fields = head.split(' ').skip(3);
-        let (Some(root), Some(point)) = (fields.next(), fields.next()) else {
-            return;
-        };
-        let mount = CgroupMount {
-            point: point.into(),
-            root: root.into(),
-        };
-        // What is left of the type, the source, and the options of the file system.
-        let mut tail = tail.split(' ');
-        let (version, options) = (tail.next(), tail.nth(1).unwrap_or_default());
-        match version {
-            Some("2") => self.v2.push(mount),
-            Some("") if options.split(',').any(|option| option == "devices") => self.v1_devices.push(mount),
-            _ => {}
+    ///
+    /// # Errors
+    /// When it looks like one and is malformed.
+    pub(super) fn add_line(&mut self, line: &str) -> ProcResult<()> {
+        // There may be thousands of other mounts.
+        if !line.contains(" - cgroup") {
+            return Ok(());
         }
+        let info = MountInfo::from_line(line)?;
+        let mounts = match &*info.fs_type {
+            "cgroup2" => &mut self.v2,
+            "cgroup" if info.super_options.contains_key("devices") => &mut self.v1_devices,
+            _ => return Ok(()),
+        };
+        mounts.push(CgroupMount {
+            point: info.mount_point,
+            root: info.root.into(),
+        });
+        Ok(())
     }
 }
 
@@ -162,11 +164,11 @@ mod tests {
             "39 25 0:33 / /sys/fs/cgroup/x rw - cgroup devices rw,name=devices",
             "40 25 0:34 / /cgroup2 rw - tmpfs cgroup rw",
             "41 25 0:35 / /c rw - cgroup3 cgroup3 rw,devices",
-            "42 - cgroup2 cgroup2 rw",
             "",
         ] {
-            mounts.add_line(line);
+            mounts.add_line(line).unwrap();
         }
+        mounts.add_line("42 - cgroup2 cgroup2 rw").unwrap_err();
         let mount = |root: &str, point: &str| CgroupMount {
             point: point.into(),
             root: root.into(),

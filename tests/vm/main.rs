@@ -33,6 +33,7 @@ mod qmp;
 #[path = "../support/release.rs"]
 mod release;
 mod rootless;
+mod rootlesskit;
 mod running_shell;
 mod runtimes;
 mod setup;
@@ -48,3 +49,4 @@ mod usbip_pods;
 #[path = "../support/usbip_server/mod.rs"]
 #[allow(dead_code, reason = "tests/usbip.rs has use for more of its faults")]
 mod usbip_server;
+mod user;

@@ -8,76 +8,20 @@ use crate::setup::Setup;
 use crate::shell::until;
 use crate::story::{BOARD_IS_GONE, LISTED, LISTEN, LISTENING, PRESENT, an_adapter_is_followed};
 use crate::usb::{Hub, Plugged, UsbSerial};
-
-const USER: &str = "alice";
-
-/// A group of the user.
-const GROUP: &str = "boards";
-
-/// The adapters belong to the user, as docs/engines.md recommends; one to a group of the user.
-const RULES: &str = r#"SUBSYSTEM=="tty", ENV{ID_VENDOR_ID}=="0403", OWNER="alice", MODE="0660"
-SUBSYSTEM=="tty", ENV{ID_SERIAL_SHORT}=="FT009", OWNER="root", GROUP="boards", MODE="0660"
-"#;
-
-const RULES_FILE: &str = "/etc/udev/rules.d/99-alice.rules";
+use crate::user::{USER, User};
 
 const ANY_ADAPTER: &str = "--annotation io.oci-hotplug.devices=usb:0403:6001";
 
 /// Keeps a session of the user open, as a login does.
 const SESSION: &str = "alice-session";
 
-/// A user of the machine who lingers, so that systemd runs a manager for it.
-struct User<'m> {
-    vm: &'m Machine,
-    uid: String,
-}
-
 impl<'m> User<'m> {
-    fn new(vm: &'m Machine) -> Self {
+    /// A user with an image for podman.
+    fn with_podman(vm: &'m Machine) -> Self {
         podman_image(vm);
-        vm.write(RULES_FILE, RULES);
-        vm.run(&format!(
-            "groupadd {GROUP} && useradd --create-home --shell /bin/sh --groups {GROUP} {USER} && \
-             loginctl enable-linger {USER} && udevadm control --reload"
-        ));
-        let uid = vm.run(&format!("id -u {USER}"));
-        let user = Self { vm, uid };
-        user.has_manager();
+        let user = Self::new(vm);
         user.run("podman import -q /var/lib/box.tar localhost/box");
         user
-    }
-
-    /// Waits until systemd runs a manager for the user.
-    fn has_manager(&self) {
-        let directory = self.runtime_dir();
-        self.vm.wait_until(&format!(
-            "test -S {directory}/systemd/private && test -S {directory}/bus"
-        ));
-    }
-
-    fn runtime_dir(&self) -> String {
-        format!("/run/user/{}", self.uid)
-    }
-
-    /// The shell command that runs a program of the user with its arguments.
-    fn as_user(&self, command: &str) -> String {
-        let directory = self.runtime_dir();
-        format!(
-            "cd /home/{USER} && runuser -u {USER} -- env HOME=/home/{USER} XDG_RUNTIME_DIR={directory} \
-             DBUS_SESSION_BUS_ADDRESS=unix:path={directory}/bus {command}"
-        )
-    }
-
-    /// The same as a unit of the user's manager: podman needs a cgroup that belongs to the user. In
-    /// a unit, it would leave conmon in the unit's cgroup, whose processes end with the command.
-    fn command(&self, command: &str) -> String {
-        self.as_user(&format!(
-            "systemd-run --user --quiet --pipe --wait --collect -- env --unset=INVOCATION_ID {command}"
-        ))
-    }
-
-    fn run(&self, command: &str) -> String {
-        self.vm.run(&self.command(command))
     }
 
     fn start(&self, runtime: Runtime, options: &str) -> Container<'m> {
@@ -98,40 +42,6 @@ impl<'m> User<'m> {
             self.command(&format!("podman rm -f -t 2 {name}")),
         )
     }
-
-    /// The shell command that prints the process of the user's only watcher in a unit; it fails if
-    /// there is none.
-    fn watcher_in_unit(&self) -> String {
-        format!(
-            "pid=$(pgrep -u {USER} oci-hotplug-wat) && \
-             grep -q user@{}.service/oci.slice/oci-hotplug.slice/ /proc/$pid/cgroup && echo $pid",
-            self.uid
-        )
-    }
-
-    /// Waits until no container of the user has left anything.
-    fn has_nothing_left(&self) {
-        self.vm.wait_until(&format!(
-            "test -z \"$(ls {}/oci-hotplug/containers)\" && ! pgrep -u {USER} oci-hotplug-wat",
-            self.runtime_dir()
-        ));
-    }
-
-    /// Waits until the user has no session, manager or process any more.
-    fn is_gone(&self) {
-        let directory = self.runtime_dir();
-        self.vm
-            .wait_until(&format!("! pgrep -u {USER} && ! test -e {directory}"));
-    }
-
-    fn remove(self) {
-        self.vm.run(&format!(
-            "loginctl disable-linger {USER}; loginctl terminate-user {USER}; rm {RULES_FILE} && udevadm control --reload"
-        ));
-        self.is_gone();
-        self.vm
-            .run(&format!("userdel --remove {USER} && groupdel {GROUP}"));
-    }
 }
 
 fn adapter<'m>(vm: &'m Machine, serial: &'static str, port: &'static str) -> Plugged<'m> {
@@ -142,7 +52,7 @@ fn adapter<'m>(vm: &'m Machine, serial: &'static str, port: &'static str) -> Plu
 #[ignore = "needs the virtual machine: tests/run.sh --vm"]
 fn the_manager_of_a_user_restarts_the_watcher_of_a_rootless_container() {
     let vm = machine();
-    let user = User::new(&vm);
+    let user = User::with_podman(&vm);
     let container = user.start(Crun, ANY_ADAPTER);
     vm.wait_until(&user.watcher_in_unit());
     let plugged = adapter(&vm, "FT001", "2");
@@ -164,15 +74,15 @@ fn the_manager_of_a_user_restarts_the_watcher_of_a_rootless_container() {
 fn rootless_podman_attaches_devices_with_crun_and_runc() {
     let vm = machine();
     vm.run("modprobe fuse");
-    let user = User::new(&vm);
+    let user = User::with_podman(&vm);
     for runtime in [Crun, Runc] {
-        a_lab_of_the_user_is_followed(&user, runtime);
+        a_lab_of_the_user_is_followed(&user, || user.start(runtime, &lab().options()));
     }
     user.remove();
 }
 
 /// The hub of a board, and links that follow the board.
-fn lab() -> Setup {
+pub fn lab() -> Setup {
     Setup::default()
         .lab()
         .annotation(
@@ -184,13 +94,13 @@ fn lab() -> Setup {
 
 /// What story.rs tests with containers of root, as far as a rootless container can have it: it
 /// makes no nodes and has no device cgroup.
-fn a_lab_of_the_user_is_followed(user: &User, runtime: Runtime) {
+pub fn a_lab_of_the_user_is_followed<'m>(user: &User<'m>, start: impl FnOnce() -> Container<'m>) {
     let vm = user.vm;
     let hub = vm.plug(&Hub("1"));
     let board = adapter(vm, "FT001", "1.1");
     vm.wait_until("ls /dev/serial/by-id/*FT001*");
 
-    let container = user.start(runtime, &lab().options());
+    let container = start();
     container.run(&format!("set -x; {PRESENT}"));
     container.run(&format!("{LISTEN} {}", until(LISTENING)));
     container.run(&format!("set -x; {LISTED}"));
@@ -229,7 +139,7 @@ fn a_lab_of_the_user_is_followed(user: &User, runtime: Runtime) {
 #[ignore = "needs the virtual machine: tests/run.sh --vm"]
 fn rootless_cdi_devices_pods_and_kept_groups_have_their_adapters() {
     let vm = machine();
-    let user = User::new(&vm);
+    let user = User::with_podman(&vm);
     // Root has generated the CDI device, with the hooks' own arguments.
     let container = user.start(Runc, "--device oci-hotplug.dev/device=serial");
     an_adapter_is_followed(&vm, &container);
@@ -268,7 +178,7 @@ const QUADLET: &str = "[Quadlet]\nDefaultDependencies=false\n[Container]\nImage=
 #[ignore = "needs the virtual machine: tests/run.sh --vm"]
 fn the_quadlet_of_a_user_has_its_device_after_restarts_reboots_and_logins() {
     let vm = machine();
-    let user = User::new(&vm);
+    let user = User::with_podman(&vm);
     let plugged = adapter(&vm, "FT001", "2");
     vm.wait_until("test -e /dev/serial/by-id");
     let directory = format!("/home/{USER}/.config/containers/systemd");

@@ -31,6 +31,7 @@ pub(crate) mod protected;
 mod rule;
 mod subject;
 mod traits;
+mod untrusted;
 
 use std::path::{Path, PathBuf};
 
@@ -46,7 +47,7 @@ use self::hints::Hints;
 use self::subject::Subject;
 use crate::model::device::inventory::Inventory;
 use crate::model::device::same_data;
-use crate::model::device::{Access, Device, SysPath};
+use crate::model::device::{Device, SysPath};
 use crate::model::remote::address::RemoteDevice;
 use crate::model::request::Request;
 use crate::model::request::entry::RequestEntry;
@@ -112,16 +113,6 @@ enum Denied<'p> {
     /// This rule matches or not, depending on facts of this device that udevd has not delivered.
     Unknown(&'p Rule, SysPath),
     No,
-}
-
-/// What the allow rules say about one device.
-struct AllowedByRules<'p> {
-    /// The access that all matching rules together allow.
-    access: Access,
-    /// The first rule that matches.
-    first: Option<&'p Place>,
-    /// The device with the facts on which more rules depend, if udevd will deliver them soon.
-    unknown: Option<SysPath>,
 }
 
 impl Policy {
@@ -247,78 +238,6 @@ impl Policy {
             }
         }
         unknown.map_or(Denied::No, |(rule, whose)| Denied::Unknown(rule, whose))
-    }
-
-    /// The verdict after the deny rules, none of which matches for certain.
-    fn judge_untrusted(&self, request: &Request, subject: &Subject<'_>, of: &ContainerTraits) -> Verdict<'_> {
-        if self.classes_only {
-            return Verdict::Denied(self.denied_by_classes_only(request));
-        }
-        let protection = protected::find(subject);
-        if let Some((line, Match::Yes)) = &protection {
-            if line.always {
-                return Verdict::Denied(self.denied_by_line_of(line, request, subject));
-            }
-        }
-        let wanted = request.options.access;
-        let by_rules = self.allowed_by_rules(request, subject, of);
-        let by_fallback = match self.fallback {
-            Fallback::Anything => true,
-            Fallback::Removable => subject.is_removable(),
-            Fallback::Nothing => false,
-        };
-        match (by_rules.first, protection, by_rules.unknown) {
-            // Lines that no rule lifts depend on the kernel's facts only, so they are never
-            // unknown.
-            (Some(place), _, _) if by_rules.access.covers(wanted) => Verdict::Allowed(AllowedBy::Rule(place)),
-            (_, None, _) if by_fallback => Verdict::Allowed(AllowedBy::Fallback(self.fallback)),
-            (_, Some((_, Match::Unknown(whose))), _) if by_fallback => Verdict::Undecided(whose),
-            (_, _, Some(whose)) => Verdict::Undecided(whose),
-            (_, Some((line, Match::Yes)), _) => {
-                Verdict::Denied(self.denied_by_line_of(line, request, subject))
-            }
-            (Some(place), _, _) => Verdict::Denied(Denial::for_access(place, wanted, by_rules.access)),
-            (None, _, _) => {
-                let hint = self.hints().allow_device(request, subject);
-                let denial = Denial::by_fallback(self.fallback, hint);
-                Verdict::Denied(match subject.in_sysfs() {
-                    Some(_) => denial,
-                    None => denial.of_unknown_number(),
-                })
-            }
-        }
-    }
-
-    fn allowed_by_rules(
-        &self,
-        request: &Request,
-        subject: &Subject<'_>,
-        of: &ContainerTraits,
-    ) -> AllowedByRules<'_> {
-        let remote = request.selector.remote();
-        let mut allowed = AllowedByRules {
-            access: Access::NONE,
-            first: None,
-            unknown: None,
-        };
-        for rule in self.allow.iter().filter(|rule| rule.applies(of)) {
-            let found = match &remote {
-                Some(remote) if rule.covers(remote) => Match::Yes,
-                _ => rule.finds_in_sysfs(subject),
-            };
-            match found {
-                Match::Yes => {
-                    allowed.access |= rule.access;
-                    allowed.first = allowed.first.or(Some(&rule.place));
-                }
-                // Facts that udevd will not deliver soon count as not allowed.
-                Match::Unknown(_) => {
-                    allowed.unknown = allowed.unknown.or_else(|| subject.next_awaited());
-                }
-                Match::No => {}
-            }
-        }
-        allowed
     }
 
     /// The deny rules that deny everything that they could match where no udevd runs.

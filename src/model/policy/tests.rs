@@ -21,7 +21,7 @@ use crate::model::device::recorded::{
     dualsense, dualshock3, headset, hub_with_two_adapters, joystick, loop_over, mapped, security_key,
     virtual_device, with_node, xbox_elite, xbox_series,
 };
-use crate::model::device::{DevKind, DevNode, DevNum, STATIC_NODE, UdevState};
+use crate::model::device::{Access, DevKind, DevNode, DevNum, STATIC_NODE, UdevState};
 use crate::model::policy::rule::RuleDefinition;
 use crate::model::request::entry::Origin;
 

@@ -84,6 +84,7 @@ build_release() { check "${release[@]}"; }
 # The same beside tests that mostly wait. What fails here fails in build_release again, and is
 # counted.
 begin_release() {
+    [ -z "$building" ] || return 0
     setsid nice -n 19 "${release[@]}" >/dev/null 2>&1 &
     building=$!
 }
@@ -105,11 +106,21 @@ unit() {
     begin_check tests/lint.sh
     begin_check tests/deny.sh
     begin_check tests/site.sh
+    case " ${levels[*]}" in
+        *" privileged"* | *" vm"*) begin_release ;;
+    esac
     # The feature `kubernetes` adds the device plugin to the rest. One set of artifacts serves all
     # tests.
     run_tests --features kubernetes --lib --bins --tests -- "$@"
     run_tests --features kubernetes --test cdi -- --ignored
     end_checks
+}
+
+# run_privileged THREADS ARGUMENTS...: the tests of `privileged` that these arguments choose.
+run_privileged() {
+    local threads=$1
+    shift
+    OCI_HOTPLUG_LONG=1 run_tests --features kubernetes --test privileged -- --ignored --test-threads="$threads" "$@"
 }
 
 privileged() {
@@ -127,8 +138,8 @@ privileged() {
     [ -e /dev/tty0 ] || fail "no virtual terminals (/dev/tty0): they are the character devices that the tests plug in"
     begin_release
     # Every ignored test of every test binary, but those of the virtual machine, which are a
-    # separate level. Those of `privileged` have a network and a mount namespace each, so that two
-    # of them run side by side.
+    # separate level. Those of `privileged` have a network and a mount namespace each, so that
+    # several of them run side by side; they wait for most of their time.
     local kernel=()
     for test in tests/*.rs tests/*/main.rs; do
         case $test in
@@ -143,7 +154,13 @@ privileged() {
         skip_all "this kernel has no devices controller of cgroup v1" "$(cargo test --locked --features kubernetes \
             "${kernel[@]}" --test privileged -- --ignored --list "$@" | grep -c '\(::v1\|^v1_.*\): test$')"
     fi
-    OCI_HOTPLUG_LONG=1 run_tests --features kubernetes --test privileged -- --ignored --test-threads=2 "${skip[@]}" "$@"
+    # Rootless containers have nodes of the host, whose mode the udevd of another test changes.
+    if [ $# -gt 0 ]; then
+        run_privileged 2 "${skip[@]}" "$@"
+    else
+        run_privileged 4 "${skip[@]}" --skip rootless
+        run_privileged 2 "${skip[@]}" rootless
+    fi
     build_release
     run_tests --features kubernetes "${kernel[@]}" -- --ignored --test-threads=1 "${skip[@]}" "$@"
     # Again with an udevd on the host, as every real machine has: the tests that listen to events or

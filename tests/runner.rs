@@ -162,7 +162,10 @@ fn the_tests_run_in_the_order_of_the_seed() {
     run.binary(ALL_PASS, 0);
     let log = fs::read_to_string(run.path("logs/device-1.log")).expect("read the log");
     let first = log.lines().next().expect("a line");
-    assert_eq!(first, "arguments: -Z unstable-options --shuffle-seed 7 --ignored");
+    assert_eq!(
+        first,
+        "arguments: -Z unstable-options --report-time --shuffle-seed 7 --ignored"
+    );
 }
 
 #[test]

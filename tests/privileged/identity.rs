@@ -11,7 +11,7 @@ use crate::framework::container::text;
 use crate::framework::disk::number_of;
 use crate::framework::hook::inspect_json;
 use crate::framework::machine::cgroup_parent;
-use crate::framework::{Bundle, Disk, Hierarchy, Hook, Machine, RuncContainer, eventually, kernel};
+use crate::framework::{Bundle, Disk, Hierarchy, Hook, Machine, RuncContainer, alone, eventually, kernel};
 
 const NOTHING: Vec<PathBuf> = Vec::new();
 
@@ -230,6 +230,8 @@ fn is_refused_in(cgroup: &Path, node: &str) -> bool {
 /// second: the first grant must not go to the cgroup that the container has left.
 #[apply(on_both_hierarchies)]
 fn a_container_that_moves_before_its_first_device_gets_access_where_it_is(machine: &Machine) {
+    // The devices of other tests would wake the watcher.
+    alone();
     let disk = Disk::new(machine);
     let container = Bundle::requesting(machine, &format!("glob:{}p*", disk.node)).start();
     let left = container.cgroup();

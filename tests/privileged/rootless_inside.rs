@@ -15,10 +15,11 @@ fn inside(container: &RootlessContainer<'_>, command: &str) -> String {
 
 #[apply(on_cgroup_v2)]
 fn programs_in_rootless_containers_find_udevs_properties(machine: &Machine) {
-    // Before podman makes its mount namespace, which must show this udevd's database.
-    let _udevd = Udevd::start_with_rules(machine, "SUBSYSTEM==\"block\", MODE=\"0666\"\n");
-    let user = OrdinaryUser::new(machine);
     let disk = Disk::new(machine);
+    // Before podman makes its mount namespace, which must show this udevd's database. The rule is
+    // not for the devices of other tests, which this udevd processes as well.
+    let _udevd = Udevd::start_with_rules(machine, &format!("KERNEL==\"{}\", MODE=\"0666\"\n", disk.name(1)));
+    let user = OrdinaryUser::new(machine);
     let request = format!("devnode:{};link=/dev/board", disk.partition(1));
     for options in [
         &[ALONE][..],
@@ -26,7 +27,8 @@ fn programs_in_rootless_containers_find_udevs_properties(machine: &Machine) {
         &[ALONE, "--uidmap=0:1:1000", "--gidmap=0:1:1000"],
     ] {
         let container = user.start("c1", options, &request);
-        let node = disk.plug(1);
+        // The udevd of another test, with other rules, may also set the mode of the node.
+        let node = plug_for_all(&disk, 1);
         container.eventually_reads("/dev/board", &disk.content(1));
         // podman hides /sys/dev/block, by which udevadm finds nodes and tagged devices.
         let info = format!(

@@ -18,10 +18,10 @@ done
 case $name in
     kubernetes | usbip) export RUST_TEST_THREADS=8 ;;
 esac
-# libtest shuffles only as an unstable option. A stable toolchain's libtest accepts those with this
-# variable; it is set for the test binary alone: set while cargo builds, it would change what is
-# built.
-RUSTC_BOOTSTRAP=1 "$binary" -Z unstable-options --shuffle-seed "$OCI_HOTPLUG_SEED" "$@" 2>&1 | tee "$log"
+# libtest shuffles, and prints the time of each test, only as unstable options. A stable toolchain's
+# libtest accepts those with this variable; it is set for the test binary alone: set while cargo
+# builds, it would change what is built.
+RUSTC_BOOTSTRAP=1 "$binary" -Z unstable-options --report-time --shuffle-seed "$OCI_HOTPLUG_SEED" "$@" 2>&1 | tee "$log"
 status=${PIPESTATUS[0]}
 record "$name" "$status" "$log"
 exit "$status"

@@ -13,9 +13,11 @@ use crate::machine::{Machine, machine};
 use crate::programs::witnesses::{Kind, WITNESSES, Witness};
 use crate::usb::{Audio, CardReader, Hub, Plugged, Stick, Tablet, UsbSerial};
 
-/// The container's own devices, and the joystick that the operator gives it.
+/// The container's own devices, and those that the operator gives it: the joystick, and the clock
+/// with which PulseAudio plays on USB.
 const REQUESTS: &str = "port:1-2,port:1-3,port:2-3,port:1-4,devnode:/dev/video0";
 const JOYSTICK: &str = "attr:name=own stick";
+const CLOCK: &str = "devnode:/dev/snd/timer";
 
 /// Scripts of the container and of the machine.
 const SCRIPTS: [(&str, &str); 4] = [
@@ -42,20 +44,31 @@ fn container(vm: &Machine) -> Container<'_> {
     ));
     assert_eq!(once, "/run/udev/control");
     let container = podman(vm, Crun, &format!("-v /run/programs:/opt:ro {options}"));
-    vm.run(&format!("oci-hotplug attach {} '{JOYSTICK}'", container.id));
+    vm.run(&format!(
+        "oci-hotplug attach {} '{JOYSTICK}' {CLOCK}",
+        container.id
+    ));
     container.run("mkdir -p /run/dbus /run/w && dbus-daemon --system --fork --nopidfile");
-    for Witness { log, starts, .. } in WITNESSES {
-        if !starts.is_empty() {
-            container.run(&format!(
-                "XDG_RUNTIME_DIR=/run/w setsid sh -c '{starts}' > /run/w/{log} 2>&1 < /dev/null &"
-            ));
-        }
-    }
-    container.wait_until(
+    // A sound card plays for one program at a time: PipeWire follows PulseAudio.
+    start(
+        &container,
+        |kind| kind != Kind::SoundCard,
         "grep listening /run/w/udev_events && grep listening /run/w/sdl && grep '^UDEV - ' /run/w/udevadm && \
-         XDG_RUNTIME_DIR=/run/w wpctl status && mmcli -L && test -S /run/pcscd/pcscd.comm",
+         pactl info && mmcli -L && test -S /run/pcscd/pcscd.comm",
     );
     container
+}
+
+/// Starts programs by the kind of their devices, and waits until all of them listen (`are_ready`, a
+/// shell command).
+fn start(container: &Container<'_>, is_due: impl Fn(Kind) -> bool, are_ready: &str) {
+    let due = |witness: &&Witness| is_due(witness.kind) && !witness.starts.is_empty();
+    for Witness { log, starts, .. } in WITNESSES.iter().filter(due) {
+        container.run(&format!(
+            "XDG_RUNTIME_DIR=/run/w setsid sh -c '{starts}' > /run/w/{log} 2>&1 < /dev/null &"
+        ));
+    }
+    container.wait_until(&format!("export XDG_RUNTIME_DIR=/run/w; {are_ready}"));
 }
 
 /// Devices of the same models, which no container requests.
@@ -110,29 +123,41 @@ fn expect(container: &Container<'_>, kinds: &[Kind], round: u32, is_plugged: boo
     }
 }
 
-/// Serial adapter, stick and tablet, twice.
+/// Serial adapter, stick and sound card, twice.
 fn first_devices(vm: &Machine, container: &Container<'_>) {
-    let kinds = [Kind::Adapter, Kind::Stick, Kind::Tablet];
+    let kinds = [Kind::Adapter, Kind::Stick, Kind::SoundCardOfPulseAudio];
     for round in 1..=2 {
         let adapter = vm.plug(&UsbSerial {
             serial: "FT001",
             port: "2",
         });
         let modem = answer_as_modem(&adapter);
-        let rest = (vm.plug(&Stick("3")), vm.plug(&Tablet("4")));
+        let rest = (vm.plug(&Stick("3")), vm.plug(&Audio("4")));
         expect(container, &kinds, round, true);
         adapter.unplug();
         modem.join().expect("the modem's thread");
         drop(rest);
         expect(container, &kinds, round, false);
     }
+    container.run("XDG_RUNTIME_DIR=/run/w pactl exit");
+    start(container, |kind| kind == Kind::SoundCard, "wpctl status");
 }
 
-/// Sound card, card reader, camera and joystick, twice.
+/// Sound card, card reader, tablet, camera and joystick, twice.
 fn second_devices(vm: &Machine, container: &Container<'_>) {
-    let kinds = [Kind::SoundCard, Kind::CardReader, Kind::Camera, Kind::Joystick];
+    let kinds = [
+        Kind::SoundCard,
+        Kind::CardReader,
+        Kind::Tablet,
+        Kind::Camera,
+        Kind::Joystick,
+    ];
     for round in 1..=2 {
-        let plugged = (vm.plug(&Audio("2")), vm.plug(&CardReader("3")));
+        let plugged = (
+            vm.plug(&Audio("2")),
+            vm.plug(&CardReader("3")),
+            vm.plug(&Tablet("4")),
+        );
         vm.run("modprobe vivid n_devs=2");
         create_joystick(vm, "own stick", "own");
         expect(container, &kinds, round, true);

@@ -6,6 +6,8 @@ pub enum Kind {
     Adapter,
     Stick,
     Tablet,
+    /// A sound card while no other program uses it.
+    SoundCardOfPulseAudio,
     SoundCard,
     CardReader,
     Camera,
@@ -122,6 +124,15 @@ pub const WITNESSES: &[Witness] = &[
         log: "libinput",
         shows: "test $(libinput list-devices | grep -c '^Device:') = 1",
         lost: "! libinput list-devices | grep '^Device:'",
+        others: "true",
+    },
+    Witness {
+        program: "pulseaudio",
+        kind: Kind::SoundCardOfPulseAudio,
+        starts: "exec pulseaudio -n --exit-idle-time=-1 -L module-native-protocol-unix -L module-udev-detect",
+        log: "pulseaudio",
+        shows: "test $(pactl list short cards | grep -c alsa_card) = 1 && pactl list short sinks | grep alsa_output",
+        lost: "pactl info && ! pactl list short cards | grep alsa_card",
         others: "true",
     },
     Witness {

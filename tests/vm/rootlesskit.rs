@@ -71,7 +71,7 @@ impl<'m> User<'m> {
     fn docker_container(&self, options: &str) -> Container<'m> {
         let (docker, name) = (self.docker(), self.vm.new_name("c"));
         let id = self.vm.run(&format!(
-            "{docker} run -d --name {name} --network none {options} box {IDLE}"
+            "{docker} run -d --name {name} --network none {options} box sh -c '{IDLE}'"
         ));
         Container::new(
             self.vm,

@@ -221,6 +221,7 @@ mod tests {
     use std::fs;
     use std::os::unix::ffi::OsStrExt;
     use std::os::unix::fs::symlink;
+    use std::time::Instant;
 
     use super::*;
 
@@ -247,12 +248,19 @@ mod tests {
             let program = directory.path().join(OsStr::from_bytes(name));
             symlink("/bin/sleep", &program).unwrap();
             let mut child = std::process::Command::new(&program).arg("1000").spawn().unwrap();
-            let comm = fs::read(format!("/proc/{}/comm", child.id())).unwrap();
-            let started = start_time(child.id().cast_signed());
+            let is_named = || {
+                let comm = fs::read(format!("/proc/{}/comm", child.id())).unwrap();
+                comm.strip_suffix(b"\n") == Some(name)
+            };
+            // The kernel sets the name a moment after spawn(3) returns.
+            let end = Instant::now() + Duration::from_secs(10);
+            while !is_named() && Instant::now() < end {
+                std::thread::yield_now();
+            }
+            let (is_named, started) = (is_named(), start_time(child.id().cast_signed()));
             child.kill().unwrap();
             child.wait().unwrap();
-            assert_eq!(comm.strip_suffix(b"\n"), Some(name));
-            assert!(started.unwrap() >= own, "{name:?}");
+            assert!(is_named && started.unwrap() >= own, "{name:?}");
         }
     }
 

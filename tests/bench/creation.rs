@@ -30,7 +30,7 @@ pub fn measure(machine: &Machine) {
     row("with a hook that is /bin/true", "", &idle, Some(&alone));
     row(
         "with our hooks, device present",
-        "≤ +8 and ≤ 1.25 ×",
+        "≤ +3.5 and ≤ 1.2 ×",
         &ours,
         Some(&alone),
     );

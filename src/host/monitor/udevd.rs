@@ -38,7 +38,7 @@ impl Udevd {
             Some((known, runs)) if known == file_id(&file) => runs,
             _ => {
                 // Where no uevents arrive, the table has the sockets of another network namespace.
-                let runs = !receives_uevents() || is_listened_on(Path::new(SOCKETS));
+                let runs = is_listened_on(Path::new(SOCKETS)) || !receives_uevents();
                 self.known.set(Some((file_id(&file), runs)));
                 runs
             }

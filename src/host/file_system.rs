@@ -11,6 +11,8 @@ use std::io::{self, BufRead, BufReader, Read};
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::os::unix::fs::MetadataExt;
 
+use nix::NixPath;
+use nix::fcntl::OFlag;
 use rustix::fs::{AtFlags, Mode, OFlags, Statx, StatxFlags, openat, statx};
 
 /// File systems that live in the kernel's memory and respond at once, even when a container mounted
@@ -35,6 +37,13 @@ pub(crate) fn attributes(fd: impl AsFd) -> io::Result<Statx> {
         flags,
         StatxFlags::BASIC_STATS | StatxFlags::MNT_ID,
     )?)
+}
+
+/// Opens a directory as an O_PATH descriptor. Links in the path are followed, so it must not be one
+/// that a container can change.
+pub(crate) fn open_directory(path: &(impl NixPath + ?Sized)) -> nix::Result<OwnedFd> {
+    let flags = OFlag::O_PATH | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC;
+    nix::fcntl::open(path, flags, nix::sys::stat::Mode::empty())
 }
 
 /// The device number (major, minor) of the file system that a file is on.

@@ -7,7 +7,7 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::time::Duration;
 
 use nix::errno::Errno;
-use nix::fcntl::{OFlag, open, openat};
+use nix::fcntl::{OFlag, openat};
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::signal::{SigSet, Signal};
 use nix::sys::stat::Mode;
@@ -17,6 +17,7 @@ use rustix::process::{
     Pid, PidfdFlags, Resource, Rlimit, getrlimit, pidfd_open, pidfd_send_signal, setrlimit,
 };
 
+use crate::host::file_system::open_directory;
 use crate::host::kernel_text;
 
 /// A process, held by a pidfd (pidfd_open(2), Linux 5.3).
@@ -85,9 +86,7 @@ pub(crate) struct ProcessDir(OwnedFd);
 impl ProcessDir {
     /// Opens the directory of the process that has the pid now.
     pub(crate) fn open(pid: i32) -> io::Result<Self> {
-        let path = format!("/proc/{pid}");
-        let flags = OFlag::O_PATH | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC;
-        Ok(Self(open(path.as_str(), flags, Mode::empty())?))
+        Ok(Self(open_directory(format!("/proc/{pid}").as_str())?))
     }
 
     /// Opens a file in it for reading.

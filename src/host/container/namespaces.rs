@@ -8,6 +8,8 @@ use nix::sched::{CloneFlags, setns};
 use nix::sys::stat::Mode;
 use nix::unistd::{chroot, fchdir};
 
+use crate::host::file_system::open_directory;
+
 /// The kinds of namespaces that a thread can enter.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Namespace {
@@ -68,14 +70,12 @@ impl OwnNamespace {
     /// # Errors
     /// Those of open(2).
     pub fn open(kind: Namespace) -> nix::Result<Self> {
-        let flags = OFlag::O_PATH | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC;
-        let directory = |path: &str| open(path, flags, Mode::empty());
         Ok(Self {
             kind,
             namespace: kind.open_own()?,
             directories: match kind {
                 Namespace::Network => None,
-                Namespace::Mount => Some((directory("/")?, directory(".")?)),
+                Namespace::Mount => Some((open_directory("/")?, open_directory(".")?)),
             },
         })
     }

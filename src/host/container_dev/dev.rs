@@ -22,9 +22,11 @@ use crate::host::container::Container;
 use crate::host::file_system::{Backing, Mounts, attributes, file_system_number, identity};
 use crate::model::id_maps::IdMaps;
 
-/// Identifies a directory (file system and inode) and the mount by which it was reached, while that
-/// is held open.
-pub(super) type MountIdentity = (((u32, u32), u64), u64);
+/// Identifies a directory: file system and inode.
+pub type DirectoryIdentity = ((u32, u32), u64);
+
+/// Identifies a directory and the mount by which it was reached, while that is held open.
+pub(super) type MountIdentity = (DirectoryIdentity, u64);
 
 const ROOT: &str = "/";
 const DEV: &str = "/dev";

@@ -21,7 +21,7 @@ mod run_udev;
 mod staging;
 mod walk;
 
-pub use dev::ContainerDev;
+pub use dev::{ContainerDev, DirectoryIdentity};
 pub use error::{ContainerDevError, MountError};
 pub use outcome::{LinkOutcome, NodeOutcome, NodeOwner, Placement};
-pub use run_udev::{AtRunUdev, DirectoryIdentity};
+pub use run_udev::AtRunUdev;

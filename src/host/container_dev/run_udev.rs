@@ -20,7 +20,7 @@ use nix::unistd::fchdir;
 use rustix::fs::{Mode, OFlags, open};
 use rustix::mount::{MoveMountFlags, OpenTreeFlags, move_mount, open_tree};
 
-use super::dev::{ContainerDev, MountIdentity};
+use super::dev::{ContainerDev, DirectoryIdentity, MountIdentity};
 use super::entry::file_type;
 use super::error::{ContainerDevError, MountError, failed, step};
 use super::open::{RESOLVE_PLAIN, how_to_open, open_retrying};
@@ -29,9 +29,6 @@ use crate::host::container::namespaces::{Namespace, OwnNamespace};
 use crate::host::file_system::{Mounts, attributes, file_system_number, identity};
 use crate::model::udev_database::RUN_UDEV;
 use crate::sys::mount::restrict;
-
-/// Identifies a directory: file system and inode.
-pub type DirectoryIdentity = ((u32, u32), u64);
 
 /// What is at the container's `/run/udev`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

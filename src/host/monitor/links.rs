@@ -17,7 +17,7 @@ use nix::fcntl::{self, OFlag, OpenHow, ResolveFlag, openat2, readlink, readlinka
 use nix::sys::stat::{FileStat, Mode, SFlag, fstat};
 
 use super::link_directories::UsedDirectories;
-use crate::host::file_system::attributes;
+use crate::host::file_system::{self, attributes};
 use crate::model::device::{DevKind, DevNum, LinkTargets};
 
 /// The longest chain of links, as the kernel's MAXSYMLINKS (linux/namei.h).
@@ -46,9 +46,7 @@ impl HostLinks {
 
     pub(super) fn open_at(root: impl Into<PathBuf>) -> Self {
         let root = root.into();
-        let flags = OFlag::O_PATH | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC;
-        let opened = fcntl::open(&root, flags, Mode::empty()).ok();
-        let dev = opened.and_then(|fd| {
+        let dev = file_system::open_directory(&root).ok().and_then(|fd| {
             let facts = fstat(&fd).ok()?;
             Some((Rc::new(fd), facts))
         });

@@ -16,6 +16,7 @@ use nix::unistd;
 
 use super::error::MonitorError;
 use super::message::{from_uevent, parse_uevent};
+use crate::host::file_system::open_directory;
 use crate::model::device::hid_usages::HidUsages;
 use crate::model::device::input_capabilities::InputCapabilities;
 use crate::model::device::same_data::{SLAVES, is_virtual_block};
@@ -276,11 +277,6 @@ impl SysFs {
         let name = Path::new(&target).file_name().ok_or(Errno::EINVAL)?;
         Ok(name.to_string_lossy().into_owned())
     }
-}
-
-fn open_directory(path: &Path) -> nix::Result<OwnedFd> {
-    let flags = OFlag::O_PATH | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC;
-    fcntl::open(path, flags, Mode::empty())
 }
 
 /// A device's place: its path below `/sys/devices`.

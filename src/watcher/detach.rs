@@ -4,9 +4,9 @@ use std::fs::{File, OpenOptions};
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
 
-use nix::sys::stat::{Mode, umask};
 use nix::unistd;
 
+use crate::host::container_dev::clear_umask;
 use crate::host::process::raise_limits;
 use crate::sys::descriptors;
 
@@ -48,7 +48,7 @@ pub(crate) fn detach(handed_over: bool) -> io::Result<Option<HandedOver>> {
     // Each attached device needs a descriptor for its lease.
     raise_limits();
     std::env::set_current_dir("/")?;
-    umask(Mode::empty());
+    clear_umask();
     Ok(given)
 }
 

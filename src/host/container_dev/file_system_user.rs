@@ -1,6 +1,7 @@
 //! The user, group and umask with which files are created in a container.
 
 use std::sync::OnceLock;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use nix::sys::stat::{Mode, umask};
 use nix::unistd::{Gid, Uid, getegid, setfsgid, setfsuid};
@@ -53,18 +54,31 @@ impl Drop for FileSystemGroupGuard {
     }
 }
 
-/// Clears the umask of the process until it is dropped (umask(2)). Other threads would create files
-/// without it meanwhile; the programs that use this have one thread.
-pub(super) struct NoUmask(Mode);
+/// Whether [`clear_umask`] was called.
+static HAS_NO_UMASK: AtomicBool = AtomicBool::new(false);
+
+/// Clears the umask of the process for the rest of its life (umask(2)), so that files get exactly
+/// the modes with which they are created.
+pub(crate) fn clear_umask() {
+    umask(Mode::empty());
+    HAS_NO_UMASK.store(true, Ordering::Relaxed);
+}
+
+/// Clears the umask of the process until it is dropped, unless it has none. Other threads would
+/// create files without it meanwhile; the programs that use this have one thread.
+pub(super) struct NoUmask(Option<Mode>);
 
 impl NoUmask {
     pub(super) fn new() -> Self {
-        Self(umask(Mode::empty()))
+        let has_umask = !HAS_NO_UMASK.load(Ordering::Relaxed);
+        Self(has_umask.then(|| umask(Mode::empty())))
     }
 }
 
 impl Drop for NoUmask {
     fn drop(&mut self) {
-        umask(self.0);
+        if let Some(mask) = self.0 {
+            umask(mask);
+        }
     }
 }

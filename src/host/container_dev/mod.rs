@@ -23,5 +23,6 @@ mod walk;
 
 pub use dev::{ContainerDev, DirectoryIdentity};
 pub use error::{ContainerDevError, MountError};
+pub(crate) use file_system_user::clear_umask;
 pub use outcome::{LinkOutcome, NodeOutcome, NodeOwner, Placement};
 pub use run_udev::AtRunUdev;

@@ -6,6 +6,7 @@
 
 use std::fs::{self, File};
 use std::io::{self, Read};
+use std::mem::MaybeUninit;
 use std::os::fd::AsFd;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
@@ -14,6 +15,7 @@ use nix::fcntl::{OFlag, OpenHow, ResolveFlag, openat2};
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::stat::SFlag;
 use nix::sys::statfs::{PROC_SUPER_MAGIC, fstatfs};
+use rustix::fs::RawDir;
 
 use crate::host::file_system::attributes;
 use crate::model::device::{DevKind, Device, major_minor};
@@ -224,10 +226,25 @@ fn swaps(text: &str, used: &mut Uses) {
 
 /// The name of a device that is built on this one.
 fn holder_of(device: &Device) -> Option<String> {
-    let holder = fs::read_dir(device.syspath.as_path().join("holders"))
-        .ok()?
-        .next()?;
-    Some(holder.ok()?.file_name().to_string_lossy().into_owned())
+    first_name_in(&device.syspath.as_path().join("holders"))
+}
+
+/// The first name in a directory of sysfs. Costs one call to read it, if it has few names.
+fn first_name_in(directory: &Path) -> Option<String> {
+    let directory = File::open(directory).ok()?;
+    let mut buffer = [MaybeUninit::uninit(); 1024];
+    let mut entries = RawDir::new(&directory, &mut buffer);
+    let mut skipped = 0;
+    // sysfs fills the buffer (kernfs_fop_readdir, fs/kernfs/dir.c), which has room for the longest
+    // name after the two that every directory has: then there is no third name.
+    while skipped < 2 || !entries.is_buffer_empty() {
+        let entry = entries.next()?.ok()?;
+        match entry.file_name().to_bytes() {
+            b"." | b".." => skipped += 1,
+            name => return Some(String::from_utf8_lossy(name).into_owned()),
+        }
+    }
+    None
 }
 
 /// The number of a block device, from its node in `/dev`. Other paths are not accessed: the user
@@ -291,6 +308,21 @@ mod tests {
             &mut used,
         );
         assert!(used.is_empty());
+    }
+
+    #[test]
+    fn the_first_name_in_a_directory_is_found() {
+        let scratch = tempfile::tempdir().unwrap();
+        assert_eq!(first_name_in(&scratch.path().join("absent")), None);
+        assert_eq!(first_name_in(scratch.path()), None);
+        let long = "x".repeat(255);
+        fs::write(scratch.path().join(&long), "").unwrap();
+        assert_eq!(first_name_in(scratch.path()), Some(long));
+        // As the kernel lists it.
+        let buses = first_name_in(Path::new("/sys/bus")).unwrap();
+        assert!(Path::new("/sys/bus").join(buses).exists());
+        let of_null = first_name_in(Path::new("/sys/devices/virtual/mem/null/power"));
+        assert!(of_null.is_some());
     }
 
     #[test]

@@ -135,10 +135,13 @@ fn lock_of(kind: libc::c_int, first: u64, last: u64) -> io::Result<libc::flock> 
     })
 }
 
-/// Releases all ranges. The last holder removes the file: only it can lock all of it exclusively.
+/// Releases all ranges, for a file that is closed now. The last holder removes the file: only it can
+/// lock all of it exclusively.
 pub(super) fn release(file: &File, path: &Path) {
-    if matches!(lock_range(file, 0, LAST, Some(Hold::Exclusive)), Ok(true)) && is_linked(file) {
-        let _ = fs::remove_file(path);
+    let is_last = matches!(lock_range(file, 0, LAST, Some(Hold::Exclusive)), Ok(true));
+    if is_last && is_linked(file) && fs::remove_file(path).is_ok() {
+        // The next container creates another file.
+        return;
     }
     let _ = lock_range(file, 0, LAST, None);
 }

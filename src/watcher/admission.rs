@@ -103,11 +103,18 @@ impl Admission {
         self.host_use.was_read()
     }
 
-    /// Which devices the host uses. Read only if that decides on an untrusted request.
+    /// Which devices the host uses. Read only if that decides on an untrusted request now: a device
+    /// that has just been plugged in (its number is that of an event) and that udevd must process is
+    /// not attached before the next plan, which decides again.
     fn host_use(&mut self, candidates: &Candidates<'_>) -> HostUse {
+        let is_new = |candidate: &Candidate<'_>| candidate.device.seqnum > 0;
+        let is_decided = |candidate: &&Candidate<'_>| {
+            let is_decided_later = is_new(candidate) && candidate.awaited().is_some();
+            !candidate.entry.is_trusted() && !is_decided_later
+        };
         let mut blocks: Vec<&Device> = candidates
             .iter()
-            .filter(|candidate| !candidate.entry.is_trusted())
+            .filter(is_decided)
             .flat_map(|candidate| blocks_that_decide(candidate.device, candidates.inventory()))
             .collect();
         if blocks.is_empty() {
@@ -305,4 +312,59 @@ struct Group<'p> {
     device: &'p SysPath,
     paths: Vec<&'p Path>,
     why: String,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::model::device::{DevKind, DevNode, DevNum, UdevState};
+    use crate::model::oci::ProcessUser;
+    use crate::model::policy::Fallback;
+    use crate::model::request::entry::{Origin, RequestEntry};
+
+    #[test]
+    fn which_disks_the_host_uses_is_read_when_a_disk_can_be_attached() {
+        let scratch = tempfile::tempdir().unwrap();
+        let mut device = Device::new(SysPath::new("/sys/devices/virtual/block/lab0"));
+        device.subsystem = Some("block".to_owned());
+        device.devtype = Some("disk".to_owned());
+        device.node = Some(DevNode {
+            path: "/dev/lab0".into(),
+            num: DevNum {
+                kind: DevKind::Block,
+                major: 240,
+                minor: 0,
+            },
+        });
+        for (origin, udev_state, seqnum, is_read) in [
+            (Origin::Annotation, UdevState::Pending, 7, false),
+            (Origin::Annotation, UdevState::Pending, 0, true),
+            (Origin::Annotation, UdevState::Processed, 7, true),
+            (Origin::Annotation, UdevState::Overdue, 7, true),
+            (Origin::Root, UdevState::Processed, 7, false),
+        ] {
+            (device.udev_state, device.seqnum) = (udev_state, seqnum);
+            let inventory = Inventory::new([device.clone()]);
+            let entry = RequestEntry::new(origin, "devnode:/dev/lab0".parse().unwrap());
+            let mut planner = Planner::new(vec![entry], Vec::new(), ProcessUser::default());
+            planner.find_roots(&inventory);
+            let leases = Leases::new(scratch.path());
+            let policy = Policy {
+                fallback: Fallback::Anything,
+                ..Policy::default()
+            };
+            let mut admission = Admission::new(policy, None, leases);
+            let candidates = planner.candidates(&inventory);
+            assert_eq!(candidates.iter().count(), 1);
+            let admissions = admission.decide(&candidates, &ContainerTraits::default());
+            assert_eq!(
+                admission.depends_on_host_use(),
+                is_read,
+                "{origin:?} {udev_state:?}"
+            );
+            let is_pending = |(_, decision): (_, &Decision)| matches!(decision, Decision::Pending(_));
+            let is_waiting = udev_state == UdevState::Pending;
+            assert_eq!(admissions.of(&candidates).any(is_pending), is_waiting);
+        }
+    }
 }

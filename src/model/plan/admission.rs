@@ -67,11 +67,8 @@ fn by_policy(candidate: &Candidate<'_>, policy: &Policy, context: &PolicyContext
 
 /// The decision about a candidate that policy and leases admit.
 fn if_admitted(candidate: &Candidate<'_>) -> Decision {
-    match &candidate.undecided {
+    match candidate.awaited() {
         Some(device) => Decision::Pending(device.clone()),
-        None if candidate.entry.request.awaits_udev(candidate.device) => {
-            Decision::Pending(candidate.device.syspath.clone())
-        }
         None => Decision::Admitted,
     }
 }

@@ -27,6 +27,16 @@ pub struct Candidate<'a> {
     pub undecided: Option<SysPath>,
 }
 
+impl Candidate<'_> {
+    /// The device that udevd must process before this one can be attached, whatever else is decided
+    /// about it.
+    pub fn awaited(&self) -> Option<&SysPath> {
+        let awaits_itself = self.entry.request.awaits_udev(self.device);
+        let itself = awaits_itself.then_some(&self.device.syspath);
+        self.undecided.as_ref().or(itself)
+    }
+}
+
 /// All candidates of one container, and what else the plan needs of requests and devices.
 #[derive(Debug, Clone)]
 pub struct Candidates<'a> {

@@ -163,6 +163,23 @@ impl ContainerEffects {
         &mut self.notes
     }
 
+    /// Writes what is attached, granted, selected and counted.
+    pub(super) fn write_all_notes(&mut self, attachments: &Attachments) -> Result<(), EffectError> {
+        let notes = self.current_notes(attachments);
+        self.notes.write(&self.lock, notes)
+    }
+
+    fn current_notes(&self, attachments: &Attachments) -> Notes {
+        Notes {
+            attachments: attachments.clone(),
+            filter: self.access.memory().ahead_of(&attachments.grants()),
+            directories: self.dev.directories().clone(),
+            root_file_system: Some(self.dev.root_file_system()),
+            announced: self.announced.clone(),
+            ..Notes::default()
+        }
+    }
+
     /// Shortens the journal of the notes if it has become long.
     ///
     /// # Errors
@@ -330,14 +347,7 @@ impl Effects for ContainerEffects {
     }
 
     fn write_notes(&mut self, attachments: &Attachments) -> Result<(), EffectError> {
-        let notes = Notes {
-            attachments: attachments.clone(),
-            filter: self.access.memory().ahead_of(&attachments.grants()),
-            directories: self.dev.directories().clone(),
-            root_file_system: Some(self.dev.root_file_system()),
-            announced: self.announced.clone(),
-            ..Notes::default()
-        };
-        self.notes.write(&self.lock, notes)
+        let notes = self.current_notes(attachments);
+        self.notes.write_news(&self.lock, notes)
     }
 }

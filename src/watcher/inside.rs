@@ -305,7 +305,7 @@ impl Inside {
 
     /// Writes what is attached, granted, selected and counted.
     pub(super) fn write_notes(&mut self) -> Result<(), EffectError> {
-        self.effects.write_notes(&self.attachments)
+        self.effects.write_all_notes(&self.attachments)
     }
 
     /// Like [`Inside::write_notes`], but only logs an error.

@@ -101,14 +101,36 @@ impl NotesWriter {
 
     /// Writes what is stored here, and the other parts of `notes`.
     pub(super) fn write(&mut self, lock: &RecordLock, notes: Notes) -> Result<(), EffectError> {
-        let counters = self.counters.get();
-        let notes = Notes {
+        let notes = self.complete(notes);
+        self.write_complete(lock, notes)
+    }
+
+    /// Like [`NotesWriter::write`], but writes nothing if only counters have changed: the next tick
+    /// does that ([`NotesWriter::has_counted`]).
+    pub(super) fn write_news(&mut self, lock: &RecordLock, notes: Notes) -> Result<(), EffectError> {
+        let mut notes = self.complete(notes);
+        if let Some(written) = self.journal.written() {
+            notes.counters = written.counters;
+            if notes == *written {
+                return Ok(());
+            }
+            notes.counters = self.counters.get();
+        }
+        self.write_complete(lock, notes)
+    }
+
+    fn complete(&self, notes: Notes) -> Notes {
+        Notes {
             version: STATE_VERSION,
             roots: self.roots.clone(),
             bound: self.bound.clone(),
-            counters,
+            counters: self.counters.get(),
             ..notes
-        };
+        }
+    }
+
+    fn write_complete(&mut self, lock: &RecordLock, notes: Notes) -> Result<(), EffectError> {
+        let counters = notes.counters;
         self.journal.write(lock, notes)?;
         self.written = counters;
         Ok(())
@@ -125,5 +147,45 @@ impl NotesWriter {
     /// Begins a new journal with the next write: the old one was removed.
     pub(super) fn forget_journal(&mut self) {
         self.journal.forget();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+
+    use super::*;
+    use crate::host::state::registry::Registry;
+
+    #[test]
+    fn new_counters_alone_are_written_with_the_next_news_or_by_the_tick() {
+        let scratch = tempfile::tempdir().unwrap();
+        let registry = Registry::new(scratch.path().join("state"));
+        let id = "c1".parse().unwrap();
+        let lock = registry.try_enroll(&id).unwrap().unwrap();
+        let mut writer = NotesWriter::new(&Notes::default());
+        let lines = || {
+            fs::read_to_string(lock.dir().join("attached.jsonl"))
+                .unwrap()
+                .lines()
+                .count()
+        };
+        let noted = || registry.attached::<Notes>(&id).unwrap().unwrap();
+        writer.write_news(&lock, Notes::default()).unwrap();
+        assert_eq!(lines(), 1);
+        writer.count(|counters| counters.attached += 1);
+        writer.write_news(&lock, Notes::default()).unwrap();
+        assert_eq!((lines(), noted().counters.attached), (1, 0));
+        assert!(writer.has_counted(), "the tick writes them");
+        let news = || Notes {
+            directories: [std::path::PathBuf::from("/dev/bus")].into(),
+            ..Notes::default()
+        };
+        writer.write_news(&lock, news()).unwrap();
+        assert_eq!((lines(), noted().counters.attached), (2, 1));
+        assert!(!writer.has_counted());
+        writer.count(|counters| counters.attached += 1);
+        writer.write(&lock, news()).unwrap();
+        assert_eq!((lines(), noted().counters.attached), (3, 2));
     }
 }

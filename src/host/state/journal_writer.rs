@@ -60,6 +60,11 @@ impl<T: Journaled> JournalWriter<T> {
         self.begin(lock, state)
     }
 
+    /// The state as last written; `None` if the next write must begin a new file.
+    pub(crate) fn written(&self) -> Option<&T> {
+        self.file.as_ref().map(|open| &open.state)
+    }
+
     /// Begins a new file if the journal has become long.
     ///
     /// # Errors

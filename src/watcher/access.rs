@@ -19,13 +19,11 @@ pub(super) struct ContainerAccess {
     owner: Owner,
     /// The cgroups of init as last read: the text of `/proc/PID/cgroup`.
     membership: String,
-    /// That file, held open; `None` if nothing is filtered.
+    /// That file, held open; `None` if nothing is filtered: a rootless engine cannot restrict
+    /// device access in cgroups, so the filter has no cgroups and does nothing.
     membership_file: Option<File>,
     /// Why no access can be granted in the current cgroup of init.
     nowhere: Option<String>,
-    /// Whether the engine restricts device access in cgroups at all. A rootless engine cannot: then
-    /// the filter has no cgroups and does nothing.
-    is_filtered: bool,
 }
 
 /// Where the container is now.
@@ -78,7 +76,6 @@ impl ContainerAccess {
             membership,
             membership_file,
             nowhere: None,
-            is_filtered: true,
         };
         match access.enter(&paths, memory.clone()) {
             Ok(()) => {}
@@ -102,7 +99,6 @@ impl ContainerAccess {
             membership: String::new(),
             membership_file: None,
             nowhere: None,
-            is_filtered: false,
         }
     }
 
@@ -138,10 +134,11 @@ impl ContainerAccess {
 
     /// Checks where init is, and opens the filter there if it has moved. No event reports a move.
     pub(super) fn follow(&mut self, container: &Container) -> Place {
-        if !self.is_filtered {
+        let Some(file) = &self.membership_file else {
             return Place::Same;
-        }
-        let Ok(membership) = container.membership() else {
+        };
+        // It cannot be read after init has ended.
+        let Ok(membership) = kernel_text::read(file) else {
             return Place::Same;
         };
         if self.nowhere.is_none() && membership == self.membership && self.filter.cgroups().exist() {

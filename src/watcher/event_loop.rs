@@ -8,6 +8,7 @@ use nix::sys::epoll::{Epoll, EpollCreateFlags, EpollEvent, EpollFlags, EpollTime
 use nix::sys::signal::{SigSet, Signal};
 use nix::sys::signalfd::{SfdFlags, SignalFd};
 
+use super::ticks::Ticks;
 use crate::host::monitor::Ready;
 use crate::host::state::control::{ControlClient, ControlRequest, ControlSocket, Received};
 
@@ -63,8 +64,7 @@ pub(super) struct EventLoop {
     /// The clients of the control socket that have not sent a complete request; the index is part
     /// of their token.
     clients: Vec<Option<ControlClient>>,
-    /// The last tick, or the start; or a signal for the next one.
-    ticked: Instant,
+    ticks: Ticks,
 }
 
 impl EventLoop {
@@ -79,7 +79,7 @@ impl EventLoop {
             signals,
             control,
             clients: Vec::new(),
-            ticked: Instant::now(),
+            ticks: Ticks::begin(),
         })
     }
 
@@ -102,11 +102,11 @@ impl EventLoop {
         let _ = self.epoll.add(worker, readable(token::WORKER));
     }
 
-    /// Waits until something happens, but not longer than until `deadline` or the next tick, which
-    /// is due this long after the last one.
+    /// Waits until something happens, but not longer than until `deadline` or the next tick
+    /// ([`Ticks::next`]).
     pub(super) fn wait(&mut self, deadline: Option<Instant>, tick_interval: Duration) -> nix::Result<Wake> {
         let mut ready = [EpollEvent::empty(); 16];
-        let tick = self.ticked + tick_interval;
+        let tick = self.ticks.next(tick_interval);
         let until = deadline.map_or(tick, |deadline| deadline.min(tick));
         let count = match self.epoll.wait(&mut ready, timeout(until)) {
             Ok(count) => count,
@@ -120,8 +120,8 @@ impl EventLoop {
                 token::CONTAINER => wake.container_exited = true,
                 token::SIGNAL => read_signals(&self.signals, &mut wake),
                 token::CONTROL => has_new_clients = true,
-                token::KERNEL_EVENTS => wake.device_events = wake.device_events.max(Some(Ready::Kernel)),
-                token::UDEV_EVENTS => wake.device_events = Some(Ready::All),
+                token::KERNEL_EVENTS => wake.device_events = Some(Ready::Kernel.and(wake.device_events)),
+                token::UDEV_EVENTS => wake.device_events = Some(Ready::Udev.and(wake.device_events)),
                 token::WORKER => wake.worker_replies = true,
                 client => {
                     let index = client.saturating_sub(token::FIRST_CLIENT);
@@ -132,14 +132,11 @@ impl EventLoop {
         if has_new_clients {
             self.accept();
         }
-        let now = Instant::now();
-        if wake.links_signal {
-            // Usually this comes with a device, and before its event, which is more urgent. It is
-            // followed by a short interval.
-            self.ticked = now;
-        } else if tick <= now {
-            self.ticked = now;
-            wake.tick = true;
+        // A signal usually comes with a device, and before its event, which is more urgent. It is
+        // followed by a short interval.
+        match wake.links_signal {
+            true => self.ticks.restart(),
+            false => wake.tick = self.ticks.take(tick),
         }
         Ok(wake)
     }
@@ -197,7 +194,7 @@ fn register(signals: &SignalFd, control: &ControlSocket, sources: &Sources<'_>) 
     for (ready, fd) in &sources.devices {
         let token = match ready {
             Ready::Kernel => token::KERNEL_EVENTS,
-            Ready::All => token::UDEV_EVENTS,
+            Ready::Udev | Ready::All => token::UDEV_EVENTS,
         };
         epoll.add(fd, readable(token))?;
     }
@@ -263,7 +260,7 @@ mod tests {
                 container: self.container.0.as_fd(),
                 devices: vec![
                     (Ready::Kernel, self.devices.0.as_fd()),
-                    (Ready::All, self.udev.0.as_fd()),
+                    (Ready::Udev, self.udev.0.as_fd()),
                 ],
                 workers: vec![self.worker.0.as_fd()],
             }
@@ -284,6 +281,7 @@ mod tests {
             ("reload", wake.must_reload),
             ("links", wake.links_signal),
             ("kernel", wake.device_events == Some(Ready::Kernel)),
+            ("udev", wake.device_events == Some(Ready::Udev)),
             ("all devices", wake.device_events == Some(Ready::All)),
             ("worker", wake.worker_replies),
         ];
@@ -302,6 +300,9 @@ mod tests {
         let signals = block_signals().unwrap();
         let mut events = EventLoop::open(signals, bind(dir.path()), &files.sources()).unwrap();
         assert_eq!(wakes(&mut events), [""; 0]);
+        files.udev.1.write_all(b"x").unwrap();
+        assert_eq!(wakes(&mut events), ["udev"]);
+        nix::unistd::read(&files.udev.0, &mut [0]).unwrap();
         files.devices.1.write_all(b"x").unwrap();
         files.worker.1.write_all(b"x").unwrap();
         assert_eq!(wakes(&mut events), ["kernel", "worker"]);

@@ -37,6 +37,7 @@ mod start;
 mod status;
 mod systemd_unit;
 mod tick;
+mod ticks;
 mod waiters;
 mod world;
 

@@ -44,12 +44,19 @@ impl DeviceMonitor {
     pub fn drain_relevant(&mut self, ready: Ready, relevance: &mut dyn JudgeUevents) -> Vec<DeviceEvent> {
         self.dev_files_have_changed |= self.dev_files.as_ref().is_some_and(DeviceFiles::have_changed);
         // udevd sends after the kernel. So its socket is emptied first: for each message found
-        // there, the kernel's is waiting already, and can be reported before it.
+        // there, the kernel's is waiting already, and can be reported before it; or it was received
+        // before.
         let udev = match ready {
             Ready::Kernel => Received::default(),
-            Ready::All => self.udev.receive(&mut self.buffer),
+            Ready::Udev | Ready::All => self.udev.receive(&mut self.buffer),
         };
-        let kernel = self.kernel.receive(&mut self.buffer);
+        let kernel = match ready == Ready::Udev && self.is_behind_kernel(&udev) {
+            true => Received::default(),
+            false => self.kernel.receive(&mut self.buffer),
+        };
+        for kept in &kernel.messages {
+            self.heard.add(kept.message().number());
+        }
         self.links_may_have_moved |= udev.overrun;
         let kernel_messages = self.relevant(UeventForm::Kernel, kernel.messages, relevance);
         let udev_messages = self.relevant(UeventForm::Udev, udev.messages, relevance);
@@ -67,6 +74,12 @@ impl DeviceMonitor {
             events.push(DeviceEvent::Overrun);
         }
         events
+    }
+
+    /// Whether the kernel's message was received before for each of these.
+    fn is_behind_kernel(&self, udev: &Received) -> bool {
+        let is_heard = |kept: &KeptUevent| self.heard.has(kept.message().number());
+        !udev.overrun && udev.messages.iter().all(is_heard)
     }
 
     /// The messages that are relevant. Stores the devices of the others.
@@ -121,7 +134,7 @@ impl DeviceMonitor {
             return Vec::new();
         }
         let mut events = Vec::with_capacity(kernel.len() + udev.len());
-        let links = HostLinks::open();
+        let links = self.links();
         let named = self.follow_named(&links);
         if !kernel.is_empty() {
             let udevd_runs = self.udevd.runs();

@@ -147,9 +147,9 @@ mod tests {
     fn used(dev: &Path, paths: &[&str]) -> UsedDirectories {
         let end = Instant::now() + Duration::from_secs(10);
         loop {
-            let links = HostLinks::open_at(dev).recording();
+            let mut links = HostLinks::open_at(dev).recording();
             links.follow(&paths.iter().map(|path| dev.join(path)).collect::<Vec<_>>());
-            let used = links.used();
+            let used = links.take_used();
             if !used.is_unsure || Instant::now() > end {
                 return used;
             }
@@ -269,8 +269,8 @@ mod tests {
         }
         let paths: Vec<&str> = names.iter().map(String::as_str).collect();
         assert!(used(dev.path(), &paths[..MAX_DIRECTORIES]).are_unchanged());
-        let links = HostLinks::open_at(dev.path()).recording();
+        let mut links = HostLinks::open_at(dev.path()).recording();
         links.follow(&paths.iter().map(|path| dev.path().join(path)).collect::<Vec<_>>());
-        assert!(!links.used().are_unchanged());
+        assert!(!links.take_used().are_unchanged());
     }
 }

@@ -29,7 +29,7 @@ const ATTEMPTS: usize = 8;
 /// S_IWGRP and S_IWOTH.
 const WRITABLE_BY_OTHERS: u32 = 0o022;
 
-/// An open `/dev`, to resolve some links at one moment.
+/// An open `/dev`, to resolve links. Who may write to it is known from the moment of opening.
 pub(super) struct HostLinks {
     root: PathBuf,
     /// The directory and its facts; `None` if it does not exist.
@@ -65,9 +65,9 @@ impl HostLinks {
         }
     }
 
-    /// The directories that decided where the paths led.
-    pub(super) fn used(self) -> UsedDirectories {
-        self.used.map(RefCell::into_inner).unwrap_or_default()
+    /// The directories that decided where the paths led. Ends the recording.
+    pub(super) fn take_used(&mut self) -> UsedDirectories {
+        self.used.take().map(RefCell::into_inner).unwrap_or_default()
     }
 
     /// Resolves each path. A path that is not a link leads to itself.

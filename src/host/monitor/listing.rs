@@ -16,7 +16,7 @@ impl DeviceMonitor {
     /// [`UdevState::Pending`], unless the requests need udev's facts of all: then each is
     /// completed. Errors: sysfs cannot be listed.
     pub fn enumerate(&self) -> Result<Vec<Device>, MonitorError> {
-        let links = HostLinks::open();
+        let links = self.renewed_links();
         let named = self.follow_named(&links);
         let mut devices = self.sysfs.devices(&self.needed.attributes, &syspaths(&named))?;
         let udevd_runs = self.udevd.runs();
@@ -29,7 +29,7 @@ impl DeviceMonitor {
 
     /// These devices as [`Self::enumerate`] has them; `None` for one that does not exist.
     pub fn read(&self, devices: impl IntoIterator<Item = SysPath>) -> Vec<(SysPath, Option<Device>)> {
-        let links = HostLinks::open();
+        let links = self.links();
         let named = self.follow_named(&links);
         let udevd_runs = self.udevd.runs();
         let read = |syspath: &SysPath| {
@@ -65,14 +65,14 @@ impl DeviceMonitor {
     /// processes a device after those above it: what is decided by such a device is certain when
     /// the device with the node below it was processed.) Of a device that is gone all facts stay.
     pub fn complete(&self, device: &mut Device) {
-        self.complete_where(device, self.udevd.runs(), &HostLinks::open());
+        self.complete_where(device, self.udevd.runs(), &self.links());
     }
 
     /// The devices without a node at or below a path, which [`Self::enumerate`] leaves out, with
     /// udev's facts. Parents come before their children.
     pub fn nodeless_below(&self, root: &SysPath) -> Vec<Device> {
         let mut devices = self.sysfs.nodeless_below(root, &self.needed.attributes);
-        let (udevd_runs, links) = (self.udevd.runs(), HostLinks::open());
+        let (udevd_runs, links) = (self.udevd.runs(), self.links());
         for device in &mut devices {
             self.complete_where(device, udevd_runs, &links);
         }

@@ -42,12 +42,13 @@ use std::cell::RefCell;
 use std::collections::HashSet;
 use std::os::fd::BorrowedFd;
 use std::path::PathBuf;
+use std::rc::Rc;
 
 use self::dev_files::DeviceFiles;
 pub use self::error::MonitorError;
 use self::link_directories::UsedDirectories;
 use self::links::HostLinks;
-use self::order::Gone;
+use self::order::{Gone, Heard};
 pub use self::skipped::Skipped;
 use self::socket::{MessageBuffer, UeventSocket};
 use self::static_nodes::StaticNodes;
@@ -79,6 +80,9 @@ pub struct DeviceMonitor {
     /// Whether they have changed since this was last read.
     dev_files_have_changed: bool,
     static_nodes: StaticNodes,
+    /// The host's `/dev` when links were last followed, or at the start.
+    links: RefCell<Rc<HostLinks>>,
+    heard: Heard,
     gone: Gone,
     udevd: Udevd,
     /// Where [`FactsNeeded::followed_paths`] led when last followed, also if nothing is there yet.
@@ -92,11 +96,23 @@ pub struct DeviceMonitor {
 }
 
 /// Which sockets have messages. For each message of udevd's, one of the kernel's came before.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Ready {
     /// Not that of udevd.
     Kernel,
+    /// That of udevd alone.
+    Udev,
     All,
+}
+
+impl Ready {
+    /// What is ready if this is, too.
+    pub fn and(self, also: Option<Self>) -> Self {
+        match also {
+            Some(other) if other != self => Self::All,
+            _ => self,
+        }
+    }
 }
 
 /// Where links point now ([`DeviceMonitor::follow_links`]).
@@ -128,6 +144,8 @@ impl DeviceMonitor {
             dev_files,
             dev_files_have_changed: false,
             static_nodes,
+            links: RefCell::new(Rc::new(HostLinks::open())),
+            heard: Heard::default(),
             gone: Gone::default(),
             udevd: Udevd::default(),
             ends: RefCell::default(),
@@ -193,13 +211,26 @@ impl DeviceMonitor {
     /// when [`Self::are_links_unchanged`] returns false, for links made by hand and for lost
     /// events: ask that after [`Self::signal_links`], or each second.
     pub fn follow_links<'a>(&self, claimed: impl IntoIterator<Item = &'a PathBuf>) -> FollowedLinks {
-        let links = HostLinks::open().recording();
+        let mut links = HostLinks::open().recording();
         let followed = FollowedLinks {
             named: self.follow_named(&links),
             claimed: links.follow(claimed),
         };
-        self.directories.replace(links.used());
+        self.directories.replace(links.take_used());
+        self.links.replace(Rc::new(links));
         followed
+    }
+
+    /// The host's `/dev`, to follow a few links. Another file system that is mounted there is
+    /// noticed when all links are followed, every ten seconds.
+    fn links(&self) -> Rc<HostLinks> {
+        self.links.borrow().clone()
+    }
+
+    /// The same as it is mounted now.
+    fn renewed_links(&self) -> Rc<HostLinks> {
+        self.links.replace(Rc::new(HostLinks::open()));
+        self.links()
     }
 
     /// Whether all links in `/dev` certainly lead where they led at the last call of
@@ -257,7 +288,7 @@ impl DeviceMonitor {
 
     /// The descriptors to wait on, each with what is ready when it is readable.
     pub fn fds(&self) -> impl Iterator<Item = (Ready, BorrowedFd<'_>)> {
-        let always = [(Ready::Kernel, self.kernel.fd()), (Ready::All, self.udev.fd())];
+        let always = [(Ready::Kernel, self.kernel.fd()), (Ready::Udev, self.udev.fd())];
         let files = self.dev_files.as_ref().map(DeviceFiles::fd);
         let files = files.into_iter().chain(self.static_nodes.fd());
         always.into_iter().chain(files.map(|fd| (Ready::Kernel, fd)))
@@ -280,6 +311,7 @@ impl DeviceMonitor {
     /// Whether one of [`Self::fds`] was replaced or has been added: wait on them again, and
     /// enumerate. Ask each second.
     pub fn refresh(&mut self) -> bool {
+        self.udevd.expire();
         self.dev_files.iter().for_each(DeviceFiles::watch);
         self.static_nodes.has_news()
     }

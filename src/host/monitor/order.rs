@@ -2,7 +2,7 @@
 //!
 //! Must not know what the events carry.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, VecDeque};
 
 use super::message::{Happened, Message};
 use crate::model::device::SysPath;
@@ -56,6 +56,30 @@ impl Gone {
             self.removal_is_processed(&device.syspath, device.seqnum);
         }
         !is_older && !is_removal
+    }
+}
+
+/// How many of the kernel's latest messages are remembered by their numbers.
+const HEARD: usize = 64;
+
+/// The numbers of the kernel's latest messages that were received.
+#[derive(Debug, Default)]
+pub(super) struct Heard(VecDeque<u64>);
+
+impl Heard {
+    /// Takes note of a message of the kernel's.
+    pub(super) fn add(&mut self, number: u64) {
+        if self.0.len() == HEARD {
+            self.0.pop_front();
+        }
+        self.0.push_back(number);
+    }
+
+    /// Whether this message of the kernel's was certainly received. Its latest messages need not be
+    /// in the order of their numbers.
+    pub(super) fn has(&self, number: u64) -> bool {
+        // Most often it is one of the last.
+        self.0.iter().rev().any(|known| *known == number)
     }
 }
 
@@ -119,5 +143,21 @@ mod tests {
             gone.kernel_said(&message, true);
         }
         assert!(gone.0.len() <= LIMIT);
+    }
+
+    #[test]
+    fn only_a_message_that_was_received_lately_is_remembered() {
+        let mut heard = Heard::default();
+        assert!(!heard.has(0));
+        for number in [5, 7, 6, 9] {
+            heard.add(number);
+        }
+        let known: Vec<u64> = (0..12).filter(|number| heard.has(*number)).collect();
+        assert_eq!(known, [5, 6, 7, 9], "8 is still to come");
+        for number in 10..10 + HEARD as u64 {
+            heard.add(number);
+        }
+        assert!(!heard.has(9) && heard.has(10));
+        assert_eq!(heard.0.len(), HEARD);
     }
 }

@@ -8,8 +8,8 @@ use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use nix::cmsg_space;
 use nix::errno::Errno;
 use nix::sys::socket::{
-    AddressFamily, ControlMessageOwned, MsgFlags, NetlinkAddr, RecvMsg, SockFlag, SockProtocol, SockType,
-    UnixCredentials, bind, recvmsg, setsockopt, socket, sockopt,
+    AddressFamily, ControlMessageOwned, MsgFlags, MultiHeaders, NetlinkAddr, RecvMsg, SockFlag, SockProtocol,
+    SockType, UnixCredentials, bind, recvmmsg, setsockopt, socket, sockopt,
 };
 
 use super::error::MonitorError;
@@ -30,13 +30,49 @@ const BATCH: usize = 16 * 1024;
 /// M_MMAP_THRESHOLD): only the pages that messages reach take memory.
 const MESSAGE_BUFFER: usize = 128 * 1024;
 
-/// Room for one message, to be used again and again.
+/// How many messages are received by one call. Usually one has arrived: then the call that receives
+/// it finds out, too, that there is no second one.
+const AT_ONCE: usize = 2;
+
+/// Room for messages, to be used again and again.
 pub(super) struct MessageBuffer(Vec<u8>);
 
 impl MessageBuffer {
     pub(super) fn new() -> Self {
-        Self(vec![0; MESSAGE_BUFFER])
+        Self(vec![0; AT_ONCE * MESSAGE_BUFFER])
     }
+
+    /// Receives some messages, as far as they have arrived.
+    fn receive(&mut self, socket: &OwnedFd) -> nix::Result<Vec<RawMessage<'_>>> {
+        let heads: Vec<_> = {
+            let (first, second) = self.0.split_at_mut(MESSAGE_BUFFER);
+            let mut parts: [_; AT_ONCE] = [[IoSliceMut::new(first)], [IoSliceMut::new(second)]];
+            let mut headers = MultiHeaders::preallocate(AT_ONCE, Some(cmsg_space!(UnixCredentials)));
+            let (fd, flags) = (socket.as_raw_fd(), MsgFlags::MSG_DONTWAIT);
+            let messages = recvmmsg::<_, NetlinkAddr, _>(fd, &mut headers, parts.iter_mut(), flags, None)?;
+            let head = |message: RecvMsg<'_, '_, NetlinkAddr>| {
+                let is_cut = message.flags.contains(MsgFlags::MSG_TRUNC);
+                (sender_of(&message), is_cut, message.bytes)
+            };
+            messages.map(head).collect()
+        };
+        let texts = self.0.chunks_exact(MESSAGE_BUFFER);
+        let messages = heads.into_iter().zip(texts);
+        let messages = messages.map(|((sender, is_cut, length), text)| RawMessage {
+            sender,
+            is_cut,
+            text: &text[..length],
+        });
+        Ok(messages.collect())
+    }
+}
+
+/// A message as it arrived.
+struct RawMessage<'a> {
+    sender: Sender,
+    /// Whether it did not fit.
+    is_cut: bool,
+    text: &'a [u8],
 }
 
 /// What was waiting on a socket.
@@ -115,38 +151,45 @@ impl UeventSocket {
     /// dropped, and so are malformed ones.
     pub(super) fn receive(&self, buffer: &mut MessageBuffer) -> Received {
         let mut received = Received::default();
-        let mut control = cmsg_space!(UnixCredentials);
         let mut count = 0;
         // While a socket that overran is not empty, the kernel drops what comes without reporting
         // it again (NETLINK_S_CONGESTED, net/netlink/af_netlink.c): then the end must be reached,
         // and will be.
         while received.overrun || count < BATCH {
-            let mut parts = [IoSliceMut::new(&mut buffer.0)];
-            let fd = self.socket.as_raw_fd();
-            let (sender, flags, length) =
-                match recvmsg::<NetlinkAddr>(fd, &mut parts, Some(&mut control), MsgFlags::MSG_DONTWAIT) {
-                    Ok(message) => (sender_of(&message), message.flags, message.bytes),
-                    Err(Errno::ENOBUFS) => {
-                        received.overrun = true;
-                        continue;
-                    }
-                    Err(Errno::EINTR) => continue,
-                    // EAGAIN: the socket is empty.
-                    Err(_) => break,
-                };
-            count += 1;
-            if !self.form.is_from(sender, self.host_root) {
-                continue;
+            let messages = match buffer.receive(&self.socket) {
+                Ok(messages) => messages,
+                Err(Errno::ENOBUFS) => {
+                    received.overrun = true;
+                    continue;
+                }
+                Err(Errno::EINTR) => continue,
+                // EAGAIN: the socket is empty.
+                Err(_) => break,
+            };
+            // An error after the first message is reported by the next call (recvmmsg(2)).
+            let is_empty = messages.len() < AT_ONCE;
+            count += messages.len();
+            for message in messages {
+                self.take(message, &mut received);
             }
-            // A message that did not fit is lost.
-            received.overrun |= flags.contains(MsgFlags::MSG_TRUNC);
-            let message = ReceivedUevent::parse(self.form, &buffer.0[..length]);
-            let message = message.filter(|message| !self.unneeded.includes(message));
-            received
-                .messages
-                .extend(message.as_ref().map(ReceivedUevent::keep));
+            if is_empty && !received.overrun {
+                break;
+            }
         }
         received
+    }
+
+    fn take(&self, message: RawMessage<'_>, received: &mut Received) {
+        if !self.form.is_from(message.sender, self.host_root) {
+            return;
+        }
+        // A message that did not fit is lost.
+        received.overrun |= message.is_cut;
+        let message = ReceivedUevent::parse(self.form, message.text);
+        let message = message.filter(|message| !self.unneeded.includes(message));
+        received
+            .messages
+            .extend(message.as_ref().map(ReceivedUevent::keep));
     }
 }
 
@@ -195,9 +238,51 @@ fn sender_of(message: &RecvMsg<'_, '_, NetlinkAddr>) -> Sender {
 mod tests {
     use std::os::unix::net::UnixDatagram;
 
+    use nix::sys::socket::{getsockname, sendto};
+
     use super::*;
     use crate::model::device::{Device, SysPath};
     use crate::model::uevent::{UeventAction, kernel_message, udev_message};
+
+    #[test]
+    fn one_call_receives_a_message_and_finds_that_there_is_no_other() {
+        let open = || {
+            let (family, flags) = (AddressFamily::Netlink, SockFlag::SOCK_CLOEXEC);
+            let socket = socket(family, SockType::Raw, flags, SockProtocol::NetlinkUserSock).unwrap();
+            bind(socket.as_raw_fd(), &NetlinkAddr::new(0, 0)).unwrap();
+            socket
+        };
+        let (sender, receiver) = (open(), open());
+        setsockopt(&receiver, sockopt::PassCred, &true).unwrap();
+        let address: NetlinkAddr = getsockname(receiver.as_raw_fd()).unwrap();
+        let send = |message: &[u8]| {
+            sendto(sender.as_raw_fd(), message, &address, MsgFlags::empty()).unwrap();
+        };
+        let mut buffer = MessageBuffer::new();
+        let own = nix::unistd::getuid().as_raw();
+        for waiting in [1, 2, 3] {
+            let messages: Vec<Vec<u8>> = (1..=waiting).map(|length| vec![7; length]).collect();
+            for message in &messages {
+                send(message);
+            }
+            let mut read = Vec::new();
+            let mut counts = Vec::new();
+            while let Ok(received) = buffer.receive(&receiver) {
+                counts.push(received.len());
+                for message in received {
+                    assert_eq!((message.sender.user, message.is_cut), (Some(own), false));
+                    read.push(message.text.to_owned());
+                }
+            }
+            assert_eq!(read, messages);
+            let expected = [vec![1], vec![2], vec![2, 1]];
+            assert_eq!(counts, expected[waiting - 1], "{waiting} messages");
+        }
+        send(&vec![7; MESSAGE_BUFFER + 1]);
+        let received = buffer.receive(&receiver).unwrap();
+        assert!(received[0].is_cut);
+        assert_eq!(received[0].text.len(), MESSAGE_BUFFER);
+    }
 
     /// Sockets of every kind run the same filters, so no uevent is needed.
     #[test]

@@ -25,12 +25,22 @@ const LISTENING: u32 = 1 << 16;
 #[derive(Debug, Default)]
 pub(super) struct Udevd {
     known: Cell<Option<((u64, u64), bool)>>,
+    /// Whether it was running when last looked at, not long ago.
+    is_running: Cell<bool>,
 }
 
 impl Udevd {
-    /// Whether one runs. Costs a stat, and a look at all sockets only when the file is another one
-    /// than last time.
+    /// Whether one runs. One that was running counts as running until [`Self::expire`]; for one
+    /// that has ended meanwhile, devices wait until then at most. Otherwise costs a stat, and a
+    /// look at all sockets only when the file is another one than last time.
     pub(super) fn runs(&self) -> bool {
+        if !self.is_running.get() {
+            self.is_running.set(self.is_found());
+        }
+        self.is_running.get()
+    }
+
+    fn is_found(&self) -> bool {
         let Ok(file) = fs::symlink_metadata(CONTROL) else {
             return false;
         };
@@ -48,6 +58,12 @@ impl Udevd {
     /// Makes the next query look again: a udevd that was killed leaves the same file behind.
     pub(super) fn look_again(&self) {
         self.known.set(None);
+        self.expire();
+    }
+
+    /// Makes the next query look whether the file is still the same one.
+    pub(super) fn expire(&self) {
+        self.is_running.set(false);
     }
 }
 
@@ -78,6 +94,20 @@ fn is_the_one(line: &str) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn one_that_was_running_counts_as_running_until_it_is_looked_for_again() {
+        let now = udevd_is_running();
+        let udevd = Udevd::default();
+        assert_eq!(udevd.runs(), now);
+        udevd.is_running.set(true);
+        assert!(udevd.runs());
+        udevd.expire();
+        assert_eq!(udevd.runs(), now);
+        udevd.is_running.set(true);
+        udevd.look_again();
+        assert_eq!(udevd.runs(), now);
+    }
 
     #[test]
     fn only_a_socket_that_is_listened_on_counts() {

@@ -87,6 +87,13 @@ impl<'a> ReceivedUevent<'a> {
         entries(self.body).filter_map(split)
     }
 
+    /// The kernel's number of the event, which udevd repeats.
+    pub fn number(&self) -> u64 {
+        let text = self.property("SEQNUM").unwrap_or_default().trim_ascii();
+        let number = std::str::from_utf8(text).ok().and_then(|text| text.parse().ok());
+        number.unwrap_or_default()
+    }
+
     fn is_complete(&self) -> bool {
         let has = |key| self.property(key).is_some_and(|value| !value.is_empty());
         let seqnum = self.property("SEQNUM").map(|text| text.trim_ascii());
@@ -206,6 +213,7 @@ mod tests {
             let read = ReceivedUevent::parse(form, message).unwrap();
             assert_eq!(read.property("SUBSYSTEM"), Some(&b"mem"[..]));
             assert_eq!(read.property("SUB"), None);
+            assert_eq!(read.number(), 7);
             assert_eq!(read.properties().count(), 4);
             assert!(!is_read(form, other), "{form:?}");
         }

@@ -3,6 +3,8 @@
 //! Must not know events nor udev. Reads no more than is requested: listing must cost a few
 //! milliseconds.
 
+mod listed;
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs::{self, DirEntry};
 use std::io::Read;
@@ -15,13 +17,13 @@ use nix::sys::stat::Mode;
 use nix::unistd;
 
 use super::error::MonitorError;
-use super::message::{from_uevent, parse_uevent};
+use super::message::{Properties, from_uevent, parse_uevent};
 use crate::host::file_system::open_directory;
 use crate::model::device::hid_usages::HidUsages;
 use crate::model::device::input_capabilities::InputCapabilities;
-use crate::model::device::same_data::{SLAVES, is_virtual_block};
+use crate::model::device::same_data::SLAVES;
 use crate::model::device::usb_classes::UsbClasses;
-use crate::model::device::{Device, SysPath};
+use crate::model::device::{DevKind, Device, SysPath};
 use crate::model::remote::vhci;
 use crate::model::request::facts_needed::{CAPABILITIES, DESCRIPTORS, REPORT_DESCRIPTOR};
 
@@ -56,62 +58,6 @@ impl SysFs {
                 source: source.into(),
             }),
         }
-    }
-
-    /// All devices that have nodes, all devices above them, and those of `extra` (with what is
-    /// above them): parents first.
-    ///
-    /// A device that vanishes meanwhile is left out. Errors: `/sys/dev` cannot be listed.
-    pub(super) fn devices(
-        &self,
-        attributes: &Attributes,
-        extra: &[SysPath],
-    ) -> Result<Vec<Device>, MonitorError> {
-        let mut places = BTreeSet::new();
-        for kind in ["char", "block"] {
-            self.for_each_with_node(kind, |place| add_with_ancestors(&mut places, place))?;
-        }
-        for syspath in extra {
-            if let Some(place) = place_of(syspath) {
-                add_with_ancestors(&mut places, place);
-            }
-        }
-        Ok(places
-            .iter()
-            .filter_map(|place| self.read(place, attributes))
-            .collect())
-    }
-
-    /// All virtual block devices (`same_data::is_virtual_block`).
-    ///
-    /// Errors: `/sys/dev` cannot be listed.
-    pub(super) fn virtual_blocks(&self) -> Result<Vec<SysPath>, MonitorError> {
-        let mut blocks = Vec::new();
-        self.for_each_with_node("block", |place| {
-            let syspath = SysPath::new(format!("/sys/devices/{place}"));
-            blocks.extend(Some(syspath).filter(is_virtual_block));
-        })?;
-        Ok(blocks)
-    }
-
-    /// Calls `take` with the place of each device that has a node of this kind: `char` or `block`.
-    fn for_each_with_node(&self, kind: &str, mut take: impl FnMut(&str)) -> Result<(), MonitorError> {
-        let path = self.root.join("dev").join(kind);
-        let failed = |source| MonitorError::SysFs {
-            path: path.clone(),
-            source,
-        };
-        let directory = open_directory(&path).map_err(|errno| failed(errno.into()))?;
-        for entry in fs::read_dir(&path).map_err(failed)? {
-            let name = entry.map_err(failed)?.file_name();
-            let Ok(target) = fcntl::readlinkat(&directory, name.as_os_str()) else {
-                continue;
-            };
-            if let Some(place) = place_of_link(Path::new(&target)) {
-                take(place);
-            }
-        }
-        Ok(())
     }
 
     /// Whether the device is there now.
@@ -155,8 +101,15 @@ impl SysFs {
         let (Some(node), Some(place)) = (&device.node, place_of(&device.syspath)) else {
             return self.has(&device.syspath);
         };
-        let number = format!("{}:{}\n", node.num.major, node.num.minor);
-        self.file(&format!("{place}/dev")).as_deref() == Some(number.as_bytes())
+        let kind = match node.num.kind {
+            DevKind::Block => "block",
+            DevKind::Char => "char",
+        };
+        // The kernel links each number to the device that has it (Documentation/ABI/testing/
+        // sysfs-dev).
+        let link = format!("../dev/{kind}/{}:{}", node.num.major, node.num.minor);
+        let target = fcntl::readlinkat(&self.devices, link.as_str());
+        target.is_ok_and(|target| place_of_link(Path::new(&target)) == Some(place))
     }
 
     /// Adds to the snapshot that an event gave what only sysfs knows: the driver bound now, and
@@ -165,12 +118,13 @@ impl SysFs {
         let Some(place) = place_of(&device.syspath).map(str::to_owned) else {
             return;
         };
-        match self.link_name(&place, "driver") {
-            Ok(driver) => device.driver = Some(driver),
+        let is_of_class = device.subsystem.as_deref().is_some_and(is_class);
+        match (!is_of_class).then(|| self.link_name(&place, "driver")) {
+            Some(Ok(driver)) => device.driver = Some(driver),
             // The event may be older than the last unbind: a device that is there without the link
             // has no driver.
-            Err(Errno::ENOENT) if self.has(&device.syspath) => device.driver = None,
-            Err(_) => {}
+            Some(Err(Errno::ENOENT)) if self.has(&device.syspath) => device.driver = None,
+            Some(Err(_)) | None => {}
         }
         if device.subsystem.is_none() {
             device.subsystem = self.link_name(&place, "subsystem").ok();
@@ -191,7 +145,17 @@ impl SysFs {
         let subsystem = subsystem_of_virtual(place)
             .map(str::to_owned)
             .or_else(|| self.link_name(place, "subsystem").ok());
-        let mut properties = parse_uevent(&uevent);
+        Some(self.of_uevent(syspath, place, subsystem, parse_uevent(&uevent), attributes))
+    }
+
+    fn of_uevent(
+        &self,
+        syspath: SysPath,
+        place: &str,
+        subsystem: Option<String>,
+        mut properties: Properties,
+        attributes: &Attributes,
+    ) -> Device {
         // As every message and udev's database have them.
         properties.insert("DEVPATH".to_owned(), format!("/devices/{place}"));
         if let Some(subsystem) = &subsystem {
@@ -200,7 +164,7 @@ impl SysFs {
         let mut device = from_uevent(syspath, subsystem, properties);
         device.attributes = self.attributes(place, device.devtype.as_deref(), attributes);
         device.companion = self.companion(&device);
-        Some(device)
+        device
     }
 
     fn attributes(
@@ -295,6 +259,25 @@ fn subsystem_of_virtual(place: &str) -> Option<&str> {
     (!name.contains('/')).then_some(subsystem)
 }
 
+/// Whether a subsystem is one of the classes that devices with nodes often have. A driver is bound
+/// to a device of a bus, never to one of a class (drivers/base/core.c, device_add;
+/// drivers/base/bus.c, bus_probe_device).
+fn is_class(subsystem: &str) -> bool {
+    CLASSES.contains(&subsystem)
+}
+
+const CLASSES: [&str; 9] = [
+    "block",
+    "dvb",
+    "hidraw",
+    "input",
+    "misc",
+    "sound",
+    "tty",
+    "usbmisc",
+    "video4linux",
+];
+
 /// The place that a link such as `../../devices/virtual/mem/null` leads to.
 pub(super) fn place_of_link(target: &Path) -> Option<&str> {
     let place = target
@@ -346,17 +329,6 @@ fn is_named_as_input(place: &str) -> bool {
 /// at files.
 fn is_below(path: &str) -> bool {
     path.split('/').all(|name| !matches!(name, "" | "." | ".."))
-}
-
-fn add_with_ancestors(places: &mut BTreeSet<String>, place: &str) {
-    let mut place = place;
-    // Where a place is known, everything above it is.
-    while places.insert(place.to_owned()) {
-        match place.rsplit_once('/') {
-            Some((above, _)) => place = above,
-            None => break,
-        }
-    }
 }
 
 #[cfg(test)]

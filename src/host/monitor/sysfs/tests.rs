@@ -1,3 +1,4 @@
+use super::listed::has_node_of_its_name;
 use super::*;
 use proptest::prelude::*;
 use std::os::unix::fs::symlink;
@@ -159,6 +160,108 @@ fn on_this_host_the_directory_above_each_virtual_device_names_its_subsystem() {
                 assert_eq!(link.as_deref(), Ok(subsystem.as_str()), "{place}");
                 count += 1;
             }
+        }
+    }
+    assert!(count > 0);
+}
+
+/// Which virtual devices have nodes of their own names, against the `uevent` files of this host.
+#[test]
+fn a_terminal_is_listed_as_its_uevent_file_describes_it() {
+    let sysfs = SysFs::open("/sys").unwrap();
+    let mut count = 0;
+    for listed in sysfs.devices(&Attributes::new(), &[]).unwrap() {
+        let place = place_of(&listed.syspath).unwrap();
+        let read = sysfs.read(place, &Attributes::new());
+        let Some(mut read) = read.filter(|_| has_node_of_its_name(place)) else {
+            continue;
+        };
+        read.properties.remove("DEVMODE");
+        assert_eq!(listed, read);
+        count += 1;
+    }
+    assert!(count > 0);
+}
+
+#[test]
+fn the_uevent_file_of_a_terminal_is_not_read_and_that_of_another_device_is() {
+    let tree = Recorded::new();
+    for (place, number) in [("virtual/tty/tty7", "4:7"), ("virtual/misc/fuse", "10:229")] {
+        tree.device(place, b"", None);
+        let uevent = "MAJOR=9\nMINOR=9\nDEVNAME=in-the-file\n";
+        tree.node(place, number, uevent.as_bytes());
+    }
+    let devices = tree.sysfs().devices(&Attributes::new(), &[]).unwrap();
+    let node = |name| find(&devices, name).node.clone().unwrap();
+    let terminal = node("tty7");
+    assert_eq!(terminal.path, PathBuf::from("/dev/tty7"));
+    assert_eq!(terminal.num.to_string(), "c 4:7");
+    assert_eq!(node("fuse").path, PathBuf::from("/dev/in-the-file"));
+    for (place, is_named) in [
+        ("virtual/tty/tty7", true),
+        ("virtual/mem/null", true),
+        ("virtual/vc/vcsa1", true),
+        ("virtual/tty/a!b", false),
+        ("virtual/misc/tun", false),
+        ("virtual/cpuid/cpu0", false),
+        ("pnp0/00:00/00:00:0/00:00:0.0/tty/ttyS0", false),
+        ("virtual/tty/tty7/below", false),
+    ] {
+        assert_eq!(has_node_of_its_name(place), is_named, "{place}");
+    }
+}
+
+#[test]
+fn a_device_is_the_same_only_at_its_place_and_under_its_number() {
+    let tree = Recorded::new();
+    let sysfs = tree.sysfs();
+    let adapter = sysfs.read(&format!("{HUB}/1-1.4"), &Attributes::new()).unwrap();
+    assert!(sysfs.is_same(&adapter));
+    let at = |place: &str, minor| {
+        let mut device = adapter.clone();
+        device.syspath = SysPath::new(format!("/sys/devices/{place}"));
+        device.node.as_mut().unwrap().num.minor = minor;
+        device
+    };
+    // The number of the hub, and a number that no device has.
+    assert!(!sysfs.is_same(&at(&format!("{HUB}/1-1.4"), 1)));
+    assert!(!sysfs.is_same(&at(&format!("{HUB}/1-1.4"), 6)));
+    assert!(!sysfs.is_same(&at(&format!("{HUB}/1-1.5"), 5)));
+    let mut block = adapter.clone();
+    block.node.as_mut().unwrap().num.kind = DevKind::Block;
+    assert!(!sysfs.is_same(&block));
+    let interface = sysfs.read(&format!("{HUB}/1-1.4/1-1.4:1.0"), &Attributes::new());
+    assert!(sysfs.is_same(&interface.unwrap()), "a device without a node");
+}
+
+#[test]
+fn a_driver_is_looked_up_for_devices_of_a_bus_and_not_for_those_of_a_class() {
+    let tree = Recorded::new();
+    let sysfs = tree.sysfs();
+    let completed = |place: &str, subsystem: &str| {
+        let link = tree.path(&format!("devices/{place}/driver"));
+        let _ = symlink("../../bus/usb/drivers/bound", link);
+        let mut device = Device::new(SysPath::new(format!("/sys/devices/{place}")));
+        device.subsystem = Some(subsystem.to_owned());
+        sysfs.complete(&mut device, &Attributes::new());
+        device.driver
+    };
+    assert_eq!(completed(HUB, "usb").as_deref(), Some("bound"));
+    assert_eq!(completed(&format!("{HUB}/1-1.4"), "tty"), None);
+}
+
+#[test]
+fn no_device_of_a_class_on_this_host_has_a_driver() {
+    let mut count = 0;
+    for class in CLASSES {
+        assert!(!Path::new("/sys/bus").join(class).exists(), "{class}");
+        for device in fs::read_dir(Path::new("/sys/class").join(class))
+            .into_iter()
+            .flatten()
+        {
+            let driver = device.unwrap().path().join("driver");
+            assert!(!driver.exists(), "{}", driver.display());
+            count += 1;
         }
     }
     assert!(count > 0);

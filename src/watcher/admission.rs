@@ -104,8 +104,8 @@ impl Admission {
     }
 
     /// Which devices the host uses. Read only if that decides on an untrusted request now: a device
-    /// that has just been plugged in (its number is that of an event) and that udevd must process is
-    /// not attached before the next plan, which decides again.
+    /// that has just been plugged in (its number is that of an event) and that udevd must process
+    /// is not attached before the next plan, which decides again.
     fn host_use(&mut self, candidates: &Candidates<'_>) -> HostUse {
         let is_new = |candidate: &Candidate<'_>| candidate.device.seqnum > 0;
         let is_decided = |candidate: &&Candidate<'_>| {

@@ -121,11 +121,11 @@ mod tests {
         );
         assert_eq!(next, ticks.on_grid(next));
         // It was not late: the interval begins when it was due.
-        ticks.last = begin - GRID;
-        let due = ticks.next(GRID);
+        ticks.last = begin - 2 * GRID;
+        let due = ticks.next(2 * GRID);
         assert_eq!(due, begin);
         if ticks.take(due) && begin.elapsed() < GRID {
-            assert_eq!(ticks.next(GRID), begin + GRID);
+            assert_eq!(ticks.next(2 * GRID), begin + 2 * GRID);
         }
     }
 

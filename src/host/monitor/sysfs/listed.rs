@@ -12,14 +12,15 @@ use crate::host::monitor::error::MonitorError;
 use crate::model::device::same_data::is_virtual_block;
 use crate::model::device::{Device, SysPath, major_minor};
 
-/// Places in their order. A device with a number has a node of its own name.
+/// Places in their order. A device with a number has a node with the name of the device.
 type Places = BTreeMap<String, Option<(u32, u32)>>;
 
 impl SysFs {
     /// All devices that have nodes, all devices above them, and those of `extra` (with what is
     /// above them): parents first.
     ///
-    /// A device that vanishes meanwhile is left out. Errors: `/sys/dev` cannot be listed.
+    /// A device that vanishes meanwhile is left out, or its event follows. Errors: `/sys/dev`
+    /// cannot be listed.
     pub(in crate::host::monitor) fn devices(
         &self,
         attributes: &Attributes,
@@ -93,8 +94,8 @@ impl SysFs {
     }
 }
 
-/// Whether a device certainly has a node of its own name, so that its `uevent` file tells nothing
-/// of it but its mode: a virtual device of a class that leaves the names to the kernel
+/// Whether a device certainly has a node with the name of the device, so that its `uevent` file
+/// tells only the node's mode: a virtual device of a class that leaves the names to the kernel
 /// (device_get_devnode, drivers/base/core.c; mem_devnode, drivers/char/mem.c; tty_devnode,
 /// drivers/tty/tty_io.c; vc_screen.c has none). Most of a host's devices are terminals.
 pub(super) fn has_node_of_its_name(place: &str) -> bool {

@@ -165,7 +165,7 @@ fn on_this_host_the_directory_above_each_virtual_device_names_its_subsystem() {
     assert!(count > 0);
 }
 
-/// Which virtual devices have nodes of their own names, against the `uevent` files of this host.
+/// Which virtual devices have nodes with their names, against the `uevent` files of this host.
 #[test]
 fn a_terminal_is_listed_as_its_uevent_file_describes_it() {
     let sysfs = SysFs::open("/sys").unwrap();
@@ -401,7 +401,7 @@ fn a_device_without_node_is_listed_when_it_is_asked_for() {
 #[test]
 fn a_device_that_vanishes_while_listing_is_left_out() {
     let tree = Recorded::new();
-    symlink("../../devices/virtual/mem/gone", tree.path("dev/char/1:99")).unwrap();
+    symlink("../../devices/virtual/misc/gone", tree.path("dev/char/10:99")).unwrap();
     fs::write(tree.path("dev/char/README"), "no link").unwrap();
     let devices = tree.sysfs().devices(&Attributes::new(), &[]).unwrap();
     assert!(devices.iter().all(|device| device.syspath.name() != "gone"));

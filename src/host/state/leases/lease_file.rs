@@ -135,8 +135,8 @@ fn lock_of(kind: libc::c_int, first: u64, last: u64) -> io::Result<libc::flock> 
     })
 }
 
-/// Releases all ranges, for a file that is closed now. The last holder removes the file: only it can
-/// lock all of it exclusively.
+/// Releases all ranges, for a file that is closed now. The last holder removes the file: only it
+/// can lock all of it exclusively.
 pub(super) fn release(file: &File, path: &Path) {
     let is_last = matches!(lock_range(file, 0, LAST, Some(Hold::Exclusive)), Ok(true));
     if is_last && is_linked(file) && fs::remove_file(path).is_ok() {

@@ -384,3 +384,30 @@ fn a_deny_rule_on_a_udev_fact_denies_while_udevd_is_stopped(machine: &Machine) {
     let log = machine.log();
     assert!(!log.contains(&format!("attached {secret} ")), "{log}");
 }
+
+/// udevd removes what it stored of a device only when it processes the removal, and by then another
+/// device can have the number.
+#[apply(on_cgroup_v2)]
+fn facts_of_an_earlier_device_with_the_same_number_do_not_count(machine: &Machine) {
+    let udevd = Udevd::start_with_rules(machine, "KERNEL==\"loop*p1\", ENV{OHT_LABEL}=\"public\"\n");
+    let disk = Disk::new(machine);
+    let node = disk.partition(1);
+    machine.configure(
+        "[policy]\ndefault = \"nothing\"\n[[policy.allow]]\ndevices = [\"property:OHT_LABEL=public\"]\n",
+    );
+    let container = Bundle::requesting(machine, &format!("devnode:{node};ready=kernel")).start();
+    disk.plug(1);
+    container.eventually_reads(&node, &disk.content(1));
+    let number = number_of(&node);
+    udevd.pause();
+    disk.unplug(1);
+    container.eventually_lacks(&node);
+    disk.plug_with_number(1, number);
+    let is_overdue = within(Duration::from_secs(20), || {
+        assert!(!container.has(&node), "{}", machine.log());
+        machine.log().contains("udevd has not processed").then_some(())
+    });
+    assert!(is_overdue.is_some(), "{}", machine.log());
+    udevd.resume();
+    container.eventually_reads(&node, &disk.content(1));
+}

@@ -3,9 +3,11 @@
 
 use std::path::Path;
 
+use super::database::Stored;
 use super::error::MonitorError;
 use super::links::HostLinks;
-use super::{DeviceMonitor, database, message};
+use super::sysfs::Attributes;
+use super::{DeviceMonitor, message};
 use crate::model::device::{Aliases, Device, SysPath, UdevState};
 
 impl DeviceMonitor {
@@ -64,6 +66,8 @@ impl DeviceMonitor {
     /// not being in its database says nothing of them, and they count as processed. (udevd
     /// processes a device after those above it: what is decided by such a device is certain when
     /// the device with the node below it was processed.) Of a device that is gone all facts stay.
+    /// What the database has of an earlier device with the same number does not count
+    /// ([`Stored::OfAnEarlierDevice`]).
     pub fn complete(&self, device: &mut Device) {
         self.complete_where(device, self.udevd.runs(), &self.links());
     }
@@ -90,17 +94,22 @@ impl DeviceMonitor {
     }
 
     fn complete_where(&self, device: &mut Device, udevd_runs: bool, links: &HostLinks) {
-        let path = device.syspath.as_path();
-        let found = udev::Device::from_syspath_with_context(self.context.clone(), path).ok();
-        let spoken_of = found.as_ref().is_some_and(udev::Device::is_initialized);
-        if let Some(found) = &found {
-            // Without an entry in the database these are the kernel's alone.
-            device.properties = database::properties(found);
+        let mut is_stored = false;
+        match self.database.read(device) {
+            Stored::Gone => {}
+            Stored::OfAnEarlierDevice => {
+                let known = self.sysfs.device(&device.syspath, &Attributes::new());
+                device.properties = known.map(|known| known.properties).unwrap_or_default();
+            }
+            Stored::Properties { of_all, is_processed } => {
+                device.properties = of_all;
+                is_stored = is_processed;
+            }
         }
-        if spoken_of {
+        if is_stored {
             take_udev_facts(device, links);
         }
-        if spoken_of || (udevd_runs && device.node.is_none()) {
+        if is_stored || (udevd_runs && device.node.is_none()) {
             device.udev_state = UdevState::Processed;
         } else if !udevd_runs {
             device.udev_state = device.udev_state.max(UdevState::NoUdevd);

@@ -44,6 +44,7 @@ use std::os::fd::BorrowedFd;
 use std::path::PathBuf;
 use std::rc::Rc;
 
+use self::database::Database;
 use self::dev_files::DeviceFiles;
 pub use self::error::MonitorError;
 use self::link_directories::UsedDirectories;
@@ -92,7 +93,7 @@ pub struct DeviceMonitor {
     skipped: Skipped,
     /// Whether udevd has moved a link since this was last read.
     links_may_have_moved: bool,
-    context: udev::Udev,
+    database: Database,
 }
 
 /// Which sockets have messages. For each message of udevd's, one of the kernel's came before.
@@ -152,7 +153,7 @@ impl DeviceMonitor {
             directories: RefCell::default(),
             skipped: Skipped::default(),
             links_may_have_moved: false,
-            context: database::context()?,
+            database: Database::open()?,
         })
     }
 

@@ -66,7 +66,10 @@ fn normal(text: &str, scratch: &Path) -> String {
         (r"process \d+", "process N"),
         (r#"version="[^"]*""#, r#"version="N""#),
         // Runtimes of other users of this host.
-        (r"\((looked in|no directory of a runtime) [^;]*;", "(looked in /run/runc;"),
+        (
+            r"\((looked in|no directory of a runtime) [^;]*;",
+            "(looked in /run/runc;",
+        ),
         (r"(?m)^Container .* has no watcher.*\n", ""),
         (r"(?m) +$", ""),
     ] {

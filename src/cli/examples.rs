@@ -17,6 +17,7 @@ use crate::model::device::inventory::Inventory;
 use crate::model::device::recorded::documented_host;
 use crate::model::oci::ProcessUser;
 use crate::model::plan::Planner;
+use crate::model::plan::named_node::can_be_named_by_rule;
 use crate::model::request::annotations::read_list;
 use crate::model::request::class::{Classes, Definition};
 use crate::model::request::entry::{Origin, Requests};
@@ -151,7 +152,8 @@ fn selected(example: &str, inventory: &Inventory) -> Result<Vec<String>, String>
         let leads = |rule: &SymlinkRule| {
             let matching = inventory
                 .iter()
-                .filter(|device| rule.matches(device, inventory.ancestors(&device.syspath)));
+                .filter(|device| rule.matches(device, inventory.ancestors(&device.syspath)))
+                .filter(|device| can_be_named_by_rule(device, inventory));
             let nodes = matching.filter_map(|device| device.node.as_ref());
             nodes
                 .map(|node| node.path.display().to_string())

@@ -1,6 +1,6 @@
 //! Which node each `path=`, `link=` and symlink rule names.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::io::Write;
 use std::path::{Path, PathBuf};
 
@@ -20,6 +20,8 @@ pub(super) struct Names {
     /// Each name with the host's path of its node; `None`: the request selects a device, but no
     /// node for this name.
     nodes: BTreeMap<PathBuf, Option<PathBuf>>,
+    /// The subsystems of the nodes that a name without a node could have, by `only=`.
+    instead: BTreeMap<PathBuf, BTreeSet<String>>,
     hints: Vec<String>,
 }
 
@@ -44,12 +46,9 @@ impl Names {
                 );
             }
         }
-        let options = entries
-            .iter()
-            .filter(|entry| !entry.roots.is_empty())
-            .map(|entry| &entry.request.options);
         let mut names = Self::default();
-        for options in options {
+        for entry in entries.iter().filter(|entry| !entry.roots.is_empty()) {
+            let options = &entry.request.options;
             match &options.path {
                 Some(NodePath::Node(path)) => names.add_node(path, &named, &devices),
                 Some(NodePath::Directory(path)) => names.add_directory(path, &devices),
@@ -58,6 +57,7 @@ impl Names {
             for link in &options.links {
                 names.add_node(link, &named, &devices);
             }
+            names.add_alternatives(entry, devices.values().copied());
         }
         let by_rules = symlinks.iter().map(|rule| &rule.path);
         for path in by_rules.filter(|path| named.contains_key(path.as_path())) {
@@ -92,6 +92,22 @@ impl Names {
         }));
     }
 
+    /// Adds, to the request's names without a node, the nodes that it could name instead.
+    fn add_alternatives<'a>(&mut self, entry: &RequestEntry, devices: impl Iterator<Item = &'a Device>) {
+        let options = &entry.request.options;
+        let path = options.path.iter().filter_map(NodePath::node);
+        let names = path.chain(options.links.iter().map(PathBuf::as_path));
+        let has_none = |name: &&Path| self.nodes.get(*name) == Some(&None);
+        let without_node: Vec<PathBuf> = names.filter(has_none).map(Path::to_owned).collect();
+        let is_its = |device: &&Device| entry.places().any(|place| device.syspath.is_at_or_below(place));
+        let subsystems: BTreeSet<String> = devices
+            .filter(is_its)
+            .filter_map(|device| device.subsystem.clone())
+            .collect();
+        let instead = without_node.into_iter().map(|name| (name, subsystems.clone()));
+        self.instead.extend(instead);
+    }
+
     /// Adds the names in a directory, or the directory itself if it has none.
     fn add_directory(&mut self, directory: &Path, devices: &BTreeMap<&Path, &Device>) {
         let inside = devices
@@ -116,14 +132,14 @@ impl Names {
     }
 
     pub(super) fn print(&self, out: &mut impl Write) -> Result<()> {
-        let node = |node: &Option<PathBuf>| match node {
+        let node = |name: &PathBuf, node: &Option<PathBuf>| match node {
             Some(path) => path.display().to_string(),
-            None => "(no node; the raw USB node needs only=subsystem:usb)".to_owned(),
+            None => self.without_node(name),
         };
         let rows: Vec<[String; 2]> = self
             .nodes
             .iter()
-            .map(|(name, path)| [name.display().to_string(), node(path)])
+            .map(|(name, path)| [name.display().to_string(), node(name, path)])
             .collect();
         if !rows.is_empty() {
             writeln!(out)?;
@@ -133,6 +149,18 @@ impl Names {
             writeln!(out, "{hint}")?;
         }
         Ok(())
+    }
+
+    /// What stands for the node of a name that has none.
+    fn without_node(&self, name: &Path) -> String {
+        let instead = self.instead.get(name).into_iter().flatten();
+        let options: Vec<String> = instead
+            .map(|subsystem| format!("only=subsystem:{subsystem}"))
+            .collect();
+        match options.is_empty() {
+            true => "(no node)".to_owned(),
+            false => format!("(no node; to name one, add {})", options.join(" or ")),
+        }
     }
 
     /// The names that have another node than in `before`.
@@ -189,6 +217,27 @@ mod tests {
         names.print(&mut text).unwrap();
         let text = String::from_utf8(text).unwrap();
         assert!(text.contains("/dev/keypad  /dev/input/event7\n"), "{text}");
+    }
+
+    #[test]
+    fn a_name_without_a_node_comes_with_the_options_that_give_it_one() {
+        let mut devices = recorded::disk_with_partitions();
+        devices.retain(|device| device.subsystem.as_deref() != Some("block"));
+        let shown = |request: &str| {
+            let mut text = Vec::new();
+            names(request, &[], devices.clone()).print(&mut text).unwrap();
+            String::from_utf8(text).unwrap()
+        };
+        let text = shown("pci:0000:00:17.0;link=/dev/data");
+        let option = "only=subsystem:scsi_generic";
+        assert!(
+            text.contains(&format!("(no node; to name one, add {option})")),
+            "{text}"
+        );
+        let text = shown(&format!("pci:0000:00:17.0;{option};link=/dev/data"));
+        assert!(text.contains("/dev/data  /dev/sg0\n"), "{text}");
+        let text = shown("pci:0000:00:17.0;only=subsystem:net;link=/dev/data");
+        assert!(text.contains("/dev/data  (no node)\n"), "{text}");
     }
 
     #[test]

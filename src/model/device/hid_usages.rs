@@ -13,6 +13,14 @@ const TYPED_OR_POINTED: [u16; 4] = [0x01, 0x02, 0x06, 0x07];
 const DIGITIZERS: u16 = 0x0d;
 const FIRST_DIGITIZERS: std::ops::RangeInclusive<u16> = 0x01..=0x06;
 
+/// Generic Desktop: Pointer to Multi-axis Controller, Wireless Radio Controls, System Control.
+const FIRST_DESKTOP: std::ops::RangeInclusive<u16> = 0x00..=0x08;
+const FURTHER_DESKTOP: [u16; 2] = [0x0c, 0x80];
+
+/// Consumer: Consumer Control.
+const CONSUMER: u16 = 0x0c;
+const CONSUMER_CONTROL: u16 = 0x01;
+
 /// The relevant items, without the bits for their size (6.2.2.7, 6.2.2.8, 6.2.2.4).
 const USAGE_PAGE: u8 = 0x04;
 const PUSH: u8 = 0xa4;
@@ -119,6 +127,16 @@ impl HidUsages {
     pub fn is_typed_or_pointed(&self) -> bool {
         self.0.iter().copied().any(is_typed_or_pointed)
     }
+
+    /// Whether the kernel makes an input device of it (include/linux/hid.h, IS_INPUT_APPLICATION).
+    pub fn is_input(&self) -> bool {
+        self.0.iter().any(|(page, usage)| match *page {
+            DESKTOP => FIRST_DESKTOP.contains(usage) || FURTHER_DESKTOP.contains(usage),
+            DIGITIZERS => FIRST_DIGITIZERS.contains(usage),
+            CONSUMER => *usage == CONSUMER_CONTROL,
+            _ => false,
+        })
+    }
 }
 
 fn is_typed_or_pointed((page, usage): (u16, u16)) -> bool {
@@ -154,6 +172,26 @@ mod tests {
         assert!(HidUsages::in_report_descriptor(keyboard).is_typed_or_pointed());
         assert!(HidUsages::in_report_descriptor(mouse).is_typed_or_pointed());
         assert!(!HidUsages::in_report_descriptor(key).is_typed_or_pointed());
+    }
+
+    #[test]
+    fn inputs_are_what_the_kernel_takes_for_inputs() {
+        for (usages, is_input) in [
+            ("0001:0005", true),
+            ("0001:0008", true),
+            ("0001:0009", false),
+            ("0001:000c", true),
+            ("0001:0080", true),
+            ("000c:0001", true),
+            ("000c:0002", false),
+            ("000d:0006", true),
+            ("000d:0007", false),
+            ("f1d0:0001", false),
+            ("0020:0001,0001:0004", true),
+            ("", false),
+        ] {
+            assert_eq!(HidUsages::from_text(usages).is_input(), is_input, "{usages}");
+        }
     }
 
     #[test]

@@ -8,7 +8,7 @@ use crate::model::oci::ProcessUser;
 use crate::model::plan::admission::{Admissions, Decision};
 use crate::model::plan::attachment::{Attachments, NodeSpec};
 use crate::model::plan::candidates::{Candidate, Candidates};
-use crate::model::plan::named_node::{NameCandidate, can_name, choose, unit_of};
+use crate::model::plan::named_node::{NameCandidate, can_be_named_by_rule, can_name, choose, unit_of};
 use crate::model::plan::node_names::NodePaths;
 use crate::model::plan::{Current, NotAttached, Plan, Reason};
 use crate::model::request::NodePath;
@@ -126,7 +126,9 @@ fn rule_links<'a>(
         let mut by_unit = BTreeMap::<SysPath, Vec<NameCandidate<'a>>>::new();
         for node_candidate in node_candidates {
             let device = node_candidate.candidate.device;
-            if rule.matches(device, inventory.ancestors(&device.syspath)) {
+            if rule.matches(device, inventory.ancestors(&device.syspath))
+                && can_be_named_by_rule(device, inventory)
+            {
                 let unit = unit_of(device, inventory);
                 let mut attached = attachments.iter().map(|(_, attachment)| attachment);
                 by_unit.entry(unit).or_default().push(NameCandidate {
@@ -169,7 +171,7 @@ fn named<'a>(
     };
     let node_candidates = group
         .iter()
-        .filter(|node_candidate| can_name(request, node_candidate.candidate.device));
+        .filter(|node_candidate| can_name(request, node_candidate.candidate.device, candidates.inventory()));
     let nodes: Vec<NameCandidate<'a>> = node_candidates
         .map(|node_candidate| NameCandidate {
             device: node_candidate.candidate.device,

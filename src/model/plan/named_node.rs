@@ -3,10 +3,14 @@
 //! A USB adapter has a tty and a raw node, a camera has a button beside its pictures, a debug probe
 //! a small disk. The nodes appear one after the other, in an order that drivers and timing decide.
 //! The choice therefore rests on facts that stay the same while the device is plugged in: the
-//! node's class, the number of the USB interface, and the node's name. requests(7) documents it.
+//! node's class, the number of the USB interface, and the node's name. A node that always exists
+//! before the main one waits for it ([`early`]). requests(7) documents it.
 //!
 //! Must not know what a container has (`plan::desired`).
 
+mod early;
+
+use self::early::{Early, PINS, early};
 use crate::model::device::inventory::Inventory;
 use crate::model::device::{Device, SysPath};
 use crate::model::request::Request;
@@ -19,6 +23,8 @@ enum Class {
     /// `/dev/videoN`: pictures.
     Video,
     Dvb,
+    /// `mtdN`, the flash memory that `mtdblockN` shows as a disk.
+    Flash,
     Disk,
     Partition,
     Joystick,
@@ -37,16 +43,22 @@ enum Class {
     Hidraw,
     /// Nodes that accompany the node that a device is bought for.
     Companion,
-    /// The raw USB node and GPIO pins: they exist before the nodes of the other drivers, so a
-    /// program that waits for `/dev/board` would open the wrong node.
-    OnlyIfMeant,
+    /// The raw USB node and GPIO pins.
+    Last,
 }
 
 /// Subsystems of [`Class::Companion`].
-const COMPANIONS: [&str; 6] = ["media", "cec", "i2c-dev", "scsi_generic", "bsg", "nvme-generic"];
-
-/// The subsystem of a serial adapter's GPIO pins (ftdi_sio, cp210x).
-pub(crate) const PINS: &str = "gpio";
+const COMPANIONS: [&str; 9] = [
+    "media",
+    "cec",
+    "i2c-dev",
+    "scsi_generic",
+    "bsg",
+    "nvme",
+    "nvme-generic",
+    "graphics",
+    "drm_dp_aux_dev",
+];
 
 /// A node's place in the order of a device's nodes; the node with the least rank is named.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -101,6 +113,7 @@ fn class_of(device: &Device, inventory: &Inventory) -> Class {
         "video4linux" if name.starts_with("video") => Class::Video,
         "video4linux" => Class::OtherVideo,
         "dvb" => Class::Dvb,
+        "mtd" => Class::Flash,
         "block" if device.devtype.as_deref() == Some("partition") => Class::Partition,
         "block" => Class::Disk,
         "sound" => Class::Sound,
@@ -111,7 +124,7 @@ fn class_of(device: &Device, inventory: &Inventory) -> Class {
         "input" => Class::InputEvent,
         "hidraw" => Class::Hidraw,
         // The nodes of the subsystem usb are those of USB devices.
-        PINS | "usb" => Class::OnlyIfMeant,
+        PINS | "usb" => Class::Last,
         subsystem if COMPANIONS.contains(&subsystem) => Class::Companion,
         _ => Class::Other,
     }
@@ -204,7 +217,7 @@ pub(crate) fn of_request<'a>(
     inventory: &Inventory,
 ) -> Option<&'a Device> {
     let candidates: Vec<NameCandidate<'a>> = devices
-        .filter(|device| device.node.is_some() && can_name(request, device))
+        .filter(|device| device.node.is_some() && can_name(request, device, inventory))
         .map(|device| NameCandidate {
             device,
             has_name: false,
@@ -214,13 +227,33 @@ pub(crate) fn of_request<'a>(
     choose(&candidates, inventory)
 }
 
-/// Whether `path=` and `link=` of the request can name this node.
-pub(crate) fn can_name(request: &Request, device: &Device) -> bool {
+/// Whether `path=` and `link=` of the request can name this node now.
+pub(crate) fn can_name(request: &Request, device: &Device, inventory: &Inventory) -> bool {
+    if is_raw_usb(device) {
+        return means_nodes(request);
+    }
+    match early(device, inventory) {
+        None => true,
+        Some(Early::IfMeant) => !request.options.only.is_empty() || means_itself(request, device),
+        Some(Early::AfterMain { main }) => {
+            means_itself(request, device) || means_it_beside(main, request, device)
+        }
+    }
+}
+
+/// Whether a directory (`path=` that ends in `/`) has a name for this node.
+pub(crate) fn is_in_directory(request: &Request, device: &Device) -> bool {
     if is_raw_usb(device) {
         return means_nodes(request);
     }
     let is_pins = device.subsystem.as_deref() == Some(PINS);
-    !is_pins || means_nodes(request) || means_itself(request, device)
+    !is_pins || !request.options.only.is_empty() || means_itself(request, device)
+}
+
+/// Whether a symlink rule can name this node now. A rule names the drivers' nodes of an interface;
+/// it has no option that could mean others.
+pub(crate) fn can_be_named_by_rule(device: &Device, inventory: &Inventory) -> bool {
+    early(device, inventory).is_none()
 }
 
 /// Whether the request names the device itself, not a device above it.
@@ -230,6 +263,17 @@ fn means_itself(request: &Request, device: &Device) -> bool {
         .any(|selector| selector.parents() == 0 && selector.names_itself(device) != Match::No)
 }
 
+/// Whether an option `only=` is about this node and not about the main one, which is of the
+/// subsystem `main`: it selects the node by its path or by its subsystem.
+fn means_it_beside(main: &str, request: &Request, device: &Device) -> bool {
+    let is_about_it = |selector: &&Selector| match selector {
+        Selector::Subsystem(subsystem) => subsystem != main,
+        selector => is_of_nodes(selector),
+    };
+    let mut about_it = request.options.only.iter().filter(is_about_it);
+    about_it.any(|selector| selector.matches(device))
+}
+
 fn is_raw_usb(device: &Device) -> bool {
     device.devtype.as_deref() == Some("usb_device")
 }
@@ -237,17 +281,18 @@ fn is_raw_usb(device: &Device) -> bool {
 /// Whether the request selects nodes, not devices that have nodes: `only=`, or a selector for a
 /// path in /dev.
 fn means_nodes(request: &Request) -> bool {
-    let is_of_nodes = |selector: &Selector| {
-        matches!(
-            selector,
-            Selector::DevNode(_) | Selector::Glob(_) | Selector::Regex(_) | Selector::Node(_)
-        )
-    };
     let picks_nodes = |selector: &DeviceSelector| {
         let mut terms = selector.terms().iter();
         selector.parents() == 0 && terms.any(|term| !term.negated && is_of_nodes(&term.selector))
     };
     !request.options.only.is_empty() || request.selectors().any(picks_nodes)
+}
+
+fn is_of_nodes(selector: &Selector) -> bool {
+    matches!(
+        selector,
+        Selector::DevNode(_) | Selector::Glob(_) | Selector::Regex(_) | Selector::Node(_)
+    )
 }
 
 #[cfg(test)]

@@ -20,7 +20,7 @@ use self::host_name::HostName;
 use crate::model::device::inventory::Inventory;
 use crate::model::device::{Device, SysPath};
 use crate::model::plan::attachment::Attachments;
-use crate::model::plan::named_node::{can_name, unit_of};
+use crate::model::plan::named_node::{is_in_directory, unit_of};
 use crate::model::request::{NodePath, Request};
 
 /// The paths of nodes in a container, for the requests of one plan.
@@ -51,7 +51,7 @@ impl<'a> NodePaths<'a> {
         let host = host.unwrap_or_else(|| device.syspath.as_path().to_owned());
         match &request.options.path {
             Some(NodePath::Node(path)) => path.clone(),
-            Some(NodePath::Directory(directory)) if can_name(request, device) => {
+            Some(NodePath::Directory(directory)) if is_in_directory(request, device) => {
                 let name = self.name_in(directory, device);
                 name.map_or(host, |name| directory.join(name))
             }

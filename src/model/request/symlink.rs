@@ -9,7 +9,6 @@ use std::str::FromStr;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 use crate::model::device::Device;
-use crate::model::plan::named_node::PINS;
 use crate::model::quoting::{
     escape, list_elements, plain_list_elements, shown, split_unescaped, trim_unescaped, unescape,
 };
@@ -40,15 +39,14 @@ pub struct SymlinkRule {
 
 impl SymlinkRule {
     /// Whether the device has a node and belongs to this interface. If a device has several such
-    /// nodes, `named_node` chooses one. GPIO pins never match: they exist before the adapter's tty,
-    /// and the rule is for the tty.
+    /// nodes, `named_node` chooses one of those that a rule can name.
     ///
     /// Ids and number are udev's properties ID_VENDOR_ID, ID_MODEL_ID and ID_USB_INTERFACE_NUM.
     /// udev has none of them for hidraw, usblp and others. Each missing one is read from sysfs:
     /// from the nearest interface and the nearest USB device among `ancestors`, which are sorted
     /// from the nearest to the farthest.
     pub fn matches<'a>(&self, device: &Device, ancestors: impl IntoIterator<Item = &'a Device>) -> bool {
-        if device.node.is_none() || device.subsystem.as_deref() == Some(PINS) {
+        if device.node.is_none() {
             return false;
         }
         let property = |key: &str| device.properties.get(key).map(String::as_str);

@@ -3,6 +3,7 @@
 
 mod admission;
 mod database;
+mod early_names;
 mod failures;
 mod fake_container;
 mod links;

@@ -28,6 +28,7 @@ fn the_node_of_the_earlier_class_is_named() {
         vec![node("tty", "ttyUSB0")],
         vec![node("video4linux", "video0")],
         vec![node("dvb", "dvb0.frontend0")],
+        vec![node("mtd", "mtd0")],
         vec![node("block", "sdb")],
         vec![node("block", "sda1")],
         // A joystick's event node has a jsN beside it; jsN is named only if there is no event node.
@@ -162,6 +163,184 @@ fn the_pins_of_an_adapter_are_named_only_if_the_request_means_them() {
     ] {
         assert_eq!(named(request, &pins), is_named.then(|| name.clone()), "{request}");
     }
+}
+
+/// The node that exists first, as subsystem and path below the interface; the main node likewise;
+/// and an option that means the first one.
+type Beside = [&'static str; 5];
+
+const BESIDE: [Beside; 12] = [
+    [
+        "scsi_generic",
+        "7:0:0:0/scsi_generic/sg1",
+        "block",
+        "7:0:0:0/block/sdb",
+        "only=subsystem:scsi_generic",
+    ],
+    [
+        "bsg",
+        "7:0:0:0/bsg/7:0:0:0",
+        "block",
+        "7:0:0:0/block/sdb",
+        "only=subsystem:bsg",
+    ],
+    [
+        "nvme",
+        "nvme/nvme0",
+        "block",
+        "nvme/nvme0/nvme0n1",
+        "only=subsystem:nvme",
+    ],
+    [
+        "media",
+        "media1",
+        "video4linux",
+        "video4linux/video2",
+        "only=subsystem:media",
+    ],
+    [
+        "i2c-dev",
+        "i2c-8/i2c-dev/i2c-8",
+        "dvb",
+        "dvb/dvb1.frontend0",
+        "only=subsystem:i2c-dev",
+    ],
+    [
+        "dvb",
+        "dvb/dvb1.demux0",
+        "dvb",
+        "dvb/dvb1.frontend0",
+        "only=glob:/dev/*demux0",
+    ],
+    [
+        "sound",
+        "sound/card1/pcmC1D0p",
+        "sound",
+        "sound/card1/controlC1",
+        "only=devnode:/dev/pcmC1D0p",
+    ],
+    [
+        "input",
+        "0003:1/input/input7/mouse0",
+        "input",
+        "0003:1/input/input7/event7",
+        "only=glob:/dev/mouse*",
+    ],
+    [
+        "input",
+        "0003:1/input/input7/js0",
+        "input",
+        "0003:1/input/input7/event7",
+        "only=glob:/dev/js*",
+    ],
+    [
+        "drm",
+        "drm/renderD128",
+        "drm",
+        "drm/card0",
+        "only=regex:renderD128",
+    ],
+    [
+        "hidraw",
+        "0003:1/hidraw/hidraw4",
+        "input",
+        "0003:1/input/input7/event7",
+        "only=subsystem:hidraw",
+    ],
+    ["gpio", "gpiochip1", "tty", "tty/ttyUSB0", "only=subsystem:gpio"],
+];
+
+/// A device whose HID device, if there is one, is a gamepad.
+fn with_nodes(nodes: &[(&'static str, &'static str)]) -> Vec<Device> {
+    let probes: Vec<(String, &(&str, &str))> = nodes
+        .iter()
+        .map(|node| (format!("/dev/{}", node.1.rsplit('/').next().unwrap()), node))
+        .collect();
+    let mut devices = Vec::new();
+    for (path, (subsystem, below)) in &probes {
+        let path: &'static str = path.clone().leak();
+        devices.extend(recorded::usb_device_with(&[(0, subsystem, below, path, "")]));
+    }
+    for device in &mut devices {
+        if device.subsystem.as_deref() == Some("hid") {
+            device
+                .attributes
+                .insert("report_descriptor".into(), "0001:0005".into());
+        }
+    }
+    devices
+}
+
+#[test]
+fn a_node_that_exists_before_the_main_one_is_not_named_unless_the_request_means_it() {
+    for [first, first_path, main, main_path, only] in BESIDE {
+        let name = |path: &str| Some(format!("/dev/{}", path.rsplit('/').next().unwrap()));
+        let early = with_nodes(&[(first, first_path)]);
+        let both = with_nodes(&[(first, first_path), (main, main_path)]);
+        let request = "usb:1209:0001;link=/dev/board";
+        assert_eq!(named(request, &early), None, "{first_path}");
+        assert_eq!(named(request, &both), name(main_path), "{first_path}");
+        let of_main_too = format!("usb:1209:0001;only=subsystem:{main};link=/dev/board");
+        assert_eq!(named(&of_main_too, &early), None, "{first_path}");
+        assert_eq!(named(&of_main_too, &both), name(main_path), "{first_path}");
+        let of_first = format!("usb:1209:0001;{only};link=/dev/board");
+        let itself = format!("devnode:{};link=/dev/board", name(first_path).unwrap());
+        for devices in [&early, &both] {
+            assert_eq!(named(&of_first, devices), name(first_path), "{of_first}");
+        }
+        let alone = recorded::with_node(&early, &name(first_path).unwrap()).clone();
+        assert_eq!(named(&itself, &[alone]), name(first_path), "{itself}");
+    }
+}
+
+/// A policy or `only=` may exclude the main node.
+#[test]
+fn once_the_main_node_exists_another_one_can_be_named_in_its_place() {
+    for [first, first_path, main, main_path, _] in BESIDE[5..11].iter().copied() {
+        let both = with_nodes(&[(first, first_path), (main, main_path)]);
+        let request: Request = "usb:1209:0001;link=/dev/board".parse().unwrap();
+        let inventory = Inventory::new(both);
+        let without_main = inventory
+            .iter()
+            .filter(|device| !device.syspath.as_str().ends_with(main_path));
+        let chosen = of_request(&request, without_main, &inventory);
+        let chosen = chosen.map(|device| device.syspath.as_str().ends_with(first_path));
+        assert_eq!(chosen, Some(true), "{first_path}");
+    }
+}
+
+#[test]
+fn a_hidraw_node_of_a_device_without_an_input_is_named_at_once() {
+    let mut key = with_nodes(&[("hidraw", "0003:1/hidraw/hidraw4")]);
+    for usages in [Some("f1d0:0001"), None] {
+        for device in &mut key {
+            device.attributes.remove("report_descriptor");
+            let usages = usages.map(|usages| ("report_descriptor".to_owned(), usages.to_owned()));
+            device.attributes.extend(usages);
+        }
+        assert_eq!(
+            named("usb:1209:0001;link=/dev/key", &key).as_deref(),
+            Some("/dev/hidraw4")
+        );
+    }
+}
+
+#[test]
+fn nodes_without_a_main_node_are_named_at_once() {
+    let alone = recorded::virtual_device("sound", "timer", "/dev/snd/timer", 116, 33);
+    assert_eq!(
+        named("subsystem:sound;link=/dev/x", &[alone]).as_deref(),
+        Some("/dev/snd/timer")
+    );
+    let tape = with_nodes(&[
+        ("scsi_generic", "7:0:0:0/scsi_generic/sg1"),
+        ("scsi_tape", "7:0:0:0/scsi_tape/nst0"),
+        ("scsi_tape", "7:0:0:0/scsi_tape/st0"),
+    ]);
+    assert_eq!(
+        named("usb:1209:0001;link=/dev/tape", &tape).as_deref(),
+        Some("/dev/st0")
+    );
 }
 
 #[test]

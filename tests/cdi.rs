@@ -397,7 +397,10 @@ fn a_broken_file_hides_no_other() {
         bench.path("low/broken.json").display()
     );
     assert!(out.contains(&place), "{out}");
-    assert!(out.contains("pipe.json: it is not a regular file"), "{out}");
+    assert!(
+        out.contains("pipe.json: it is a FIFO, not a regular file"),
+        "{out}"
+    );
     done(bench.cdi(&["resolve", "v.w/gpu=x"]));
 }
 

@@ -6,15 +6,15 @@
 //! (cache.go:188-192). Must not know what a spec is for.
 
 use std::collections::BTreeMap;
-use std::fs::{self, OpenOptions};
-use std::io::{self, Read};
-use std::os::unix::fs::OpenOptionsExt;
+use std::fs;
+use std::io;
 use std::path::{Path, PathBuf};
 
 use super::document::{Device, Document, Edits};
 use super::fault::Fault;
 use super::names::QualifiedName;
 use super::rules;
+use crate::host::regular_file;
 use crate::model::yaml;
 
 /// The default directories of engines; the later one has precedence (spec-dirs.go:26-33).
@@ -99,27 +99,15 @@ fn check(text: &str) -> Result<Document, Vec<Fault>> {
     }
 }
 
-/// Reads without blocking on files such as pipes.
 fn read_text(path: &Path) -> io::Result<String> {
-    let file = OpenOptions::new()
-        .read(true)
-        .custom_flags(libc::O_NONBLOCK | libc::O_CLOEXEC)
-        .open(path)?;
-    if !file.metadata()?.is_file() {
-        return Err(io::Error::new(
-            io::ErrorKind::InvalidInput,
-            "it is not a regular file",
-        ));
-    }
-    let mut text = String::new();
-    file.take(MAX_SPEC + 1).read_to_string(&mut text)?;
+    let text = regular_file::read_at_most(path, MAX_SPEC + 1)?;
     if text.len() as u64 > MAX_SPEC {
         return Err(io::Error::new(
             io::ErrorKind::FileTooLarge,
             format!("it is longer than {MAX_SPEC} bytes"),
         ));
     }
-    Ok(text)
+    String::from_utf8(text).map_err(|_| io::Error::new(io::ErrorKind::InvalidData, "it is not UTF-8"))
 }
 
 /// Whether engines read files with this name.

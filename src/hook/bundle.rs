@@ -1,11 +1,12 @@
 //! The bundle of the container that a hook was started for, and its config.json.
 
 use std::borrow::Cow;
-use std::fs::{self, File};
-use std::io::{self, Read};
+use std::fs;
+use std::io;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
+use crate::host::regular_file;
 use crate::model::oci::{BundleConfig, BundleConfigError, HookState, bundle_argument};
 use crate::model::quoting::shown;
 
@@ -93,8 +94,7 @@ fn check_path(what: &'static str, path: &Path) -> Result<(), BundleError> {
 }
 
 fn read_file(path: &Path) -> io::Result<Vec<u8>> {
-    let mut text = Vec::new();
-    File::open(path)?.take(MAX_CONFIG + 1).read_to_end(&mut text)?;
+    let text = regular_file::read_at_most(path, MAX_CONFIG + 1)?;
     if text.len() as u64 > MAX_CONFIG {
         return Err(io::Error::new(
             io::ErrorKind::FileTooLarge,

@@ -16,6 +16,7 @@ pub mod monitor;
 pub(crate) mod nodeless;
 pub mod process;
 pub(crate) mod programs;
+pub(crate) mod regular_file;
 pub(crate) mod rootless;
 pub(crate) mod rootless_check;
 pub(crate) mod runtime_state;

@@ -10,12 +10,9 @@
 //! The engine chooses ROOT: podman and CRI-O leave it to the runtime; containerd and Docker have
 //! one below /run for each containerd namespace. Does not know which devices a container requests.
 
-use std::fs::{self, OpenOptions};
-use std::io::Read;
-use std::os::unix::fs::OpenOptionsExt;
+use std::fs;
 use std::path::{Path, PathBuf};
 
-use nix::fcntl::OFlag;
 use nix::unistd::geteuid;
 use rustix::fs::{Mode, OFlags};
 use serde_json::Value;
@@ -23,6 +20,7 @@ use serde_json::Value;
 use crate::host::container::ContainerFacts;
 use crate::host::file_system;
 use crate::host::process::{Process, start_time};
+use crate::host::regular_file;
 use crate::host::rootless::rootless;
 use crate::model::oci::ProcessUser;
 use crate::model::oci::{BundleConfig, ContainerId};
@@ -130,19 +128,7 @@ fn bundle_of(state: &Value) -> Option<PathBuf> {
 
 /// Reads a file that an engine or a runtime has for each container; at most 16 MiB.
 pub(super) fn read_file(path: &Path) -> Option<Vec<u8>> {
-    let mut text = Vec::new();
-    // A user may have put a FIFO there.
-    let mut options = OpenOptions::new();
-    options
-        .read(true)
-        .custom_flags((OFlag::O_NONBLOCK | OFlag::O_NOCTTY).bits());
-    options
-        .open(path)
-        .ok()?
-        .take(MAX_FILE)
-        .read_to_end(&mut text)
-        .ok()?;
-    Some(text)
+    regular_file::read_at_most(path, MAX_FILE).ok()
 }
 
 /// Why a process is not in a container.

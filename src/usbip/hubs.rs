@@ -15,6 +15,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::time::Instant;
 
+use crate::host::regular_file;
 use crate::host::state::atomic_file::{Durability, create};
 use crate::host::state::flock::{self, Lock};
 
@@ -96,7 +97,7 @@ pub(crate) fn heal(dir: &Path) {
     if !before.exists() {
         return;
     }
-    if let Ok(lock) = File::open(dir.join("hubs.lock")) {
+    if let Ok(lock) = regular_file::open_to_read(&dir.join("hubs.lock")) {
         if matches!(flock::try_lock(&lock, Lock::Exclusive), Ok(true)) {
             put_back(&before);
         }
@@ -104,7 +105,7 @@ pub(crate) fn heal(dir: &Path) {
 }
 
 fn put_back(before: &Path) {
-    let text = fs::read(before).unwrap_or_default();
+    let text = regular_file::read(before).unwrap_or_default();
     let hubs: BTreeMap<PathBuf, String> = serde_json::from_slice(&text).unwrap_or_default();
     for (path, value) in hubs {
         // The hub is gone if the module was unloaded; a new hub has the default.

@@ -15,6 +15,7 @@ use serde::{Deserialize, Serialize};
 
 use super::protocol::Speed;
 use super::vhci::{LocalDevice, Slot, State, attribute, raw_node};
+use crate::host::regular_file;
 use crate::host::state::atomic_file::{Durability, replace};
 use crate::host::state::flock;
 use crate::model::device::SysPath;
@@ -199,7 +200,7 @@ struct LocalRecord {
 
 impl ReservationRecord {
     fn read(path: &Path) -> Option<Reservation> {
-        let record: Self = serde_json::from_slice(&fs::read(path).ok()?).ok()?;
+        let record: Self = serde_json::from_slice(&regular_file::read(path).ok()?).ok()?;
         let (local, syspath) = (record.local, record.place?);
         Some(Reservation {
             remote: record.remote,
@@ -296,7 +297,7 @@ impl Records {
 }
 
 fn read(path: &Path) -> Option<Record> {
-    let record: Record = serde_json::from_slice(&fs::read(path).ok()?).ok()?;
+    let record: Record = serde_json::from_slice(&regular_file::read(path).ok()?).ok()?;
     (record.version == VERSION).then_some(record)
 }
 

@@ -12,6 +12,7 @@ use super::logged_event::{LoggedEvent, Show};
 use super::timestamp::Timestamp;
 use crate::host::file_system::file_id;
 use crate::host::log::{LOG_FILE, PRESTART, WATCHER, event};
+use crate::host::regular_file;
 
 /// How often a followed file is read.
 const POLL_INTERVAL: Duration = Duration::from_millis(200);
@@ -56,7 +57,7 @@ struct Reader {
 
 impl Reader {
     fn open(path: &Path) -> Result<Option<Self>> {
-        match File::open(path) {
+        match regular_file::open_to_read(path) {
             Ok(file) => Ok(Some(Self {
                 path: path.to_owned(),
                 file,

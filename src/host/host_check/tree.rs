@@ -5,6 +5,11 @@ use std::io;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
+use crate::host::regular_file;
+
+/// How much of a file is read, in bytes.
+const MAX_FILE: u64 = 16 << 20;
+
 /// The root of all paths that are checked.
 #[derive(Debug, Clone)]
 pub(crate) struct Tree {
@@ -36,7 +41,7 @@ impl Tree {
 
     /// The text of a file, if it can be read.
     pub(crate) fn read(&self, path: impl AsRef<Path>) -> Option<String> {
-        fs::read_to_string(self.at(path)).ok()
+        read(&self.at(path)).ok()
     }
 
     /// The text of a configuration file; `None` if it does not exist.
@@ -45,7 +50,7 @@ impl Tree {
     /// When it exists and cannot be read; the message names it.
     pub(crate) fn config(&self, path: impl AsRef<Path>) -> Result<Option<String>, String> {
         let path = path.as_ref();
-        match fs::read_to_string(self.at(path)) {
+        match read(&self.at(path)) {
             Ok(text) => Ok(Some(text)),
             Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
             Err(error) => Err(format!("{}: {error}", path.display())),
@@ -76,6 +81,12 @@ impl Tree {
     }
 }
 
+/// The text of a file, which of a user's own may be anything.
+fn read(path: &Path) -> io::Result<String> {
+    let text = regular_file::read_at_most(path, MAX_FILE)?;
+    String::from_utf8(text).map_err(|_| io::Error::new(io::ErrorKind::InvalidData, "it is not UTF-8"))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -89,5 +100,17 @@ mod tests {
         assert_eq!(host.at("/etc/cdi"), Path::new("/etc/cdi"));
         assert_eq!(host.name(Path::new("/etc/cdi")), Path::new("/etc/cdi"));
         assert!(host.is_host() && !tree.is_host());
+    }
+
+    #[test]
+    fn a_fifo_in_the_place_of_a_file_is_reported() {
+        let scratch = tempfile::tempdir().unwrap();
+        let path = scratch.path().join("daemon.json");
+        nix::unistd::mkfifo(&path, nix::sys::stat::Mode::S_IRWXU).unwrap();
+        let tree = Tree::new(scratch.path());
+        assert_eq!(tree.read("/daemon.json"), None);
+        let error = tree.config("/daemon.json").unwrap_err();
+        assert_eq!(error, "/daemon.json: it is a FIFO, not a regular file");
+        assert_eq!(tree.config("/absent.json"), Ok(None));
     }
 }

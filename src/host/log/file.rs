@@ -8,6 +8,7 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use crate::host::file_system::file_id;
+use crate::host::regular_file;
 use crate::host::state::trust;
 
 /// The name of the log file.
@@ -79,11 +80,8 @@ impl LogFile {
     }
 
     fn open_file(&self) -> io::Result<File> {
-        OpenOptions::new()
-            .append(true)
-            .create(true)
-            .mode(0o600)
-            .open(&self.path)
+        let mut options = OpenOptions::new();
+        regular_file::open(&self.path, options.append(true).create(true).mode(0o600))
     }
 }
 

@@ -19,6 +19,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::host::container::ContainerFacts;
 use crate::host::filter::cgroup::{Cgroup, Version};
+use crate::host::regular_file;
 use crate::host::state::flock;
 use crate::host::state::record::RecordedInit;
 use crate::host::state::registry::Registry;
@@ -82,7 +83,7 @@ impl Owner {
     /// A container that is recorded as the owner of the cgroup and has ended: its grants may still
     /// be in force.
     pub fn predecessor(&self, version: Version, cgroup: &Cgroup) -> Option<CgroupOwner> {
-        let file = File::open(file_of(&self.state_dir, version, cgroup)).ok()?;
+        let file = regular_file::open_to_read(&file_of(&self.state_dir, version, cgroup)).ok()?;
         read(&file).filter(|owner| *owner != self.container && !is_valid(&self.state_dir, owner))
     }
 

@@ -1,9 +1,10 @@
 //! Errors of the state directory.
 
 use std::io;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use crate::host::regular_file::is_not_regular;
 use crate::host::state::trust::Untrusted;
 use crate::model::quoting::shown;
 
@@ -16,6 +17,14 @@ pub enum RegistryError {
     /// A file or directory could not be read or written.
     #[error("cannot {action} {path}: {source} (the state directory must be writable for root; --state-dir names another)", path = path.display())]
     Io {
+        /// What cannot be done, as a verb.
+        action: &'static str,
+        path: PathBuf,
+        source: io::Error,
+    },
+    /// Something that is not a regular file is in the place of a file.
+    #[error("cannot {action} {path}: {source} (remove it: oci-hotplug did not make it)", path = path.display())]
+    NotRegular {
         /// What cannot be done, as a verb.
         action: &'static str,
         path: PathBuf,
@@ -68,4 +77,15 @@ pub enum RegistryError {
         holder: String,
         waited: Duration,
     },
+}
+
+impl RegistryError {
+    /// The error of a file that could not be opened, read or written.
+    pub(super) fn io(action: &'static str, path: &Path, source: io::Error) -> Self {
+        let path = path.to_owned();
+        if is_not_regular(&source) {
+            return Self::NotRegular { action, path, source };
+        }
+        Self::Io { action, path, source }
+    }
 }

@@ -12,6 +12,7 @@ use std::time::{Duration, Instant};
 use fs2::FileExt;
 
 use crate::host::file_system::file_id;
+use crate::host::regular_file;
 
 /// The time between two attempts to get a lock: flock(2) itself has no timeout.
 const INTERVAL: Duration = Duration::from_millis(1);
@@ -28,15 +29,16 @@ pub(crate) enum Lock {
 /// Opens a file for reading and writing; creates it if it is absent. Only root can read it.
 ///
 /// # Errors
-/// Those of open(2).
+/// Those of [`regular_file::open`].
 pub(crate) fn open_or_create(path: &Path) -> io::Result<File> {
-    OpenOptions::new()
+    let mut options = OpenOptions::new();
+    options
         .read(true)
         .write(true)
         .create(true)
         .truncate(false)
-        .mode(0o600)
-        .open(path)
+        .mode(0o600);
+    regular_file::open(path, &mut options)
 }
 
 /// Like [`open_or_create`], but also creates the directory if it is absent. Only root can enter
@@ -126,7 +128,7 @@ pub(crate) fn open_locked(path: &Path, deadline: Instant) -> io::Result<Locked> 
 /// # Errors
 /// Those of open(2) and flock(2).
 pub(crate) fn try_open_locked(path: &Path) -> io::Result<Option<Locked>> {
-    let file = File::open(path)?;
+    let file = regular_file::open_to_read(path)?;
     if !try_lock(&file, Lock::Exclusive)? {
         return Ok(None);
     }

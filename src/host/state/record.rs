@@ -2,7 +2,6 @@
 //!
 //! Does not know what requests mean.
 
-use std::fs;
 use std::path::{Path, PathBuf};
 use std::time::{SystemTime, UNIX_EPOCH};
 
@@ -11,6 +10,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::host::container::ContainerFacts;
 use crate::host::process::{Process, boot_id};
+use crate::host::regular_file;
 use crate::host::state::error::RegistryError;
 use crate::host::state::versioned::{self, STATE_VERSION, VersionError};
 use crate::model::policy::ContainerTraits;
@@ -160,7 +160,7 @@ pub(super) fn read_init(path: &Path) -> Option<RecordedInit> {
         #[serde(default)]
         boot: String,
     }
-    let Partial { container, boot } = serde_json::from_slice(&fs::read(path).ok()?).ok()?;
+    let Partial { container, boot } = serde_json::from_slice(&regular_file::read(path).ok()?).ok()?;
     Some(RecordedInit {
         pid: container.pid,
         start_time: container.start_time,

@@ -42,7 +42,7 @@ impl RecordLock {
         let path = dir.join("lock");
         let io = |action, path: &Path| {
             let path = path.to_owned();
-            move |source| RegistryError::Io { action, path, source }
+            move |source| RegistryError::io(action, &path, source)
         };
         loop {
             let dir_fd = open_dir(&dir).map_err(io("open", &dir))?;

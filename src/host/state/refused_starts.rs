@@ -12,6 +12,7 @@ use std::time::{Duration, Instant};
 
 use serde::{Deserialize, Serialize};
 
+use crate::host::regular_file;
 use crate::host::state::atomic_file::{Durability, replace};
 use crate::host::state::flock;
 use crate::host::state::trust;
@@ -142,7 +143,7 @@ fn path(state_dir: &Path) -> PathBuf {
 pub(crate) fn read(state_dir: &Path) -> Vec<RefusedStart> {
     let read = || -> io::Result<Vec<RefusedStart>> {
         let mut text = Vec::new();
-        fs::File::open(path(state_dir))?
+        regular_file::open_to_read(&path(state_dir))?
             .take(MAX_FILE)
             .read_to_end(&mut text)?;
         Ok(serde_json::from_slice(&text)?)

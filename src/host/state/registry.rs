@@ -25,6 +25,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
+use crate::host::regular_file;
 use crate::host::state::error::RegistryError;
 use crate::host::state::flock::{self, Lock};
 use crate::host::state::journal::{self, Journaled};
@@ -127,13 +128,13 @@ impl Registry {
 
     /// The container's watcher according to its lock file. The watcher may have ended: see `lock`.
     pub fn watcher(&self, id: &ContainerId) -> Option<WatcherProcess> {
-        let text = fs::read(self.container_dir(id).join("lock")).ok()?;
+        let text = regular_file::read(&self.container_dir(id).join("lock")).ok()?;
         serde_json::from_slice(&text).ok()
     }
 
     /// Whether a watcher holds the container's lock now.
     pub fn is_watched(&self, id: &ContainerId) -> bool {
-        let Ok(file) = File::open(self.container_dir(id).join("lock")) else {
+        let Ok(file) = regular_file::open_to_read(&self.container_dir(id).join("lock")) else {
             return false;
         };
         // A shared lock does not conflict with other callers of this function, and ends with the

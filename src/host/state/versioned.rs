@@ -1,12 +1,12 @@
 //! Files with JSON of a version, which a newer oci-hotplug may have written.
 
-use std::fs::File;
-use std::io::{self, Read};
+use std::io;
 use std::path::Path;
 
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
 
+use crate::host::regular_file;
 use crate::host::state::error::RegistryError;
 
 /// The version of record.json and attached.jsonl that this program writes. It reads all versions up
@@ -43,14 +43,9 @@ pub(super) fn from_json<T: DeserializeOwned>(text: &[u8]) -> Result<T, VersionEr
 /// # Errors
 /// When it cannot be read.
 pub(super) fn content_of(path: &Path) -> Result<Option<Vec<u8>>, RegistryError> {
-    let mut text = Vec::new();
-    match File::open(path).and_then(|mut file| file.read_to_end(&mut text)) {
-        Ok(_) => Ok(Some(text)),
+    match regular_file::read(path) {
+        Ok(text) => Ok(Some(text)),
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
-        Err(source) => Err(RegistryError::Io {
-            action: "read",
-            path: path.to_owned(),
-            source,
-        }),
+        Err(source) => Err(RegistryError::io("read", path, source)),
     }
 }

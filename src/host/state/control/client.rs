@@ -13,6 +13,7 @@ use rustix::net::{RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, recvmsg}
 use super::error::ControlError;
 use super::message::{ControlRequest, ControlResponse};
 use super::protocol::{FILES_AT_ONCE, socket_path};
+use crate::host::file_system::open_directory;
 
 /// Connects, and waits no longer than `timeout`. A stopped watcher accepts no connections, and when
 /// its queue is full, connect(2) blocks until the socket's send timeout (unix_stream_connect in the
@@ -71,7 +72,7 @@ fn exchange(
     timeout: Duration,
 ) -> Result<(Vec<u8>, Vec<File>), ControlError> {
     let connect = || {
-        let dir_fd = std::fs::File::open(dir)?;
+        let dir_fd = open_directory(dir)?;
         connect_within(&socket_path(dir_fd.as_fd()), timeout)
     };
     let mut stream = connect().map_err(|source| ControlError::Connect {

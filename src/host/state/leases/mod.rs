@@ -22,6 +22,7 @@ use std::path::{Path, PathBuf};
 use self::lease_file::{LeaseFile, is_locked_by_other, lock_range, release};
 pub(crate) use self::ranges::Hold;
 use self::ranges::{Held, Lease, Segment, segments};
+use crate::host::regular_file;
 use crate::host::state::flock::{self, is_linked, is_same_file};
 use crate::model::device::SysPath;
 use crate::model::device::same_data::{Extent, fnv};
@@ -322,8 +323,9 @@ impl Drop for Leases {
 pub(crate) fn sweep(state_dir: &Path) {
     for entry in fs::read_dir(dir_of(state_dir)).into_iter().flatten().flatten() {
         // A write lock needs a descriptor that is open for writing.
-        if let Ok(file) = OpenOptions::new().read(true).write(true).open(entry.path()) {
-            release(&file, &entry.path());
+        let path = entry.path();
+        if let Ok(file) = regular_file::open(&path, OpenOptions::new().read(true).write(true)) {
+            release(&file, &path);
         }
     }
 }

@@ -168,3 +168,22 @@ fn the_holder_of_a_removed_entry_cannot_change_the_new_entry() {
     old.remove().unwrap();
     assert_eq!(files(), before);
 }
+
+#[test]
+fn a_fifo_in_the_place_of_a_lock_is_an_error_that_names_it() {
+    let scratch = tempfile::tempdir().unwrap();
+    let registry = Registry::new(scratch.path());
+    let id: ContainerId = "alpha".parse().unwrap();
+    drop(registry.try_enroll(&id).unwrap());
+    let path = registry.container_dir(&id).join("lock");
+    fs::remove_file(&path).unwrap();
+    nix::unistd::mkfifo(&path, nix::sys::stat::Mode::S_IRWXU).unwrap();
+    let error = registry.try_enroll(&id).unwrap_err().to_string();
+    let expected = format!(
+        "cannot open {}: it is a FIFO, not a regular file (remove it",
+        path.display()
+    );
+    assert!(error.starts_with(&expected), "{error}");
+    assert!(!registry.is_watched(&id));
+    assert_eq!(registry.watcher(&id), None);
+}

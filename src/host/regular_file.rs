@@ -1,0 +1,201 @@
+//! Opens regular files, and nothing else, where a user may have put something else: in the state
+//! directory of a rootless engine, among the files of its runtime.
+//!
+//! open(2) of a FIFO waits for a process at its other end, and that of a device does what the
+//! driver does. So files are opened without waiting.
+//!
+//! Does not know what the files contain.
+
+use std::fs::{self, File, FileType, OpenOptions};
+use std::io::{self, Read};
+use std::os::unix::fs::{FileTypeExt, OpenOptionsExt};
+use std::path::Path;
+
+use nix::libc::{O_NOCTTY, O_NOFOLLOW, O_NONBLOCK};
+
+/// The flags of open(2) with which it does not wait, and does not make a terminal ours.
+const WITHOUT_WAITING: i32 = O_NONBLOCK | O_NOCTTY;
+
+/// How much of a file of the state directory is read, in bytes: many times of what containers with
+/// thousands of devices need.
+const MAX_SIZE: u64 = 64 << 20;
+
+/// Something else is in the place of a regular file.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("it is {0}, not a regular file")]
+pub(crate) struct NotRegular(&'static str);
+
+/// Opens a file with these options. A link at the path is not followed: this program makes none in
+/// the state directory.
+///
+/// # Errors
+/// Those of open(2); an error with [`NotRegular`] inside for everything but a regular file.
+pub(crate) fn open(path: &Path, options: &mut OpenOptions) -> io::Result<File> {
+    let opened = options.custom_flags(WITHOUT_WAITING | O_NOFOLLOW).open(path);
+    let file = opened.map_err(|error| match fs::symlink_metadata(path) {
+        Ok(found) if !found.is_file() => not_regular(found.file_type()),
+        _ => error,
+    })?;
+    only_regular(file)
+}
+
+/// The beginning of a file of another program, at most this many bytes. Links are followed.
+///
+/// # Errors
+/// Those of [`open`] and read(2).
+pub(crate) fn read_at_most(path: &Path, bytes: u64) -> io::Result<Vec<u8>> {
+    let mut options = OpenOptions::new();
+    let file = options.read(true).custom_flags(WITHOUT_WAITING).open(path)?;
+    let mut content = Vec::new();
+    only_regular(file)?.take(bytes).read_to_end(&mut content)?;
+    Ok(content)
+}
+
+fn only_regular(file: File) -> io::Result<File> {
+    let kind = file.metadata()?.file_type();
+    kind.is_file().then_some(file).ok_or_else(|| not_regular(kind))
+}
+
+fn not_regular(kind: FileType) -> io::Error {
+    io::Error::new(io::ErrorKind::InvalidInput, NotRegular(name_of(kind)))
+}
+
+/// Opens a file for reading.
+///
+/// # Errors
+/// Those of [`open`].
+pub(crate) fn open_to_read(path: &Path) -> io::Result<File> {
+    open(path, OpenOptions::new().read(true))
+}
+
+/// The content of a file.
+///
+/// # Errors
+/// Those of [`open`] and read(2), and if the file is longer than 64 MiB.
+pub(crate) fn read(path: &Path) -> io::Result<Vec<u8>> {
+    let file = open_to_read(path)?;
+    let size = file.metadata()?.len();
+    if size > MAX_SIZE {
+        let fault = format!("it is longer than {MAX_SIZE} bytes");
+        return Err(io::Error::new(io::ErrorKind::FileTooLarge, fault));
+    }
+    let mut content = Vec::with_capacity(size as usize + 1);
+    file.take(MAX_SIZE).read_to_end(&mut content)?;
+    Ok(content)
+}
+
+/// Whether an error of [`open`] says that the file is not a regular one.
+pub(crate) fn is_not_regular(error: &io::Error) -> bool {
+    error.get_ref().is_some_and(|inner| inner.is::<NotRegular>())
+}
+
+fn name_of(kind: FileType) -> &'static str {
+    match kind {
+        kind if kind.is_fifo() => "a FIFO",
+        kind if kind.is_symlink() => "a symbolic link",
+        kind if kind.is_dir() => "a directory",
+        kind if kind.is_socket() => "a socket",
+        _ => "a device",
+    }
+}
+
+#[cfg(test)]
+pub(crate) mod tests {
+    use std::os::unix::fs::symlink;
+    use std::os::unix::net::UnixListener;
+    use std::path::PathBuf;
+    use std::sync::mpsc;
+    use std::time::Duration;
+
+    use nix::sys::stat::Mode;
+    use nix::unistd::mkfifo;
+
+    use super::*;
+
+    /// Puts something else in the place of a file.
+    type Put = fn(&Path);
+
+    /// What can be in the place of a file, except a device: its word in errors, and how a test puts
+    /// it there.
+    pub(crate) const OTHERS: [(&str, Put); 5] = [
+        ("a FIFO", |path| mkfifo(path, Mode::S_IRWXU).unwrap()),
+        ("a symbolic link", |path| {
+            // A link to a file that could be read.
+            let target = path.with_extension("target");
+            fs::write(&target, "{}").unwrap();
+            symlink(target, path).unwrap();
+        }),
+        ("a symbolic link", |path| symlink("absent", path).unwrap()),
+        ("a directory", |path| fs::create_dir(path).unwrap()),
+        ("a socket", |path| drop(UnixListener::bind(path).unwrap())),
+    ];
+
+    /// The result of a function that must not wait.
+    pub(crate) fn at_once<T: Send + 'static>(function: impl FnOnce() -> T + Send + 'static) -> T {
+        let (sender, receiver) = mpsc::channel();
+        std::thread::spawn(move || sender.send(function()));
+        receiver
+            .recv_timeout(Duration::from_secs(10))
+            .expect("it waits for a FIFO")
+    }
+
+    #[test]
+    fn only_regular_files_are_opened_and_nothing_waits() {
+        let ways: [fn(PathBuf) -> io::Result<File>; 4] = [
+            |path| open_to_read(&path),
+            |path| open(&path, OpenOptions::new().append(true).create(true)),
+            |path| open(&path, OpenOptions::new().read(true).write(true)),
+            |path| open(&path, OpenOptions::new().read(true).write(true).create(true)),
+        ];
+        for (word, put) in OTHERS {
+            for way in ways {
+                let scratch = tempfile::tempdir().unwrap();
+                let path = scratch.path().join("file");
+                put(&path);
+                let error = at_once(move || way(path)).unwrap_err();
+                assert!(is_not_regular(&error), "{word}: {error}");
+                assert_eq!(error.to_string(), format!("it is {word}, not a regular file"));
+            }
+        }
+        let null = Path::new("/dev/null");
+        for error in [
+            open_to_read(null).unwrap_err(),
+            read_at_most(null, 1).unwrap_err(),
+        ] {
+            assert_eq!(error.to_string(), "it is a device, not a regular file");
+        }
+        let error = open_to_read(null).unwrap_err();
+        assert_eq!(error.to_string(), "it is a device, not a regular file");
+        let error = open_to_read(Path::new("/absent")).unwrap_err();
+        assert_eq!(error.kind(), io::ErrorKind::NotFound);
+        assert!(!is_not_regular(&error));
+    }
+
+    #[test]
+    fn a_file_of_another_program_may_be_a_link_and_is_read_in_part() {
+        let scratch = tempfile::tempdir().unwrap();
+        let path = scratch.path().join("file");
+        fs::write(&path, "content").unwrap();
+        let link = scratch.path().join("link");
+        symlink(&path, &link).unwrap();
+        assert_eq!(read_at_most(&link, 100).unwrap(), b"content");
+        assert_eq!(read_at_most(&link, 3).unwrap(), b"con");
+        fs::remove_file(&path).unwrap();
+        mkfifo(&path, Mode::S_IRWXU).unwrap();
+        let error = at_once(move || read_at_most(&link, 100)).unwrap_err();
+        assert!(is_not_regular(&error), "{error}");
+    }
+
+    #[test]
+    fn a_file_is_read_unless_it_is_much_too_long() {
+        let scratch = tempfile::tempdir().unwrap();
+        let path = scratch.path().join("file");
+        for content in ["", "text", &"long".repeat(10_000)] {
+            fs::write(&path, content).unwrap();
+            assert_eq!(read(&path).unwrap(), content.as_bytes());
+        }
+        File::create(&path).unwrap().set_len(MAX_SIZE + 1).unwrap();
+        let error = read(&path).unwrap_err();
+        assert_eq!(error.to_string(), "it is longer than 67108864 bytes");
+    }
+}

@@ -10,7 +10,8 @@
 #   tests/run.sh --cluster       as root: all tests of a whole cluster of Kubernetes (--vm has one
 #                                of them); about 20 minutes
 #   tests/run.sh --bench         as root: speed and size, ratios within one run
-#                                (tests/bench/README.md)
+#                                (tests/bench/README.md; tests/bench/peer.sh, which needs a checkout
+#                                of container-hotplug, compares with it)
 #   tests/run.sh --mutants       what the unit tests do not notice when the code is changed; hours
 #                                (tests/mutants/README.md)
 #
@@ -98,6 +99,8 @@ unit() {
     need systemd command -v systemd-analyze
     need zsh command -v zsh
     need fish command -v fish
+    # The tests of tests/bench/peer.sh.
+    need git command -v git
     need prometheus command -v promtool
     install_missing
     check cargo fmt --check
@@ -195,7 +198,7 @@ bench() {
     need_to_build
     need_to_run
     [ -e /dev/tty0 ] || fail "no virtual terminals (/dev/tty0): they are the character devices that the benchmark plugs in"
-    [ "${1:-}" = usbip ] || check cargo bench --locked --bench oci-hotplug -- "$@"
+    [ "${1:-}" = usbip ] || check cargo bench --locked --features kubernetes --bench oci-hotplug -- "$@"
     # The cost of a device of another host can only be measured on a whole machine.
     case ${1:-usbip} in
         usbip)

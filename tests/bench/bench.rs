@@ -16,6 +16,7 @@ mod database;
 mod figures;
 mod latency;
 mod load;
+mod peer;
 mod probe;
 mod size;
 mod uevents;
@@ -32,6 +33,10 @@ fn main() {
         probe::serve(&arguments[1], &arguments[2]);
         return;
     }
+    if peer::directory().is_some() {
+        Hierarchy::V2.run_test(peer::measure);
+        return;
+    }
     // cargo bench adds `--bench`; every other argument selects sections by name.
     let chosen: Vec<_> = arguments.iter().filter(|word| !word.starts_with('-')).collect();
     let sections: [(&str, Measure); 6] = [
@@ -42,6 +47,10 @@ fn main() {
         ("database", database::measure),
         ("load", load::measure),
     ];
+    assert!(
+        !chosen.iter().any(|word| *word == "peer"),
+        "this section needs a checkout of container-hotplug: tests/bench/peer.sh CHECKOUT"
+    );
     for (name, measure) in sections {
         if chosen.is_empty() || chosen.iter().any(|word| name.contains(word.as_str())) {
             for hierarchy in [Hierarchy::V1, Hierarchy::V2] {

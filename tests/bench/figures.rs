@@ -1,8 +1,10 @@
 //! Rows of a table: what was measured, its goal, min, median, 95th percentile and max, and the
 //! ratio to another row.
 
-use std::fs;
 use std::time::Duration;
+
+use nix::time::ClockId;
+use nix::unistd::Pid;
 
 use crate::framework::Watcher;
 
@@ -23,9 +25,36 @@ impl Figure {
         self.0.push((end - begin) as f64 / 1e6);
     }
 
-    /// The median in milliseconds.
+    /// Adds one measurement that is not a duration.
+    pub fn add_value(&mut self, value: f64) {
+        self.0.push(value);
+    }
+
+    /// The median, in milliseconds if it is a duration.
     pub fn median(&self) -> f64 {
         self.sorted()[self.0.len() / 2]
+    }
+
+    /// The 95th percentile.
+    pub fn p95(&self) -> f64 {
+        self.sorted()[self.0.len() * 95 / 100]
+    }
+
+    /// The smallest and the largest measurement.
+    pub fn range(&self) -> (f64, f64) {
+        let sorted = self.sorted();
+        (sorted[0], sorted[sorted.len() - 1])
+    }
+
+    /// The differences between measurements of the same round.
+    pub fn minus(&self, other: &Self) -> Self {
+        Self(
+            self.0
+                .iter()
+                .zip(&other.0)
+                .map(|(own, other)| own - other)
+                .collect(),
+        )
     }
 
     fn sorted(&self) -> Vec<f64> {
@@ -54,15 +83,14 @@ pub fn row(name: &str, goal: &str, figure: &Figure, base: Option<&Figure>) {
     println!(
         "| {name} | {goal} | {min:.2} | {:.2} | {:.2} | {max:.2} | {} | {ratio} |",
         figure.median(),
-        sorted[sorted.len() * 95 / 100],
+        figure.p95(),
         sorted.len()
     );
 }
 
-/// The processor time of a watcher (/proc/PID/schedstat, first field, in ns: the kernel's
-/// Documentation/scheduler/sched-stats.rst).
+/// The processor time of a process: of all its threads, also of those that have ended
+/// (clock_getcpuclockid(3)).
 pub fn cpu(watcher: &Watcher) -> Duration {
-    let text = fs::read_to_string(format!("/proc/{}/schedstat", watcher.pid)).expect("read a schedstat");
-    let nanos = text.split(' ').next().and_then(|field| field.parse().ok());
-    Duration::from_nanos(nanos.expect("a number of nanoseconds"))
+    let clock = ClockId::pid_cpu_clock_id(Pid::from_raw(watcher.pid)).expect("the clock of a process");
+    clock.now().expect("read the clock of a process").into()
 }

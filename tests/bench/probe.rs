@@ -9,7 +9,7 @@ use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
 use nix::errno::Errno;
 use nix::fcntl::{OFlag, open};
 use nix::sched::{CloneFlags, sched_yield, setns};
-use nix::sys::stat::Mode;
+use nix::sys::stat::{Mode, lstat};
 use nix::time::{ClockId, clock_gettime};
 use nix::unistd::{AccessFlags, access};
 
@@ -24,8 +24,9 @@ pub fn now() -> i64 {
     time.tv_sec() * 1_000_000_000 + time.tv_nsec()
 }
 
-/// Runs the probe: each line of input is a query, `opens PATH` or `refused PATH`, with two lines of
-/// output: that the probe has begun to try, and when it succeeded.
+/// Runs the probe: each line of input is a query, `opens PATH`, `refused PATH` or `ends OWN NODE`,
+/// with two lines of output: that the probe has begun to try, and when it succeeded. `ends` has two
+/// times: when OWN, a node that the container has made, was refused, and when NODE was gone.
 pub fn serve(pid: &str, cgroup: &str) {
     std::fs::write(
         Path::new(cgroup).join("cgroup.procs"),
@@ -40,12 +41,35 @@ pub fn serve(pid: &str, cgroup: &str) {
         println!("trying");
         match question {
             "opens" => try_until(|| opens(path)),
-            // Do not open the node: that would keep a partition from being deleted. access(2) also
-            // checks the device cgroup.
-            _ => try_until(|| access(path, AccessFlags::R_OK) == Err(Errno::EPERM)),
+            "ends" => {
+                println!("{}", ends(path));
+                continue;
+            }
+            _ => try_until(|| is_refused(path)),
         }
         println!("{}", now());
     }
+}
+
+/// Does not open the node: that would keep a partition from being deleted. access(2) also checks
+/// the device cgroup.
+fn is_refused(path: &str) -> bool {
+    access(path, AccessFlags::R_OK) == Err(Errno::EPERM)
+}
+
+fn ends(paths: &str) -> String {
+    let (own, node) = paths.split_once(' ').expect("two paths");
+    let (mut refused, mut gone) = (None, None);
+    try_until(|| {
+        if refused.is_none() && is_refused(own) {
+            refused = Some(now());
+        }
+        if gone.is_none() && lstat(node).err() == Some(Errno::ENOENT) {
+            gone = Some(now());
+        }
+        refused.is_some() && gone.is_some()
+    });
+    format!("{} {}", refused.unwrap_or_default(), gone.unwrap_or_default())
 }
 
 /// Without a pause, but yield to other processes: the machine may have two processors.
@@ -98,6 +122,18 @@ impl Probe {
     /// Makes the probe try until the device cgroup refuses `path`.
     pub fn wait_for_refusal(&mut self, path: &str) {
         self.ask("refused", path);
+    }
+
+    /// Makes the probe try until the device cgroup refuses `own` and `node` is gone.
+    pub fn wait_for_end(&mut self, own: &str, node: &str) {
+        self.ask("ends", &format!("{own} {node}"));
+    }
+
+    /// Waits until the probe has seen both, and returns when.
+    pub fn when_both(&mut self) -> (i64, i64) {
+        let line = self.line();
+        let (refused, gone) = line.split_once(' ').expect("two times");
+        (refused.parse().expect("a time"), gone.parse().expect("a time"))
     }
 
     /// Waits until the probe has succeeded, and returns when.

@@ -4,7 +4,8 @@ use std::fs;
 
 use crate::framework::{Bundle, Disk, Machine};
 
-const EXECUTABLES: [(&str, &str, &str); 5] = [
+/// The executables: name, path and goal.
+pub const EXECUTABLES: [(&str, &str, &str); 5] = [
     (
         "oci-hotplug-prestart",
         env!("CARGO_BIN_EXE_oci-hotplug-prestart"),

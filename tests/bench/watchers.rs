@@ -10,8 +10,13 @@ use crate::framework::{Bundle, Disk, Machine, RuncContainer, Udevd, Watcher};
 use crate::load::{cpu_of, inside, micros};
 
 const COUNT: u32 = 20;
-const EVENTS: u32 = 1000;
-const PAIRS: u32 = 250;
+
+/// How many events [`partitions`] causes.
+pub const EVENTS: u32 = 1000;
+
+/// How many pairs of network interfaces [`pairs`] creates and removes.
+pub const PAIRS: u32 = 250;
+
 const CYCLES: u32 = 50;
 
 /// How long the watchers do nothing for the measurement of idle time.
@@ -60,9 +65,13 @@ pub fn measure(machine: &Machine) {
         .for_each(|container| container.eventually_reads(&disk.partition(1), &disk.content(1)));
     idle(&watchers, "with an attached disk");
     disk.unplug(1);
-    irrelevant(&watchers, "partition event", "≤ 15 µs", EVENTS, || {
-        partitions(&other)
-    });
+    irrelevant(
+        &watchers,
+        "partition event of a device that no container requests",
+        "≤ 15 µs",
+        EVENTS,
+        || partitions(&other),
+    );
     irrelevant(&watchers, "veth pair", "≤ 4 µs", PAIRS, pairs);
     let grown = memory(&watchers);
     row(
@@ -71,6 +80,31 @@ pub fn measure(machine: &Machine) {
         &format!("{} KiB", grown.own.saturating_sub(begin.own)),
     );
     cycles(&disk, &containers, &watchers);
+    drop(containers);
+    usb(machine, &other);
+}
+
+/// Watchers whose request cannot select a virtual block device: the kernel drops its events before
+/// they wake the watchers.
+fn usb(machine: &Machine, disk: &Disk) {
+    let start = || Bundle::requesting(machine, "usb:0403:6001").start();
+    let containers: Vec<_> = (0..COUNT).map(|_| start()).collect();
+    let watchers: Vec<_> = containers.iter().map(RuncContainer::expect_watcher).collect();
+    idle(&watchers, "that wait for a USB device");
+    let before: u64 = watchers.iter().map(Watcher::wakes).sum();
+    irrelevant(
+        &watchers,
+        "partition event, if all requests are for USB devices",
+        "0",
+        EVENTS,
+        || partitions(disk),
+    );
+    let wakes = watchers.iter().map(Watcher::wakes).sum::<u64>() - before;
+    row(
+        "wakes of a watcher meanwhile (one in ten seconds without any event)",
+        "",
+        &format!("{:.1}", wakes as f64 / f64::from(COUNT)),
+    );
 }
 
 fn row(figure: &str, goal: &str, measured: &str) {
@@ -120,7 +154,7 @@ fn irrelevant(watchers: &[Watcher], name: &str, goal: &str, count: u32, cause: i
     }
     let spent = (cpu_of(watchers) - before) / COUNT;
     row(
-        &format!("CPU of a watcher for one {name} of a device that no container requests"),
+        &format!("CPU of a watcher for one {name}"),
         goal,
         &format!(
             "{} ({} of them in {:.1} s)",
@@ -131,7 +165,8 @@ fn irrelevant(watchers: &[Watcher], name: &str, goal: &str, count: u32, cause: i
     );
 }
 
-fn partitions(disk: &Disk) {
+/// Plugs in and unplugs a partition.
+pub fn partitions(disk: &Disk) {
     for _ in 0..EVENTS / 2 {
         disk.plug(1);
         disk.unplug(1);
@@ -140,7 +175,7 @@ fn partitions(disk: &Disk) {
 
 /// Creates and removes pairs of network interfaces, as the start of a container with a bridged
 /// network does.
-fn pairs() {
+pub fn pairs() {
     let mut ip = Command::new("ip")
         .args(["-batch", "-"])
         .stdin(Stdio::piped())

@@ -9,7 +9,7 @@ use nix::mount::{MsFlags, mount};
 use nix::sys::stat::{Mode, SFlag, mknod};
 use serde_json::{Value, json};
 
-use super::container::{Refusal, RuncContainer};
+use super::container::{Refusal, RuncContainer, runtime};
 use super::disk::number_of;
 use super::hook::Hook;
 use super::machine::{Machine, cgroup_parent, open_to_all};
@@ -62,6 +62,7 @@ pub struct Bundle<'m> {
     user: (u32, u32),
     process_umask: Option<u32>,
     caller_umask: Option<u32>,
+    runtime: PathBuf,
 }
 
 /// A device that the engine gives the container: a node and rules in config.json.
@@ -119,6 +120,7 @@ impl<'m> Bundle<'m> {
             user: (0, 0),
             process_umask: None,
             caller_umask: None,
+            runtime: PathBuf::from("runc"),
         }
     }
 
@@ -313,6 +315,14 @@ impl<'m> Bundle<'m> {
         self
     }
 
+    /// The program that is called in place of runc to create the container. It has runc's command
+    /// line and wraps runc.
+    #[allow(dead_code, reason = "for the benchmark")]
+    pub fn runtime(mut self, program: &Path) -> Self {
+        program.clone_into(&mut self.runtime);
+        self
+    }
+
     /// The directory of the bundle, which may not exist yet.
     pub fn directory(&self) -> PathBuf {
         self.machine.scratch("bundles").join(&self.id)
@@ -367,7 +377,7 @@ impl<'m> Bundle<'m> {
             &self.cgroup(),
             &self.directory(),
             words,
-            self.caller_umask,
+            runtime(&self.runtime, self.machine, self.caller_umask),
         )
     }
 

@@ -56,18 +56,17 @@ pub struct Inside {
 }
 
 impl<'m> RuncContainer<'m> {
-    /// `runc create`.
+    /// `runc create`; `command` is what [`runtime`] returns.
     pub(super) fn create(
         machine: &'m Machine,
         id: &str,
         cgroup: &str,
         bundle: &Path,
         words: PathBuf,
-        umask: Option<u32>,
+        mut command: Command,
     ) -> Result<Self, Refusal> {
         let message = bundle.join("runc-create.log");
         let output = File::create(&message).expect("make a log for runc create");
-        let mut command = runc(machine, umask);
         command.args(["create", "--bundle"]).arg(bundle).arg(id);
         command
             .stdin(Stdio::null())
@@ -113,7 +112,8 @@ impl<'m> RuncContainer<'m> {
     #[track_caller]
     pub fn start_again(&mut self) {
         let words = self.words.clone();
-        let again = Self::create(self.machine, &self.id, &self.cgroup, &self.bundle, words, None);
+        let command = runc(self.machine, None);
+        let again = Self::create(self.machine, &self.id, &self.cgroup, &self.bundle, words, command);
         let again = again.unwrap_or_else(|refusal| panic!("runc create failed: {refusal:?}"));
         again.start();
         self.pid = again.pid;
@@ -391,11 +391,17 @@ impl Drop for RuncContainer<'_> {
 
 /// The runc command of this machine, through a shell if the caller's umask is to be another.
 pub fn runc(machine: &Machine, umask: Option<u32>) -> Command {
+    runtime(Path::new("runc"), machine, umask)
+}
+
+/// The same for another runtime with runc's command line.
+pub fn runtime(program: &Path, machine: &Machine, umask: Option<u32>) -> Command {
     let mut command = match umask {
-        None => Command::new("runc"),
+        None => Command::new(program),
         Some(umask) => {
             let mut command = Command::new("sh");
-            command.args(["-c", "umask \"$0\"; exec runc \"$@\"", &format!("{umask:04o}")]);
+            command.args(["-c", "umask \"$0\"; exec \"$@\"", &format!("{umask:04o}")]);
+            command.arg(program);
             command
         }
     };

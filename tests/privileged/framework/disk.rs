@@ -7,6 +7,7 @@ use std::io::{self, Seek, SeekFrom, Write};
 use std::os::unix::fs::MetadataExt;
 use std::path::PathBuf;
 use std::sync::{Mutex, PoisonError};
+use std::time::Instant;
 
 use nix::libc;
 
@@ -132,6 +133,20 @@ impl Disk {
                 Err(error) => panic!("unplug {}: {error}", self.partition(partition)),
             },
         );
+    }
+
+    /// Like [`Self::unplug`], but tries again without a pause while a process has it open.
+    #[allow(dead_code, reason = "for the benchmark")]
+    pub fn unplug_at_once(&self, partition: u8) {
+        let end = Instant::now() + super::eventually::DEADLINE;
+        while let Err(error) = kernel::delete_partition(&self.device, i32::from(partition)) {
+            assert!(
+                error.raw_os_error() == Some(libc::EBUSY) && Instant::now() < end,
+                "unplug {}: {error}",
+                self.partition(partition)
+            );
+            std::thread::yield_now();
+        }
     }
 
     /// Plugs a partition in with the number of a device that was just removed. Partitions from 100

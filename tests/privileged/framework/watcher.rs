@@ -102,13 +102,14 @@ impl Watcher {
         });
     }
 
-    /// How often it has slept.
-    fn wakes(&self) -> String {
+    /// How often it has slept (proc_pid_status(5)).
+    pub fn wakes(&self) -> u64 {
         let status = fs::read_to_string(self.proc("status")).expect("read the status of the watcher");
-        let line = status
+        let count = status
             .lines()
-            .find(|line| line.starts_with("voluntary_ctxt_switches"));
-        line.expect("a count of context switches").to_owned()
+            .find_map(|line| line.strip_prefix("voluntary_ctxt_switches:"));
+        let count = count.and_then(|count| count.trim().parse().ok());
+        count.expect("a count of context switches")
     }
 
     /// Sends SIGKILL.

@@ -40,18 +40,24 @@ pub fn measure(machine: &Machine) {
     }
 }
 
+type Measure = fn(&Scene<'_>, &mut Table) -> Result<(), Interrupted>;
+
+/// All sections, or those that the arguments name.
 fn sections(scene: &Scene<'_>, table: &mut Table) -> Result<(), Interrupted> {
-    println!("#### create\n");
-    creation::measure(scene, table)?;
-    println!("\n#### plug and unplug, one container\n");
-    plug::measure(scene, table)?;
-    println!("\n#### twenty containers\n");
-    twenty::measure(scene, table)?;
-    println!("\n#### storm, one container\n");
-    storm::measure(scene, table)?;
-    println!("\n#### sizes\n");
-    table.head();
-    scene.sizes(table);
+    let chosen: Vec<_> = std::env::args().skip(1).collect();
+    let sections: [(&str, Measure); 5] = [
+        ("creation", creation::measure),
+        ("plug and unplug, one container", plug::measure),
+        ("twenty containers", twenty::measure),
+        ("storm, one container", storm::measure),
+        ("sizes", |scene, table| scene.sizes(table)),
+    ];
+    for (name, measure) in sections {
+        if chosen.is_empty() || chosen.iter().any(|word| name.contains(word.as_str())) {
+            println!("\n### {name}\n");
+            measure(scene, table)?;
+        }
+    }
     Ok(())
 }
 

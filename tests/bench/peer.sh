@@ -2,14 +2,16 @@
 # Compares oci-hotplug with lowRISC's container-hotplug on this machine (tests/bench/README.md):
 # builds the commit that is checked out in CHECKOUT and runs both in turns. As root, on cgroup v2.
 #
-#   tests/bench/peer.sh CHECKOUT      prints tables; the last one is for docs/comparison.md
+#   tests/bench/peer.sh [--filter FILE] CHECKOUT [SECTION]...
+#                                     prints tables; the last one is for docs/comparison.md
 #   tests/bench/peer.sh --sources CHECKOUT DIRECTORY
 #                                     only writes the sources that are built into DIRECTORY
 #
 # CHECKOUT stays as it is: the copy has two changes, both below in `sources`. Its device filter is
-# compiled as the project does it if bpf-linker is installed, and a nightly toolchain with rust-src;
-# otherwise peer/filter.c takes its place. Executables are kept in ~/.cache/oci-hotplug/peer, one for
-# each commit. An interruption ends everything that was started and removes everything else.
+# FILE, which was compiled from it elsewhere; or compiled as the project does it if bpf-linker is
+# installed, and a nightly toolchain with rust-src; otherwise peer/filter.c takes its place.
+# Executables are kept in ~/.cache/oci-hotplug/peer, one for each commit and filter. An interruption
+# ends everything that was started and removes everything else.
 set -euo pipefail
 export HOME=${HOME:-/root}
 here=$(cd "$(dirname "$0")" && pwd)
@@ -67,11 +69,12 @@ sources() {
         'std::path::Path::new(&std::env::var_os("OCI_HOTPLUG_PEER").unwrap()).join("log")'
 }
 
-# filter DIRECTORY own|c: compiles the device filter to where the program includes it from.
+# filter DIRECTORY own|c|given: puts the device filter where the program includes it from.
 filter() {
     local place=$1/cgroup_device_filter/target/bpfel-unknown-none/release
     case $2 in
         own) build_in "$1/cgroup_device_filter" ;;
+        given) mkdir -p "$place"; cp "$given" "$place/cgroup_device_filter" ;;
         c)
             mkdir -p "$place"
             clang -O2 -Wall -Werror -target bpf -c "$here/peer/filter.c" -o "$place/cgroup_device_filter"
@@ -83,8 +86,8 @@ filter() {
 # unless they are kept.
 build() {
     local kept=${XDG_CACHE_HOME:-$HOME/.cache}/oci-hotplug/peer version copy=$scratch/sources
-    version=$commit-$(cat "$here/peer.sh" "$here/peer/filter.c" | sha256sum | cut -c 1-12)
-    if command -v bpf-linker >/dev/null; then kind=own; else kind=c; fi
+    version=$commit-$(cat "$here/peer.sh" "$here/peer/filter.c" ${given:+"$given"} | sha256sum | cut -c 1-12)
+    if [ -n "$given" ]; then kind=given; elif command -v bpf-linker >/dev/null; then kind=own; else kind=c; fi
     program=$kept/$version-$kind
     [ ! -d "$program" ] || return 0
     need_to_build
@@ -99,8 +102,8 @@ build() {
     if [ $kind = c ]; then
         need clang command -v clang
         install_missing
-        filter "$copy" c
     fi
+    [ $kind = own ] || filter "$copy" $kind
     build_in "$copy"
     mkdir -p "$scratch/kept" "$kept"
     mv "$copy/target/release/container-hotplug" "$scratch/kept/"
@@ -123,18 +126,24 @@ load() { cut -d ' ' -f 1-3 /proc/loadavg; }
 # What the figures are valid for.
 conditions() {
     local filter="compiled from its source"
-    [ $kind = own ] || filter="compiled from tests/bench/peer/filter.c"
+    [ $kind != c ] || filter="compiled from tests/bench/peer/filter.c"
     printf 'Measured on %s: oci-hotplug %s against container-hotplug %s (device filter %s), in turns on the same machine (Linux %s, %s CPUs, runc %s, systemd-udevd %s, cgroup v2). Load average of 1, 5 and 15 minutes: %s before, %s after.\n' \
         "$(date +%F)" "$(git describe --always --dirty 2>/dev/null || echo of unknown commit)" "${commit:0:7}" "$filter" \
         "$(uname -r)" "$(nproc)" "$(runc --version | sed -n 's/^runc version //p')" \
         "$(udevadm --version)" "$before" "$(load)"
 }
 
+given=
+if [ "${1:-}" = --filter ]; then
+    [ -f "${2:-}" ] || fail "--filter needs an object file"
+    given=$(realpath "$2")
+    shift 2
+fi
 case ${1:-} in
     -h | --help) usage; exit 0 ;;
     --sources) [ $# = 3 ] || { usage >&2; exit 2; }; checkout=$2 ;;
     '' | -*) usage >&2; exit 2 ;;
-    *) [ $# = 1 ] || { usage >&2; exit 2; }; checkout=$1 ;;
+    *) checkout=$1 ;;
 esac
 need git command -v git
 install_missing
@@ -148,6 +157,7 @@ if [ "$1" = --sources ]; then
     exit 0
 fi
 
+shift
 cd "$here/../.."
 need_to_run
 need iproute2 command -v ip
@@ -167,8 +177,8 @@ cp "$program/container-hotplug" "$program/stripped" "$OCI_HOTPLUG_PEER/"
 mkfifo "$scratch/hold"
 exec 9<> "$scratch/hold"
 before=$(load)
-say "measuring for about ten minutes"
-setsid "$bench" < "$scratch/hold" 9>&- &
+say "measuring for about six minutes"
+setsid "$bench" "$@" < "$scratch/hold" 9>&- &
 measuring=$!
 wait "$measuring" || { measuring=; fail "the comparison has failed"; }
 measuring=

@@ -5,18 +5,24 @@
 use std::io::{BufRead, BufReader, Write};
 use std::path::Path;
 use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
+use std::thread;
+use std::time::Duration;
 
 use nix::errno::Errno;
 use nix::fcntl::{OFlag, open};
-use nix::sched::{CloneFlags, sched_yield, setns};
+use nix::sched::{CloneFlags, setns};
+use nix::sys::prctl::set_timerslack;
 use nix::sys::stat::{Mode, lstat};
 use nix::time::{ClockId, clock_gettime};
-use nix::unistd::{AccessFlags, access};
+use nix::unistd::{AccessFlags, access, setsid};
 
 use crate::framework::RuncContainer;
 
 /// The first argument that makes this program a probe; the container's pid and cgroup follow.
 pub const FLAG: &str = "--probe";
+
+/// The time between two attempts.
+const NAP: Duration = Duration::from_micros(20);
 
 /// CLOCK_MONOTONIC in nanoseconds: the same clock in every process of the machine.
 pub fn now() -> i64 {
@@ -33,6 +39,10 @@ pub fn serve(pid: &str, cgroup: &str) {
         std::process::id().to_string(),
     )
     .expect("join the cgroup");
+    // The scheduler shares processors between sessions (sched(7), autogroups): in that of the
+    // benchmark, the probe would stand in for the processes there, and not for others.
+    setsid().expect("begin a session");
+    set_timerslack(1).expect("sleep exactly");
     let namespace = std::fs::File::open(format!("/proc/{pid}/ns/mnt")).expect("open a mount namespace");
     setns(namespace, CloneFlags::CLONE_NEWNS).expect("join the mount namespace");
     for line in std::io::stdin().lines() {
@@ -72,10 +82,11 @@ fn ends(paths: &str) -> String {
     format!("{} {}", refused.unwrap_or_default(), gone.unwrap_or_default())
 }
 
-/// Without a pause, but yield to other processes: the machine may have two processors.
+/// Sleeps between the attempts, so that the probe keeps no process that has work to do from a
+/// processor.
 fn try_until(mut condition: impl FnMut() -> bool) {
     while !condition() {
-        sched_yield().expect("yield the CPU");
+        thread::sleep(NAP);
     }
 }
 

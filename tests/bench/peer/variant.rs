@@ -3,6 +3,7 @@
 
 use std::fs;
 use std::io::ErrorKind;
+use std::os::unix::fs::PermissionsExt;
 use std::os::unix::net::UnixDatagram;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -10,6 +11,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
+use super::interrupt::Interrupted;
 use super::table::Table;
 use crate::figures::Figure;
 use crate::framework::eventually::{DEADLINE, within};
@@ -42,22 +44,30 @@ pub struct Scene<'m> {
     pub machine: &'m Machine,
     directory: PathBuf,
     program: PathBuf,
+    /// A script that starts the program in a new session.
+    in_session: PathBuf,
     _log: Log,
 }
 
 impl<'m> Scene<'m> {
     pub fn new(machine: &'m Machine, directory: &Path) -> Self {
+        let program = directory.join("container-hotplug");
+        let in_session = directory.join("in-session");
+        let script = format!("#!/bin/sh\nexec setsid '{}' \"$@\"\n", program.display());
+        fs::write(&in_session, script).expect("write a script");
+        fs::set_permissions(&in_session, fs::Permissions::from_mode(0o755)).expect("make it executable");
         Self {
             machine,
             directory: directory.to_owned(),
-            program: directory.join("container-hotplug"),
+            program,
+            in_session,
             _log: Log::new(directory.join("log")),
         }
     }
 
     /// A container that requests `device` and everything below it: the same for all variants. The
     /// probe needs a node that the container has made.
-    pub fn bundle(&self, variant: Variant, device: &str) -> Bundle<'m> {
+    fn bundle(&self, variant: Variant, device: &str) -> Bundle<'m> {
         let bundle = Bundle::new(self.machine).capability("CAP_MKNOD");
         let request = format!("devnode:{device}");
         match variant {
@@ -72,9 +82,13 @@ impl<'m> Scene<'m> {
         }
     }
 
-    /// Creates it without starting its process.
+    /// Creates a container without starting its process.
     pub fn create(&self, variant: Variant, device: &str) -> Running<'m> {
-        let container = self.bundle(variant, device).create();
+        self.run(variant, self.bundle(variant, device))
+    }
+
+    fn run(&self, variant: Variant, bundle: Bundle<'m>) -> Running<'m> {
+        let container = bundle.create();
         let daemon = match variant {
             Variant::Peer => self.daemons().into_iter().find(|daemon| {
                 let mut words = daemon.command_line.split(' ');
@@ -90,9 +104,15 @@ impl<'m> Scene<'m> {
         }
     }
 
-    /// Creates and starts it.
+    /// Creates and starts a container. The peer's process gets a session, as an engine's monitor
+    /// has one (and as our watcher has one by itself): the scheduler shares processors between
+    /// sessions (sched(7), autogroups), and the benchmark's has other work.
     pub fn start(&self, variant: Variant, device: &str) -> Running<'m> {
-        let running = self.create(variant, device);
+        let mut bundle = self.bundle(variant, device);
+        if variant == Variant::Peer {
+            bundle = bundle.runtime(&self.in_session);
+        }
+        let running = self.run(variant, bundle);
         running.container.start();
         running
     }
@@ -116,7 +136,8 @@ impl<'m> Scene<'m> {
     }
 
     /// The sizes of the executables.
-    pub fn sizes(&self, table: &mut Table) {
+    pub fn sizes(&self, table: &mut Table) -> Result<(), Interrupted> {
+        table.head();
         let of = |paths: &[&Path]| {
             let bytes: u64 = paths
                 .iter()
@@ -142,6 +163,7 @@ impl<'m> Scene<'m> {
             "\ncontainer-hotplug as built, with symbols: {:.2} MiB",
             of(&[&self.program]).median()
         );
+        Ok(())
     }
 }
 

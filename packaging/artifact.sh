@@ -1,5 +1,5 @@
-# Sourced by package.sh and image.sh, which make one file of the built executables: what they take,
-# build and leave.
+# Sourced by package.sh and image.sh, which make one file of the built executables: their options,
+# the build, and the working directory.
 
 here=$(CDPATH='' cd -- "$(dirname -- "$0")/.." && pwd)
 bins=
@@ -31,8 +31,8 @@ options() {
     done
 }
 
-# begin [FEATURES]: builds, with cargo's features, unless the executables are given; makes $output,
-# and in $work, which goes in the end, $tree.
+# begin [FEATURES]: builds with these features of cargo, unless the executables are given. Creates
+# $output, and $tree in $work, which is removed at the end.
 begin() {
     if [ -z "$bins" ]; then
         (cd "$here" && cargo build --release --locked --bins --features "${1:-}") >&2 || fail "the build failed"

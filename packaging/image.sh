@@ -8,14 +8,15 @@
 #     --version VERSION                     another version than Cargo.toml's
 #
 # Prints the image's path: an OCI archive, which "podman load", "ctr images import" and "skopeo
-# copy" take, tagged localhost/oci-hotplug-device-plugin:VERSION. Wants buildah, and the libraries
+# copy" read, tagged localhost/oci-hotplug-device-plugin:VERSION. Needs buildah, and the libraries
 # that the executables are linked with.
 #
-# In it: oci-hotplug-device-plugin, which it starts; oci-hotplug, hooks, watcher and USB/IP worker,
-# which "oci-hotplug install --to /host" puts on the node; and the shared libraries that they want.
-# Not linked statically: no distribution has a static libudev; a node has its own (any with systemd
-# and glibc 2.34 or newer: "install" tries before it changes what engines start). It runs as root,
-# for kubelet's directory is root's: the manifests take everything else away.
+# The image has oci-hotplug-device-plugin, which it starts; oci-hotplug, hooks, watcher and USB/IP
+# worker, which "oci-hotplug install --to /host" installs on the node; and the shared libraries that
+# they need. They are not linked statically, because no distribution has a static libudev. Every
+# node with systemd and glibc 2.34 or newer has the libraries, and "install" tests the programs
+# there before it changes what engines start. The plugin runs as root, because kubelet's directory
+# belongs to root; the manifests take every other right away.
 set -eu
 umask 022
 

@@ -1,5 +1,5 @@
 #!/bin/sh
-# Installs oci-hotplug: builds it, runs "oci-hotplug install", and says what each engine still
+# Installs oci-hotplug: builds it, runs "oci-hotplug install", and prints what each engine still
 # needs.
 #
 #   packaging/install.sh                   build and install; run it again to update
@@ -11,8 +11,7 @@
 #   packaging/install.sh --uninstall --force    also while watchers run: their containers keep what
 #                                          they have
 #
-# Variables: DESTDIR (a directory that stands for /, for packages), PREFIX (/usr), SYSCONFDIR
-# (/etc).
+# Variables: DESTDIR (a directory in place of /, for packages), PREFIX (/usr), SYSCONFDIR (/etc).
 set -eu
 
 here=$(CDPATH='' cd -- "$(dirname -- "$0")/.." && pwd)

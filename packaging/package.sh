@@ -6,16 +6,15 @@
 #     --output DIR                            put the package there
 #     --version VERSION                       another version than Cargo.toml's
 #
-# Variables: DEBFULLNAME, DEBEMAIL: who answers for a package that is given to others (the project,
-# unless said). Prints the package's path. A .deb wants dpkg-dev, an .rpm rpmbuild (Debian's package
-# rpm).
+# Variables: DEBFULLNAME, DEBEMAIL: the maintainer that the package names (default: the project).
+# Prints the package's path. A .deb needs dpkg-dev, an .rpm rpmbuild (Debian's package rpm).
 set -eu
 umask 022
 
 . "$(dirname -- "$0")/artifact.sh"
 
-# The tree of the package: install.sh's, without its own list of files, for the package manager has
-# one.
+# The tree of the package: what install.sh installs, without its manifest, because the package
+# manager has one.
 make_tree() {
     DESTDIR=$tree PREFIX=/usr SYSCONFDIR=/etc "$here/packaging/install.sh" --bin-dir "$bins" >"$work/log" 2>&1 \
         || { cat "$work/log" >&2; fail "install.sh failed"; }
@@ -31,8 +30,8 @@ make_tree() {
     strip_programs "$tree"/usr/bin/* "$tree"/usr/libexec/oci/hooks.d/*
 }
 
-# What an administrator may change, and a removal leaves. The CDI device is not: it names the hooks,
-# and an engine would go on starting hooks that are gone.
+# The files that an administrator may change and that a removal leaves. The CDI device is none of
+# them: it names the hooks, and an engine would continue to start hooks that do not exist.
 configuration() { (cd "$tree" && find etc -path etc/cdi -prune -o -type f -print | LC_ALL=C sort | sed 's|^|/|'); }
 
 deb() {
@@ -76,7 +75,7 @@ script() {
     chmod 755 "$file"
 }
 
-# What the executables need, with the oldest versions that will do.
+# The libraries that the executables need, with the oldest versions that suffice.
 libraries() {
     mkdir -p "$work/source/debian"
     printf 'Source: oci-hotplug\n\nPackage: oci-hotplug\nArchitecture: any\n' >"$work/source/debian/control"

@@ -1,5 +1,5 @@
-# Sourced by tests/run.sh and packaging/try.sh: puts on a bare Debian or Ubuntu machine what
-# building and trying oci-hotplug takes. Must not know what is built or tested.
+# Sourced by tests/run.sh and packaging/try.sh: installs on a bare Debian or Ubuntu machine what is
+# needed to build and try oci-hotplug.
 
 export PATH="$PATH:/usr/local/sbin:/usr/sbin:/sbin:$HOME/.cargo/bin"
 
@@ -8,7 +8,7 @@ fail() { printf 'error: %s\n' "$*" >&2; exit 1; }
 
 apt_updated=no
 
-# Installs packages by apt. Says what it does; fails with the packages' names where it can't.
+# Installs packages by apt, and names them. Fails with their names where that is impossible.
 install_packages() {
     command -v apt-get >/dev/null || fail "missing: $* (Debian's names; this machine has no apt-get, so install them by hand)"
     [ "$(id -u)" = 0 ] || fail "missing: $* (run as root once, or: apt-get install $*)"
@@ -51,8 +51,9 @@ rust_is_new_enough() {
 # The version that apt would install of a package; empty where there is none.
 candidate() { LC_ALL=C apt-cache policy "$1" 2>/dev/null | sed -n 's/^ *Candidate: \([0-9][0-9.]*\).*/\1/p'; }
 
-# A Rust toolchain: the one that is there; else the distribution's; else the distribution's newer
-# one beside it (Debian 12: rustc-web; Ubuntu: rustc-1.NN); else rustup from the distribution.
+# A Rust toolchain: the installed one, if it is new enough; else the distribution's; else the
+# distribution's newer one beside it (Debian 12: rustc-web; Ubuntu: rustc-1.NN); else rustup from
+# the distribution.
 need_rust() {
     rust_is_new_enough && return 0
     local wanted
@@ -80,7 +81,7 @@ need_rust() {
     rust_is_new_enough || fail "no Rust toolchain of version $wanted or newer could be installed: https://rustup.rs"
 }
 
-# What building takes.
+# Installs what a build needs.
 need_to_build() {
     need build-essential command -v cc
     need pkg-config command -v pkg-config
@@ -90,7 +91,7 @@ need_to_build() {
     need_rust
 }
 
-# What running containers with hot-plugged devices takes.
+# Installs what containers with hot-plugged devices need.
 need_to_run() {
     [ "$(id -u)" = 0 ] || fail "root is needed: it starts containers and plugs devices"
     need runc command -v runc
@@ -101,7 +102,7 @@ need_to_run() {
     [ -e /dev/loop-control ] || modprobe loop 2>/dev/null || fail "no loop devices: this kernel lacks the loop driver"
 }
 
-# What making the packages takes, and bare systems to try them in.
+# Installs what is needed to make packages and to test them in bare systems.
 need_to_package() {
     need dpkg-dev command -v dpkg-shlibdeps
     need rpm command -v rpmbuild

@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# Shows what oci-hotplug is for: installs what it needs, builds, and runs `oci-hotplug demo`. Root,
-# Debian or Ubuntu.
+# Shows what oci-hotplug does: installs what it needs, builds, and runs `oci-hotplug demo`. Needs
+# root, and Debian or Ubuntu.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 case "${1-}" in

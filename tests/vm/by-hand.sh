@@ -1,6 +1,7 @@
 #!/bin/sh
-# A machine to look around in: boots the tests' image (nothing of ours is installed in it), leads to
-# a shell, and is gone when the shell ends. Arguments are a command to run instead of a shell.
+# A machine to look around in: boots the tests' image, in which nothing of ours is installed, and
+# opens a shell. The machine is removed when the shell ends. Arguments are a command to run instead
+# of a shell.
 set -eu
 
 here=$(dirname "$(realpath "$0")")

@@ -35,13 +35,19 @@ pub(super) struct Metrics {
     unplugged_in_use: Counters,
     events: Counters,
     reloads: Counters,
+    others: OtherPrograms,
+    /// Whether each resource is registered, because a family of metrics cannot be read.
+    is_registered: Mutex<BTreeMap<String, bool>>,
+}
+
+/// The metrics of the programs whose formats we read.
+#[derive(Debug)]
+struct OtherPrograms {
     generic_devices: Gauges,
     usbip_available: Gauges,
     usbip_attached: Gauges,
     generic: FormatMetrics,
     usbip: FormatMetrics,
-    /// Whether each resource is registered, because a family of metrics cannot be read.
-    is_registered: Mutex<BTreeMap<String, bool>>,
 }
 
 /// The counters that generic-device-plugin and usbip-device-plugin both have.
@@ -79,14 +85,8 @@ impl Metrics {
         for result in ["ok", "failed"] {
             count(&reloads, by_result(result), 0);
         }
-        let generic = registry.sub_registry_with_prefix("generic_device_plugin");
-        let generic_devices = gauges(generic, "devices", "Devices advertised to kubelet");
-        let generic = FormatMetrics::register(generic);
-        let usbip = registry.sub_registry_with_prefix("usbip_device_plugin");
-        let usbip_available = gauges(usbip, "available_devices", "Free devices of USB/IP servers");
-        let usbip_attached = gauges(usbip, "attached_devices", "Attached devices of USB/IP servers");
-        let usbip = FormatMetrics::register(usbip);
         Self {
+            others: OtherPrograms::register(&mut registry),
             registry,
             devices,
             registered,
@@ -97,11 +97,6 @@ impl Metrics {
             unplugged_in_use,
             events,
             reloads,
-            generic_devices,
-            usbip_available,
-            usbip_attached,
-            generic,
-            usbip,
             is_registered: Mutex::default(),
         }
     }
@@ -112,26 +107,10 @@ impl Metrics {
         let (healthy, unhealthy) = resource.health();
         set(&self.devices, with_health(name, "healthy"), healthy);
         set(&self.devices, with_health(name, "unhealthy"), unhealthy);
-        let with = |attached| {
-            let units = resource.units.values();
-            units.filter(|unit| unit.attached == attached).count()
-        };
-        match resource.format {
-            Format::Other => {}
-            Format::Generic => set(&self.generic_devices, of(name), resource.units.len()),
-            Format::Usbip => {
-                set(&self.usbip_available, of(name), with(None));
-                set(&self.usbip_attached, of(name), with(Some(true)));
-            }
-        }
         // A counter that begins with its first event hides that event from increase().
         count(&self.allocations, of(name), 0);
         count(&self.unplugged_in_use, of(name), 0);
-        // Those programs show their counters from the start.
-        if let Some(format) = self.of_format(resource.format) {
-            count(&format.allocations, of(name), 0);
-            count(&format.restarts, of(name), 0);
-        }
+        self.others.set_devices(resource);
     }
 
     /// Sets how many of a resource's devices containers have.
@@ -149,7 +128,7 @@ impl Metrics {
     /// Counts a registration; `is_restart` unless it is the first.
     pub(super) fn count_registration(&self, resource: &str, format: Format, is_restart: bool) {
         count(&self.registrations, of(resource), 1);
-        if let Some(format) = self.of_format(format).filter(|_| is_restart) {
+        if let Some(format) = self.others.of_format(format).filter(|_| is_restart) {
             count(&format.restarts, of(resource), 1);
         }
     }
@@ -162,7 +141,7 @@ impl Metrics {
     /// Counts an Allocate call.
     pub(super) fn count_allocation(&self, resource: &str, format: Format) {
         count(&self.allocations, of(resource), 1);
-        if let Some(format) = self.of_format(format) {
+        if let Some(format) = self.others.of_format(format) {
             count(&format.allocations, of(resource), 1);
         }
     }
@@ -187,15 +166,10 @@ impl Metrics {
         for health in ["healthy", "unhealthy"] {
             self.devices.remove(&with_health(resource, health));
         }
-        for gauges in [
-            &self.registered,
-            &self.in_use,
-            &self.generic_devices,
-            &self.usbip_available,
-            &self.usbip_attached,
-        ] {
+        for gauges in [&self.registered, &self.in_use] {
             gauges.remove(&of(resource));
         }
+        self.others.forget(resource);
         self.registrations_now().remove(resource);
     }
 
@@ -214,16 +188,59 @@ impl Metrics {
         text
     }
 
+    fn registrations_now(&self) -> MutexGuard<'_, BTreeMap<String, bool>> {
+        self.is_registered.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl OtherPrograms {
+    fn register(registry: &mut Registry) -> Self {
+        let generic = registry.sub_registry_with_prefix("generic_device_plugin");
+        let generic_devices = gauges(generic, "devices", "Devices advertised to kubelet");
+        let generic = FormatMetrics::register(generic);
+        let usbip = registry.sub_registry_with_prefix("usbip_device_plugin");
+        Self {
+            generic_devices,
+            usbip_available: gauges(usbip, "available_devices", "Free devices of USB/IP servers"),
+            usbip_attached: gauges(usbip, "attached_devices", "Attached devices of USB/IP servers"),
+            generic,
+            usbip: FormatMetrics::register(usbip),
+        }
+    }
+
+    fn set_devices(&self, resource: &Resource) {
+        let name = resource.name.as_str();
+        let with = |attached| {
+            let units = resource.units.values();
+            units.filter(|unit| unit.attached == attached).count()
+        };
+        match resource.format {
+            Format::Other => {}
+            Format::Generic => set(&self.generic_devices, of(name), resource.units.len()),
+            Format::Usbip => {
+                set(&self.usbip_available, of(name), with(None));
+                set(&self.usbip_attached, of(name), with(Some(true)));
+            }
+        }
+        // Those programs show their counters from the start.
+        if let Some(format) = self.of_format(resource.format) {
+            count(&format.allocations, of(name), 0);
+            count(&format.restarts, of(name), 0);
+        }
+    }
+
+    fn forget(&self, resource: &str) {
+        for gauges in [&self.generic_devices, &self.usbip_available, &self.usbip_attached] {
+            gauges.remove(&of(resource));
+        }
+    }
+
     fn of_format(&self, format: Format) -> Option<&FormatMetrics> {
         match format {
             Format::Other => None,
             Format::Generic => Some(&self.generic),
             Format::Usbip => Some(&self.usbip),
         }
-    }
-
-    fn registrations_now(&self) -> MutexGuard<'_, BTreeMap<String, bool>> {
-        self.is_registered.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 

@@ -116,20 +116,23 @@ pub fn watcher() -> ExitCode {
         tracing::error!(container = %id, "{error}");
         return ExitCode::from(exit::USAGE);
     }
-    let settings = Settings {
-        policy,
-        config: config.named.clone(),
-        // The response must arrive before the hook stops waiting for it.
-        ready_timeout: config.prestart_timeout.mul_f32(0.8),
-        manager: (config.systemd_unit == SystemdUnitSetting::Auto).then(Manager::own),
-    };
     let beginning = match handed_over {
         Some(given) => Beginning::HandedOver(given),
         None if options.take_over => Beginning::TakeOver,
         None => Beginning::Alone,
     };
-    let outcome = run(&registry, &id, beginning, settings);
+    let outcome = run(&registry, &id, beginning, settings(&config, policy));
     exit_code(outcome, &id, options.take_over)
+}
+
+fn settings(config: &Config, policy: Policy) -> Settings {
+    Settings {
+        policy,
+        config: config.named.clone(),
+        // The response must arrive before the hook stops waiting for it.
+        ready_timeout: config.prestart_timeout.mul_f32(0.8),
+        manager: (config.systemd_unit == SystemdUnitSetting::Auto).then(Manager::own),
+    }
 }
 
 fn exit_code(outcome: Result<Ending, WatcherError>, id: &ContainerId, take_over: bool) -> ExitCode {

@@ -1,10 +1,11 @@
 //! The devices of the host, and the devices that udevd must process first.
 
-use std::collections::{BTreeMap, BTreeSet};
-use std::os::fd::BorrowedFd;
-use std::path::PathBuf;
-use std::time::{Duration, Instant};
+mod awaited;
 
+use std::collections::BTreeSet;
+use std::os::fd::BorrowedFd;
+
+use self::awaited::Awaited;
 use crate::host::monitor::{DeviceMonitor, MonitorError, RECEIVE_BUFFER, Ready, Skipped};
 use crate::host::state::control::Problem;
 use crate::model::device::event::DeviceEvent;
@@ -19,25 +20,16 @@ use crate::model::request::entry::RequestEntry;
 use crate::model::request::facts_needed::FactsNeeded;
 use crate::model::request::selector::DeviceSelector;
 
-/// How long a container start waits for udevd to process a device.
-const UDEVD_TIMEOUT: Duration = Duration::from_secs(10);
-
 /// The host's devices.
 pub(super) struct World {
     monitor: DeviceMonitor,
     inventory: Inventory,
-    /// Devices whose udev facts the last plan needs, and since when.
-    awaiting_udevd: BTreeMap<SysPath, Instant>,
-    /// Devices of the last plan to which a requested link points, and which udevd has not
-    /// processed.
-    unconfirmed_links: Vec<SysPath>,
+    awaited: Awaited,
     /// Devices below which the inventory has all devices without a node: those that came while the
     /// monitor was open, as events report what is below them, and those that were read.
     complete_below: BTreeSet<SysPath>,
     /// The events of devices without a node since the last plan.
     nodeless_events: Vec<Announcement>,
-    /// Devices that udevd has not processed in time, when last checked.
-    overdue: BTreeSet<SysPath>,
 }
 
 impl World {
@@ -46,11 +38,9 @@ impl World {
         let mut world = Self {
             monitor: DeviceMonitor::open(facts_needed(planner, policy), RECEIVE_BUFFER)?,
             inventory: Inventory::default(),
-            awaiting_udevd: BTreeMap::new(),
-            unconfirmed_links: Vec::new(),
+            awaited: Awaited::default(),
             complete_below: BTreeSet::new(),
             nodeless_events: Vec::new(),
-            overdue: BTreeSet::new(),
         };
         world.read_all()?;
         Ok(world)
@@ -131,7 +121,7 @@ impl World {
         let mut is_news = false;
         for syspath in unselected {
             let udev_state = |world: &Self| world.inventory.get(syspath).map(|device| device.udev_state);
-            if udev_state(self) == Some(UdevState::Pending) && !self.awaiting_udevd.contains_key(syspath) {
+            if udev_state(self) == Some(UdevState::Pending) && !self.awaited.is_pending(syspath) {
                 self.complete(syspath);
                 is_news |= udev_state(self) != Some(UdevState::Pending);
             }
@@ -140,9 +130,7 @@ impl World {
     }
 
     fn complete(&mut self, syspath: &SysPath) {
-        if let Some(device) = self.inventory.get_mut(syspath) {
-            self.monitor.complete(device);
-        }
+        awaited::complete(&mut self.inventory, &self.monitor, syspath);
     }
 
     /// The events that can concern a container with these attached devices. All events before them
@@ -154,7 +142,7 @@ impl World {
         attached: impl Iterator<Item = &'a SysPath>,
     ) -> Vec<DeviceEvent> {
         let mut awaited: Vec<&SysPath> = attached.collect();
-        awaited.extend(self.awaiting_udevd.keys().chain(&self.unconfirmed_links));
+        awaited.extend(self.awaited.devices());
         let mut relevance = Relevance::new(planner, &self.inventory, awaited);
         let events = self.monitor.drain_relevant(ready, &mut relevance);
         if !events.is_empty() {
@@ -302,7 +290,7 @@ impl World {
 
     /// Whether udevd has not processed a device in time.
     pub(super) fn has_overdue(&self) -> bool {
-        !self.overdue.is_empty()
+        self.awaited.has_overdue()
     }
 
     /// Whether all links of the host certainly lead where they led when last followed.
@@ -337,66 +325,31 @@ impl World {
 
     /// Stores which devices the plan needs udev facts of.
     pub(super) fn note_awaited(&mut self, pending: &[SysPath], unconfirmed_links: Vec<SysPath>) {
-        let now = Instant::now();
-        self.awaiting_udevd.retain(|syspath, _| pending.contains(syspath));
-        for syspath in pending {
-            self.awaiting_udevd.entry(syspath.clone()).or_insert(now);
-        }
-        self.unconfirmed_links = unconfirmed_links;
+        self.awaited.note(pending, unconfirmed_links);
     }
 
     /// Whether the last plan needs udev facts of a device that udevd has not processed.
     pub(super) fn is_awaiting_udevd(&self) -> bool {
-        !self.awaiting_udevd.is_empty()
+        self.awaited.has_pending()
     }
 
     /// Whether udevd has processed everything that the last plan needs.
     pub(super) fn is_settled(&self) -> bool {
-        self.awaiting_udevd.is_empty() && self.unconfirmed_links.is_empty()
+        self.awaited.is_settled()
     }
 
     /// Reads the udev facts of awaited devices again: udevd may have been started, stopped or
-    /// killed in the meantime. A device that it has not processed in time is overdue. That ends the
-    /// wait for `ready=udev`; its udev facts stay unknown.
+    /// killed in the meantime.
     pub(super) fn check_awaited(&mut self, id: &str) {
         if !self.is_settled() {
             self.monitor.doubt_udevd();
         }
-        for syspath in &self.unconfirmed_links {
-            if let Some(device) = self.inventory.get_mut(syspath) {
-                self.monitor.complete(device);
-            }
-        }
-        for (syspath, since) in &self.awaiting_udevd {
-            let Some(device) = self.inventory.get_mut(syspath) else {
-                continue;
-            };
-            self.monitor.complete(device);
-            if device.udev_state == UdevState::Pending && since.elapsed() >= UDEVD_TIMEOUT {
-                tracing::warn!(container = %id, "udevd has not processed {syspath} for {UDEVD_TIMEOUT:?}; its properties, tags and links stay unknown (is systemd-udevd stopped or overloaded?)");
-                device.udev_state = UdevState::Overdue;
-                self.overdue.insert(syspath.clone());
-            }
-        }
-        // The event of an overdue device may have been lost.
-        let mut overdue = std::mem::take(&mut self.overdue);
-        overdue.retain(|syspath| {
-            self.complete(syspath);
-            let device = self.inventory.get(syspath);
-            device.is_some_and(|device| device.udev_state == UdevState::Overdue)
-        });
-        self.overdue = overdue;
+        self.awaited.check(&mut self.inventory, &self.monitor, id);
     }
 
     /// The devices that udevd has not processed, as problems.
     pub(super) fn problems(&self) -> impl Iterator<Item = Problem> {
-        let awaited = self.awaiting_udevd.keys().chain(&self.unconfirmed_links);
-        awaited.map(|syspath| Problem {
-            path: PathBuf::from(syspath.as_path()),
-            device: Some(syspath.clone()),
-            reason: "udevd has not processed the device yet".into(),
-            waiting: false,
-        })
+        self.awaited.problems()
     }
 }
 

@@ -31,6 +31,24 @@ pub(super) fn run() -> Result<()> {
         annotations::DEVICES
     ));
     let container = DemoContainer::start(&tools, &scratch, &node)?;
+    plug_and_unplug(&container, &disk, &node)?;
+
+    say("Stopping the container.");
+    drop(container);
+    drop(disk);
+    let left = fs::read_dir(scratch.state_dir().join("containers")).map_or(0, Iterator::count);
+    ensure!(
+        left == 0,
+        "{left} records are left in {}",
+        scratch.state_dir().display()
+    );
+    drop(scratch);
+    say("Nothing is left. README.md describes the setup for your containers.");
+    Ok(())
+}
+
+/// Shows the container before, with and after the device.
+fn plug_and_unplug(container: &DemoContainer, disk: &Disk, node: &str) -> Result<()> {
     container.shows(&format!("ls {node}"), "No such file or directory")?;
 
     say(&format!(
@@ -40,7 +58,7 @@ pub(super) fn run() -> Result<()> {
     container.eventually(&format!("head -c {} {node}", TEXT.len()), |output| {
         output.status.success() && output.stdout == TEXT.as_bytes()
     })?;
-    container.shows(&format!("ls -l {node}"), &node)?;
+    container.shows(&format!("ls -l {node}"), node)?;
     container.shows(&format!("head -c {} {node}", TEXT.len()), TEXT)?;
 
     say("What oci-hotplug inspect shows on the host:");
@@ -55,20 +73,7 @@ pub(super) fn run() -> Result<()> {
         &format!("mknod /dev/kept b {major} {minor} && ls -l /dev/kept"),
         "/dev/kept",
     )?;
-    container.shows("head -c 1 /dev/kept", "/dev/kept: Operation not permitted")?;
-
-    say("Stopping the container.");
-    drop(container);
-    drop(disk);
-    let left = fs::read_dir(scratch.state_dir().join("containers")).map_or(0, Iterator::count);
-    ensure!(
-        left == 0,
-        "{left} records are left in {}",
-        scratch.state_dir().display()
-    );
-    drop(scratch);
-    say("Nothing is left. README.md describes the setup for your containers.");
-    Ok(())
+    container.shows("head -c 1 /dev/kept", "/dev/kept: Operation not permitted")
 }
 
 fn say(text: &str) {

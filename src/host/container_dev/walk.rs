@@ -43,16 +43,13 @@ impl Walker<'_> {
         path: &Path,
         mut made: Option<&mut Vec<PathBuf>>,
     ) -> Result<Walk, ContainerDevError> {
-        let (Some(above), Some(name)) = (path.parent(), path.file_name()) else {
-            return Err(ContainerDevError::Path {
-                path: path.to_owned(),
-            });
+        let invalid = || ContainerDevError::Path {
+            path: path.to_owned(),
         };
-        let steps = above
-            .strip_prefix(self.base)
-            .map_err(|_| ContainerDevError::Path {
-                path: path.to_owned(),
-            })?;
+        let (Some(above), Some(name)) = (path.parent(), path.file_name()) else {
+            return Err(invalid());
+        };
+        let steps = above.strip_prefix(self.base).map_err(|_| invalid())?;
         let mut here = Place {
             parent: self.start.clone(),
             name: OsString::new(),
@@ -62,9 +59,7 @@ impl Walker<'_> {
         };
         for step in steps.components() {
             let Component::Normal(step) = step else {
-                return Err(ContainerDevError::Path {
-                    path: path.to_owned(),
-                });
+                return Err(invalid());
             };
             here.path.push(step);
             here.name = step.to_owned();

@@ -254,16 +254,18 @@ fn repeat(letters: &mut Peekable<Chars<'_>>, out: &mut String) -> Result<(), Str
     Ok(())
 }
 
+/// Why a class without an end is rejected.
+const OPEN_CLASS: &str = "its [ has no ]";
+
 /// Parses what follows a `[`.
 fn class(letters: &mut Peekable<Chars<'_>>, out: &mut String) -> Result<(), String> {
-    const OPEN: &str = "its [ has no ]";
     out.push('[');
     if letters.next_if_eq(&'^').is_some() {
         out.push('^');
     }
     let mut is_first = true;
     loop {
-        match letters.next().ok_or(OPEN)? {
+        match letters.next().ok_or(OPEN_CLASS)? {
             ']' if !is_first => {
                 out.push(']');
                 return Ok(());
@@ -279,34 +281,37 @@ fn class(letters: &mut Peekable<Chars<'_>>, out: &mut String) -> Result<(), Stri
                     .take(name.chars().count() + ":::".len())
                     .for_each(drop);
             }
-            letter => {
-                let low = if letter == '\\' {
-                    match set(letters)? {
-                        Some(set) => {
-                            out.push_str(&set);
-                            is_first = false;
-                            continue;
-                        }
-                        None => character(letters)?,
-                    }
-                } else {
-                    letter
-                };
-                literal(low, out);
-                let mut ahead = letters.clone();
-                if ahead.next() == Some('-') && ahead.peek().is_some_and(|letter| *letter != ']') {
-                    letters.next();
-                    let high = match letters.next().ok_or(OPEN)? {
-                        '\\' => character(letters)?,
-                        letter => letter,
-                    };
-                    out.push('-');
-                    literal(high, out);
-                }
-            }
+            letter => member(letter, letters, out)?,
         }
         is_first = false;
     }
+}
+
+/// Parses a member of a class that begins with this letter: a character, a range, or a set such as
+/// `\d`.
+fn member(letter: char, letters: &mut Peekable<Chars<'_>>, out: &mut String) -> Result<(), String> {
+    let low = match letter {
+        '\\' => match set(letters)? {
+            Some(set) => {
+                out.push_str(&set);
+                return Ok(());
+            }
+            None => character(letters)?,
+        },
+        letter => letter,
+    };
+    literal(low, out);
+    let mut ahead = letters.clone();
+    if ahead.next() == Some('-') && ahead.peek().is_some_and(|letter| *letter != ']') {
+        letters.next();
+        let high = match letters.next().ok_or(OPEN_CLASS)? {
+            '\\' => character(letters)?,
+            letter => letter,
+        };
+        out.push('-');
+        literal(high, out);
+    }
+    Ok(())
 }
 
 /// The name in `[:alpha:]` and the like, after the `[`.

@@ -85,27 +85,20 @@ pub(super) fn parse(
     }
     let own_domain = generic::settings(text).domain;
     let domain = domain.or(own_domain.as_deref());
-    let mut names = BTreeSet::new();
+    let mut reader = Reader {
+        path,
+        text,
+        tree: &tree,
+        domain: domain.unwrap_or(DEFAULT_DOMAIN),
+        classes,
+        names: BTreeSet::new(),
+        notes,
+    };
     let mut definitions = Vec::new();
     for (index, resource) in file.unwrap_or_default().resources.into_iter().enumerate() {
-        let place = format!("{}, resource {} ({:?})", path.display(), index + 1, resource.name);
-        let at = |fault| ConfigError::Element {
-            place: place.clone(),
-            fault,
-        };
-        let name = named(domain.unwrap_or(DEFAULT_DOMAIN), &resource.name).map_err(at)?;
-        if !names.insert(name.clone()) {
-            return Err(at(Fault::DefinedTwice(name)));
-        }
-        definitions.push(match groups_of(&resource, index, &tree) {
-            Some(groups) => {
-                reject_with_groups(&resource).map_err(at)?;
-                let groups = generic::groups(groups, &place, text, notes)?;
-                Definition::Groups { name, groups }
-            }
-            None => requested(name, resource, classes).map_err(at)?,
-        });
+        definitions.push(reader.definition(index, resource)?);
     }
+    let Reader { mut names, .. } = reader;
     if with_devices {
         let domain = domain.unwrap_or(GENERIC_DOMAIN);
         definitions.extend(generic::file(path, &tree, text, domain, &mut names, notes)?);
@@ -116,6 +109,42 @@ pub(super) fn parse(
         ));
     }
     Ok(definitions)
+}
+
+/// What the resources of a file are read with.
+struct Reader<'a> {
+    path: &'a Path,
+    text: &'a str,
+    tree: &'a Node,
+    domain: &'a str,
+    classes: &'a Classes,
+    /// The names of the resources that were read.
+    names: BTreeSet<ResourceName>,
+    notes: &'a mut Vec<String>,
+}
+
+impl Reader<'_> {
+    /// Reads the resource with this index in the file.
+    fn definition(&mut self, index: usize, resource: ResourceText) -> Result<Definition, ConfigError> {
+        let path = self.path.display();
+        let place = format!("{path}, resource {} ({:?})", index + 1, resource.name);
+        let at = |fault| ConfigError::Element {
+            place: place.clone(),
+            fault,
+        };
+        let name = named(self.domain, &resource.name).map_err(at)?;
+        if !self.names.insert(name.clone()) {
+            return Err(at(Fault::DefinedTwice(name)));
+        }
+        match groups_of(&resource, index, self.tree) {
+            Some(groups) => {
+                reject_with_groups(&resource).map_err(at)?;
+                let groups = generic::groups(groups, &place, self.text, self.notes)?;
+                Ok(Definition::Groups { name, groups })
+            }
+            None => requested(name, resource, self.classes).map_err(at),
+        }
+    }
 }
 
 fn check_keys(path: &Path, tree: &Node) -> Result<(), ConfigError> {

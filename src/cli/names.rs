@@ -166,6 +166,36 @@ fn every_verb_and_option_is_named() {
     check("Command line", names);
 }
 
+/// docs/json.md names the verbs that print the document of another one, and the one that prints
+/// only text.
+#[test]
+fn every_verb_has_a_document_in_the_schema() {
+    let schema: serde_json::Value = serde_json::from_str(&read("docs/schema/cli-v1.json")).unwrap();
+    let command = Command::command();
+    let verbs = command.get_subcommands().filter(|verb| !verb.is_hide_set());
+    let mut count = 0;
+    for verb in verbs.filter(|verb| verb.get_name() != "demo") {
+        let name = verb.get_name();
+        let words: Vec<String> = match verb.has_subcommands() {
+            true => {
+                let below = verb.get_subcommands();
+                below.map(|below| format!("{name} {}", below.get_name())).collect()
+            }
+            false => vec![name.to_owned()],
+        };
+        for words in words {
+            let definition = match words.as_str() {
+                "class remove" => "class add",
+                "cdi remove" => "cdi generate",
+                own => own,
+            };
+            assert!(schema["$defs"][definition].is_object(), "no document of {words}");
+            count += 1;
+        }
+    }
+    assert!(count > 20, "only {count} verbs were found");
+}
+
 #[test]
 fn every_option_of_the_other_programs_is_named() {
     let mut names = Names::new();

@@ -3,6 +3,7 @@
 //! show the reason; and a denied device does not affect the others.
 
 use std::fs;
+use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
 use std::thread;
 
@@ -15,7 +16,7 @@ use crate::framework::{Bundle, Disk, Hierarchy, Machine, RuncContainer, eventual
 
 #[path = "../support/engine_program.rs"]
 mod engine_program;
-use engine_program::{EngineRule, engine_program};
+use engine_program::{EngineRule, engine_program, program_that_calls_a_helper};
 
 /// An engine that writes a container's rules again.
 struct Engine<'m> {
@@ -155,18 +156,9 @@ fn runc_updates_run_at_the_same_time(machine: &Machine) {
     }
 }
 
-/// A program that calls a helper (bpf_get_current_uid_gid, helper 15) and allows everything: the
-/// dump of such a program is not enough to load it again.
-fn program_that_calls_a_helper() -> Vec<u8> {
-    let insn = |code, dst, imm| Insn {
-        code,
-        dst,
-        src: 0,
-        off: 0,
-        imm,
-    };
-    let program = [insn(0x85, 0, 15), insn(0xb7, 0, 1), insn(0x95, 0, 0)];
-    program.iter().flat_map(Insn::bytes).collect()
+fn load(program: &[Insn]) -> OwnedFd {
+    let bytes: Vec<u8> = program.iter().flat_map(Insn::bytes).collect();
+    load_device_program(&bytes).expect("load a program")
 }
 
 /// cgroup v1 has no programs.
@@ -177,7 +169,7 @@ fn a_program_that_cannot_be_extended_is_reported_until_it_is_replaced(machine: &
     let engine = Engine::of(machine, &container);
     let node = disk.plug(1);
     container.eventually_reads(&node, &disk.content(1));
-    let foreign = load_device_program(&program_that_calls_a_helper()).expect("load a program");
+    let foreign = load(&program_that_calls_a_helper());
     let [old] = device_programs(&container.cgroup()).expect("query the device programs")[..] else {
         panic!("one program");
     };
@@ -257,8 +249,7 @@ impl Above {
                     access: 6,
                     allow: false,
                 };
-                let program: Vec<u8> = engine_program(&[all, one]).iter().flat_map(Insn::bytes).collect();
-                let program = load_device_program(&program).expect("load a program");
+                let program = load(&engine_program(&[all, one]));
                 attach_device_program(&self.directory, std::os::fd::AsFd::as_fd(&program))
                     .expect("attach a program");
             }

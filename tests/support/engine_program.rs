@@ -57,6 +57,7 @@ const RSH32_IMM: u8 = 0x74;
 const JNE32_IMM: u8 = 0x56;
 const JNE32_REG: u8 = 0x5e;
 const JEQ32_IMM: u8 = 0x16;
+const CALL: u8 = 0x85;
 const EXIT: u8 = 0x95;
 
 fn insn(code: u8, dst: u8, src: u8, off: i16, imm: i32) -> Insn {
@@ -105,4 +106,15 @@ pub fn engine_program(rules: &[EngineRule]) -> Vec<Insn> {
     }
     program.extend([insn(MOV64_IMM, 0, 0, 0, 0), insn(EXIT, 0, 0, 0, 0)]);
     program
+}
+
+/// A program that calls a helper (bpf_get_current_uid_gid, helper 15) and allows everything: the
+/// dump of such a program is not enough to load it again.
+#[allow(dead_code, reason = "not every test file that includes this one needs it")]
+pub fn program_that_calls_a_helper() -> Vec<Insn> {
+    vec![
+        insn(CALL, 0, 0, 0, 15),
+        insn(MOV64_IMM, 0, 0, 0, 1),
+        insn(EXIT, 0, 0, 0, 0),
+    ]
 }

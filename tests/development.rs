@@ -32,7 +32,7 @@ fn each_example_of_the_development_document_is_a_test_of_the_file_that_it_names(
     let examples = examples(&document);
     for kind in [
         "src/model/",
-        "tests/hook_contract.rs",
+        "tests/hook_contract/",
         "tests/privileged/",
         "tests/vm/",
     ] {

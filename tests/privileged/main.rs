@@ -48,6 +48,8 @@ mod framework;
 mod announcing;
 mod attach;
 mod attacks;
+mod attacks_callers;
+mod attacks_containers;
 mod engine;
 mod events;
 mod explain;

@@ -340,7 +340,7 @@ fn a_cgroup_that_exists_after_its_container_has_no_access_left(machine: &Machine
             container.delete();
             // runc fails if it cannot remove the cgroup; other runtimes run their hooks.
             let bundle = container.bundle.to_str().expect("scratch paths are text");
-            let state = crate::framework::hook::oci_state(&container.id, "stopped", &Value::Null, bundle);
+            let state = oci_state(&container.id, "stopped", &Value::Null, bundle);
             let output = Hook::poststop(machine).run(&[], &state);
             assert!(output.status.success(), "{}", text(&output));
             assert_eq!(machine.traces(), NOTHING);

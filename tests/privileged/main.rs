@@ -74,6 +74,7 @@ mod placement;
 mod plugging;
 mod policy;
 mod recovery;
+mod replaced_watchers;
 mod requests;
 mod rootless;
 mod rootless_inside;

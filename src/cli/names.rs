@@ -179,7 +179,9 @@ fn every_verb_has_a_document_in_the_schema() {
         let words: Vec<String> = match verb.has_subcommands() {
             true => {
                 let below = verb.get_subcommands();
-                below.map(|below| format!("{name} {}", below.get_name())).collect()
+                below
+                    .map(|below| format!("{name} {}", below.get_name()))
+                    .collect()
             }
             false => vec![name.to_owned()],
         };

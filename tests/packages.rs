@@ -191,6 +191,9 @@ fn is_tried_upgraded_removed_and_purged(suite: &str) {
     assert_eq!(system.run("dpkg --verify oci-hotplug"), "", "as it was packed");
     the_check_is_content(&system);
     the_monitoring_is_where_operations_md_says(&system);
+    system.run("oci-hotplug allow usb:0627:0001");
+    let rules = || fs::read_dir(system.at("/etc/oci-hotplug/config.d")).map_or(0, Iterator::count);
+    assert_eq!(rules(), 1);
     // At boot the watchers are recovered, unless the administrator has disabled that; metrics are
     // not enabled.
     let wanted = system.at("/etc/systemd/system/multi-user.target.wants/oci-hotplug-recover.service");
@@ -221,6 +224,7 @@ fn is_tried_upgraded_removed_and_purged(suite: &str) {
     system.run("dpkg --remove oci-hotplug");
     assert_eq!(system.version(), format!("{LATER} config-files"));
     assert!(!system.at(WATCHER).exists() && system.at(CONFIG).exists());
+    assert_eq!(rules(), 1);
     // Otherwise an engine would fail at a request for it, because the hooks are gone.
     assert!(!system.at(CDI_DEVICE).exists());
 

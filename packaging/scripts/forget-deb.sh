@@ -4,3 +4,8 @@ if [ -n "$purge" ] && command -v deb-systemd-helper >/dev/null; then
         deb-systemd-helper unmask $unit >/dev/null || :
     done
 fi
+if [ -n "$purge" ]; then
+    # What "oci-hotplug allow" and "oci-hotplug class add" wrote is configuration, too.
+    rm -f /etc/oci-hotplug/config.d/*.toml
+    rmdir /etc/oci-hotplug/config.d /etc/oci-hotplug 2>/dev/null || :
+fi

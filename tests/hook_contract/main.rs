@@ -1,6 +1,6 @@
-//! The two hooks as a runtime starts them: state on standard input, exit code, message, and no trace
-//! where no device is requested; and the watcher as systemd starts it. No privilege is needed:
-//! nothing here gets as far as a container.
+//! The two hooks as a runtime starts them: state on standard input, exit code, message, and no
+//! trace where no device is requested; and the watcher as systemd starts it. No privilege is
+//! needed: nothing here gets as far as a container.
 
 mod hostile;
 #[path = "../support/record.rs"]

@@ -35,6 +35,9 @@ struct Measured {
     cpu: Figure,
 }
 
+/// Chooses one of a variant's figures.
+type Choose = fn(&Measured) -> &Figure;
+
 /// Prints the tables.
 pub fn measure(scene: &Scene<'_>, table: &mut Table) -> Result<(), Interrupted> {
     let disk = Disk::new(scene.machine);
@@ -48,7 +51,7 @@ pub fn measure(scene: &Scene<'_>, table: &mut Table) -> Result<(), Interrupted> 
     }
     print(&all);
     let [kernel, default, peer] = &all;
-    let rows: [(&str, fn(&Measured) -> &Figure, &Measured); 7] = [
+    let rows: [(&str, Choose, &Measured); 7] = [
         (
             "plug until the device opens, `ready=kernel`",
             |m| &m.opens_since_call,
@@ -84,7 +87,7 @@ pub fn measure(scene: &Scene<'_>, table: &mut Table) -> Result<(), Interrupted> 
     table.head();
     for (mode, ours) in [("`ready=kernel`", kernel), ("default", default)] {
         table.values(
-            &format!("CPU of one plug and unplug, {mode}"),
+            &format!("CPU of one plug and unplug, one container, {mode}"),
             "ms",
             &ours.cpu,
             &peer.cpu,
@@ -95,7 +98,7 @@ pub fn measure(scene: &Scene<'_>, table: &mut Table) -> Result<(), Interrupted> 
 
 fn print(all: &[Measured; 3]) {
     head("ratio to container-hotplug");
-    let figures: [(&str, fn(&Measured) -> &Figure); 6] = [
+    let figures: [(&str, Choose); 6] = [
         ("kernel's event → udevd's event (udevd alone)", |m| &m.udevd),
         ("plug called → opens", |m| &m.opens_since_call),
         ("kernel's event → opens", |m| &m.opens_since_kernel),

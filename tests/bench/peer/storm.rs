@@ -24,6 +24,9 @@ struct Measured {
     cpu: Figure,
 }
 
+/// Chooses one of a variant's figures.
+type Choose = fn(&Measured) -> &Figure;
+
 /// Prints the table.
 pub fn measure(scene: &Scene<'_>, table: &mut Table) -> Result<(), Interrupted> {
     let mut all = [(); 3].map(|()| Measured::default());
@@ -37,7 +40,7 @@ pub fn measure(scene: &Scene<'_>, table: &mut Table) -> Result<(), Interrupted> 
     }
     let [kernel, default, peer] = &all;
     table.head();
-    let rows: [(&str, &str, fn(&Measured) -> &Figure); 3] = [
+    let rows: [(&str, &str, Choose); 3] = [
         (
             "1000 cycles in a storm, lost devices of 8 that come then",
             "",

@@ -71,9 +71,9 @@ fn ratio(ours: f64, peer: f64) -> String {
     }
 }
 
-/// Three digits, at least.
+/// Three digits, at least, except for a whole number.
 fn number(value: f64) -> String {
-    if value == 0.0 || value.abs() >= 100.0 {
+    if value.fract() == 0.0 || value.abs() >= 100.0 {
         format!("{value:.0}")
     } else if value.abs() >= 10.0 {
         format!("{value:.1}")

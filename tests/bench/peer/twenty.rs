@@ -40,6 +40,9 @@ struct Measured {
     cycle: Figure,
 }
 
+/// Chooses one of a variant's figures.
+type Choose = fn(&Measured) -> &Figure;
+
 /// Prints the table.
 pub fn measure(scene: &Scene<'_>, table: &mut Table) -> Result<(), Interrupted> {
     let (mut ours, mut peer) = (Measured::default(), Measured::default());
@@ -53,22 +56,30 @@ pub fn measure(scene: &Scene<'_>, table: &mut Table) -> Result<(), Interrupted> 
         }
     }
     table.head();
-    let rows: [(&str, &str, fn(&Measured) -> &Figure); 9] = [
+    let rows: [(&str, &str, Choose); 9] = [
         ("threads of one process", "", |m| &m.threads),
         ("memory (PSS) of one process, one device", "KiB", |m| &m.one),
         ("memory (PSS) of each of 20", "KiB", |m| &m.each),
         ("memory that each of 20 has written to", "KiB", |m| &m.written),
-        ("its growth after all events below", "KiB", |m| &m.growth),
+        ("growth of that after plugs and all events", "KiB", |m| &m.growth),
         ("CPU of 20 idle processes, one device", "% of one CPU", |m| {
             &m.idle
         }),
-        ("CPU for one pair of network interfaces (veth)", "µs", |m| {
-            &m.pair
-        }),
-        ("CPU for one partition event of another disk", "µs", |m| {
-            &m.partition
-        }),
-        ("CPU of one plug and unplug, each of 20", "µs", |m| &m.cycle),
+        (
+            "CPU for one pair of network interfaces (veth), each of 20",
+            "µs",
+            |m| &m.pair,
+        ),
+        (
+            "CPU for one partition event of another disk, each of 20",
+            "µs",
+            |m| &m.partition,
+        ),
+        (
+            "CPU of one plug and unplug, each of 20 with the same disk",
+            "µs",
+            |m| &m.cycle,
+        ),
     ];
     for (name, unit, figure) in rows {
         table.values(name, unit, figure(&ours), figure(&peer));

@@ -18,8 +18,9 @@ use interrupt::Interrupted;
 use table::Table;
 use variant::Scene;
 
-/// The variable with the directory that peer.sh prepares: the peer's executable, `container-hotplug`
-/// (`stripped` is the same without symbols). Its log socket and the last table are created there.
+/// The variable with the directory that peer.sh prepares: the peer's executable,
+/// `container-hotplug` (`stripped` is the same without symbols). Its log socket and the last table
+/// are created there.
 const DIRECTORY: &str = "OCI_HOTPLUG_PEER";
 
 /// The directory of a run that compares.

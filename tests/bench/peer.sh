@@ -82,11 +82,11 @@ filter() {
     esac
 }
 
-# Sets `program`, the directory with the executables, and `kind`, which filter they have. Builds them
-# unless they are kept.
+# Sets `program`, the directory with the executables, and `kind`, which filter they have. Builds
+# them unless they are kept.
 build() {
     local kept=${XDG_CACHE_HOME:-$HOME/.cache}/oci-hotplug/peer version copy=$scratch/sources
-    version=$commit-$(cat "$here/peer.sh" "$here/peer/filter.c" ${given:+"$given"} | sha256sum | cut -c 1-12)
+    version=$commit-$({ declare -f change sources; cat "$here/peer/filter.c" ${given:+"$given"}; } | sha256sum | cut -c 1-12)
     if [ -n "$given" ]; then kind=given; elif command -v bpf-linker >/dev/null; then kind=own; else kind=c; fi
     program=$kept/$version-$kind
     [ ! -d "$program" ] || return 0

@@ -70,9 +70,9 @@ fn properties(device: &udev::Device) -> Properties {
 ///
 /// udevd removes an entry when it processes the removal, which may be long after another device has
 /// the number. So the entry of a device that is newer than `since` counts only if it was written
-/// after the kernel had created the node (drivers/base/devtmpfs.c; the time of creation of statx(2),
-/// since Linux 6.0). For older devices nothing is compared, because the clock may have been changed
-/// after they appeared; nor is it where a time is unknown.
+/// after the kernel had created the node (drivers/base/devtmpfs.c; the time of creation of
+/// statx(2), since Linux 6.0). For older devices nothing is compared, because the clock may have
+/// been changed after they appeared; nor is it where a time is unknown.
 fn is_of_this_device(device: &Device, since: SystemTime) -> bool {
     let Some(node) = &device.node else { return true };
     let created = creation(&node.path, node.num).filter(|created| *created >= since);

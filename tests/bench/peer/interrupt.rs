@@ -1,6 +1,6 @@
 //! An end of the comparison that removes everything. The script holds the writing end of standard
-//! input; when it is interrupted, or even killed, that input ends. The interruption is an error that
-//! each measurement returns, so that containers, devices and processes are removed by `Drop`.
+//! input; when it is interrupted, or even killed, that input ends. The interruption is an error
+//! that each measurement returns, so that containers, devices and processes are removed by `Drop`.
 
 use std::io;
 use std::sync::atomic::{AtomicBool, Ordering};

@@ -84,5 +84,6 @@ mod silent_server;
 #[path = "../support/skipped.rs"]
 mod skipped;
 mod storm;
+mod system_calls;
 mod udev_database;
 mod udev_database_crashes;

@@ -11,7 +11,10 @@ use std::io::{self, Read};
 use std::os::unix::fs::{FileTypeExt, OpenOptionsExt};
 use std::path::Path;
 
+use nix::fcntl::{OFlag, OpenHow, ResolveFlag, openat2};
 use nix::libc::{O_NOCTTY, O_NOFOLLOW, O_NONBLOCK};
+
+use crate::host::file_system::open_directory;
 
 /// The flags of open(2) with which it does not wait, and does not make a terminal ours.
 const WITHOUT_WAITING: i32 = O_NONBLOCK | O_NOCTTY;
@@ -46,6 +49,22 @@ pub(crate) fn open(path: &Path, options: &mut OpenOptions) -> io::Result<File> {
 pub(crate) fn read_at_most(path: &Path, bytes: u64) -> io::Result<Vec<u8>> {
     let mut options = OpenOptions::new();
     let file = options.read(true).custom_flags(WITHOUT_WAITING).open(path)?;
+    let mut content = Vec::new();
+    only_regular(file)?.take(bytes).read_to_end(&mut content)?;
+    Ok(content)
+}
+
+/// The same for a file of a process in another mount namespace: `root` is the process's root
+/// directory in /proc. Links are followed as that process follows them.
+///
+/// # Errors
+/// Those of [`read_at_most`], and of openat2(2).
+pub(crate) fn read_at_most_in(root: &Path, path: &Path, bytes: u64) -> io::Result<Vec<u8>> {
+    let root = open_directory(root)?;
+    let how = OpenHow::new()
+        .flags(OFlag::from_bits_retain(WITHOUT_WAITING) | OFlag::O_CLOEXEC)
+        .resolve(ResolveFlag::RESOLVE_IN_ROOT | ResolveFlag::RESOLVE_NO_MAGICLINKS);
+    let file = File::from(openat2(&root, path, how)?);
     let mut content = Vec::new();
     only_regular(file)?.take(bytes).read_to_end(&mut content)?;
     Ok(content)
@@ -184,6 +203,22 @@ pub(crate) mod tests {
         mkfifo(&path, Mode::S_IRWXU).unwrap();
         let error = at_once(move || read_at_most(&link, 100)).unwrap_err();
         assert!(is_not_regular(&error), "{error}");
+    }
+
+    #[test]
+    fn a_file_below_another_root_is_found_where_a_process_there_finds_it() {
+        let scratch = tempfile::tempdir().unwrap();
+        fs::create_dir(scratch.path().join("run")).unwrap();
+        fs::write(scratch.path().join("run/file"), "content").unwrap();
+        symlink("/run", scratch.path().join("link")).unwrap();
+        symlink("/../../run/file", scratch.path().join("above")).unwrap();
+        symlink("/proc/self/exe", scratch.path().join("outside")).unwrap();
+        let read = |path: &str| read_at_most_in(scratch.path(), Path::new(path), 100);
+        for path in ["/run/file", "/link/file", "/above", "/../run/file"] {
+            assert_eq!(read(path).unwrap(), b"content", "{path}");
+        }
+        assert_eq!(read("/outside").unwrap_err().kind(), io::ErrorKind::NotFound);
+        assert!(is_not_regular(&read("/run").unwrap_err()));
     }
 
     #[test]

@@ -98,7 +98,7 @@ fn read(dir: &Path) -> Option<RunningContainer> {
     };
     Process::open(pid, started).ok()?;
     let bundle = bundle_of(&state)?;
-    let config = BundleConfig::parse(&bundle, &read_file(&bundle.join("config.json"))?).ok()?;
+    let config = BundleConfig::parse(&bundle, &config_json(&bundle, pid)?).ok()?;
     Some(RunningContainer {
         facts: ContainerFacts {
             id: id.as_str().to_owned(),
@@ -116,6 +116,21 @@ fn read(dir: &Path) -> Option<RunningContainer> {
             config.allows_every_device,
         ),
     })
+}
+
+/// The bundle's config.json. A user's engine may run in another mount namespace, as in that of
+/// rootlesskit, where the bundle has another path than here: the parent of the container's init,
+/// the engine's monitor, finds it by the path that the runtime has written. Only the user looks
+/// there: root reads no files of users.
+fn config_json(bundle: &Path, init: i32) -> Option<Vec<u8>> {
+    let path = bundle.join("config.json");
+    let of_monitor = || {
+        let monitor: i32 = status_line(init, "PPid:")?.trim().parse().ok()?;
+        let root = PathBuf::from(format!("/proc/{monitor}/root"));
+        regular_file::read_at_most_in(&root, &path, MAX_FILE).ok()
+    };
+    let is_users = rootless().is_some();
+    is_users.then(of_monitor).flatten().or_else(|| read_file(&path))
 }
 
 fn bundle_of(state: &Value) -> Option<PathBuf> {

@@ -8,7 +8,6 @@ use nix::sys::epoll::{Epoll, EpollCreateFlags, EpollEvent, EpollFlags, EpollTime
 use nix::sys::signal::{SigSet, Signal};
 use nix::sys::signalfd::{SfdFlags, SignalFd};
 
-use super::ticks::Ticks;
 use crate::host::monitor::Ready;
 use crate::host::state::control::{ControlClient, ControlRequest, ControlSocket, Received};
 
@@ -64,7 +63,8 @@ pub(super) struct EventLoop {
     /// The clients of the control socket that have not sent a complete request; the index is part
     /// of their token.
     clients: Vec<Option<ControlClient>>,
-    ticks: Ticks,
+    /// The last tick, or the start; or a signal for the next one.
+    ticked: Instant,
 }
 
 impl EventLoop {
@@ -79,7 +79,7 @@ impl EventLoop {
             signals,
             control,
             clients: Vec::new(),
-            ticks: Ticks::begin(),
+            ticked: Instant::now(),
         })
     }
 
@@ -102,11 +102,11 @@ impl EventLoop {
         let _ = self.epoll.add(worker, readable(token::WORKER));
     }
 
-    /// Waits until something happens, but not longer than until `deadline` or the next tick
-    /// ([`Ticks::next`]).
+    /// Waits until something happens, but not longer than until `deadline` or the next tick, which
+    /// is due this long after the last one.
     pub(super) fn wait(&mut self, deadline: Option<Instant>, tick_interval: Duration) -> nix::Result<Wake> {
         let mut ready = [EpollEvent::empty(); 16];
-        let tick = self.ticks.next(tick_interval);
+        let tick = self.ticked + tick_interval;
         let until = deadline.map_or(tick, |deadline| deadline.min(tick));
         let count = match self.epoll.wait(&mut ready, timeout(until)) {
             Ok(count) => count,
@@ -132,11 +132,14 @@ impl EventLoop {
         if has_new_clients {
             self.accept();
         }
-        // A signal usually comes with a device, and before its event, which is more urgent. It is
-        // followed by a short interval.
-        match wake.links_signal {
-            true => self.ticks.restart(),
-            false => wake.tick = self.ticks.take(tick),
+        let now = Instant::now();
+        if wake.links_signal {
+            // Usually this comes with a device, and before its event, which is more urgent. It is
+            // followed by a short interval.
+            self.ticked = now;
+        } else if tick <= now {
+            self.ticked = now;
+            wake.tick = true;
         }
         Ok(wake)
     }

@@ -37,7 +37,6 @@ mod start;
 mod status;
 mod systemd_unit;
 mod tick;
-mod ticks;
 mod waiters;
 mod world;
 

@@ -1,14 +1,17 @@
 #!/bin/sh
 # Builds the engines that Debian does not have, into ~/.cache/oci-hotplug/bin, once for each
-# version: CRI-O with pinns, crictl, kubelet and the rest of Kubernetes, as Go modules; youki as a
-# crate. Prints nothing when they are there. Needs gcc, make, libseccomp-dev and the other packages
-# of prepare.sh, cargo.
+# version: CRI-O with pinns, crictl, nerdctl, kubelet and the rest of Kubernetes, as Go modules;
+# youki as a crate. Fetches node-serialport, with the modules that it needs, for programs.rs. Prints
+# nothing when they are there. Needs gcc, make, libseccomp-dev and the other packages of prepare.sh,
+# cargo.
 set -eu
 
 CRIO=v1.36.3
 CRIO_SUM=h1:7PaWWmxWct0eyl9GmCn/e7+iE/xPD4dTeY9m89nIS0Q=
 CRICTL=v1.36.0
 CRICTL_SUM=h1:Xt+LLvBVH1Fnp/AR2EyHApyWS/88y2KlWjlDc2HR+aw=
+NERDCTL=v2.2.2
+NERDCTL_SUM=h1:wW+nrriM86rZkItsuhq0CtmS4re3eRSs7u8P2Cit4NM=
 # Of the same minor as CRI-O, with which it shares most packages. The second sum is that of go.sum's
 # lines for the modules of the k8s.io repositories, which Kubernetes' own go.sum does not have. What
 # is beside kubelet is for the cluster, and costs 3 to 4 minutes of processor time, as most of it is
@@ -18,6 +21,9 @@ KUBERNETES_SUM=h1:qDQdoMiluAE2Eab6Fa52YV+WjiGz9mZFFoagEA6cI+o=
 KUBERNETES_PARTS=4d29f05f62490cbdbf26448228bd09594b95d2ddfd238a70653001364957886e
 KUBERNETES_PROGRAMS="kubelet kube-apiserver kube-scheduler kube-controller-manager"
 YOUKI=0.7.0
+node=$(dirname "$(realpath "$0")")/node
+# The versions and sums of all modules are in its lock file.
+NODE_MODULES=$(cat "$node"/*.json | sha256sum | cut -c 1-16)
 cache=${XDG_CACHE_HOME:-$HOME/.cache}/oci-hotplug
 bin=$cache/bin
 mkdir -p "$bin"
@@ -44,6 +50,19 @@ if [ ! -x "$bin/crio-$CRIO" ]; then
         -o "$scratch/crio" ./cmd/crio)
     gcc -O2 -static -D'VERSION="0"' -o "$bin/pinns-$CRIO" "$scratch"/cri-o/pinns/src/*.c
     mv "$scratch/crio" "$bin/crio-$CRIO"
+fi
+
+# With the script by which users start containerd for it. A module of nerdctl's own, which only its
+# tests use, is not in the archive.
+if [ ! -x "$bin/nerdctl-$NERDCTL" ]; then
+    say "building nerdctl $NERDCTL"
+    sources github.com/containerd/nerdctl/v2 $NERDCTL $NERDCTL_SUM "$scratch/nerdctl"
+    (cd "$scratch/nerdctl" && rm cmd/nerdctl/helpers/testing*.go \
+        && "$go" mod edit -droprequire=github.com/containerd/nerdctl/mod/tigron -dropreplace=github.com/containerd/nerdctl/mod/tigron \
+        && CGO_ENABLED=0 "$go" build -mod=readonly -trimpath -tags no_ipfs \
+            -ldflags "-s -w -X github.com/containerd/nerdctl/v2/pkg/version.Version=$NERDCTL" -o "$scratch/program" ./cmd/nerdctl)
+    cp "$scratch/nerdctl/extras/rootless/containerd-rootless.sh" "$bin/containerd-rootless.sh-$NERDCTL"
+    mv "$scratch/program" "$bin/nerdctl-$NERDCTL"
 fi
 
 # Kubernetes takes the modules that it publishes from its own tree, which a module's archive does
@@ -76,9 +95,20 @@ if [ ! -x "$bin/youki-$YOUKI" ]; then
     mv "$scratch/bin/youki" "$bin/youki-$YOUKI"
 fi
 
+if [ ! -e "$bin/node_modules.tar-$NODE_MODULES" ]; then
+    say "fetching node-serialport"
+    cp -r "$node" "$scratch/node"
+    (cd "$scratch/node" && npm ci --ignore-scripts --no-audit --no-fund --silent)
+    # It comes built for all systems; the machine is one of them.
+    find "$scratch"/node/node_modules/*/*/prebuilds -mindepth 1 -maxdepth 1 ! -name linux-x64 -exec rm -r {} +
+    tar -cf "$scratch/node_modules.tar" -C "$scratch/node" node_modules
+    mv "$scratch/node_modules.tar" "$bin/node_modules.tar-$NODE_MODULES"
+fi
+
 for program in $KUBERNETES_PROGRAMS; do
     set -- "$@" "$program=$KUBERNETES"
 done
-for pair in crictl=$CRICTL crio=$CRIO pinns=$CRIO youki=$YOUKI "$@"; do
+for pair in crictl=$CRICTL crio=$CRIO pinns=$CRIO nerdctl=$NERDCTL containerd-rootless.sh=$NERDCTL youki=$YOUKI \
+    node_modules.tar="$NODE_MODULES" "$@"; do
     ln -sfn "${pair%%=*}-${pair#*=}" "$bin/${pair%%=*}"
 done

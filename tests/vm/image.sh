@@ -1,12 +1,12 @@
 #!/bin/sh
 # Builds the machine's disk, kernel and initial ramdisk into ~/.cache/oci-hotplug/vm/<hash of the
 # recipe>, once, and prints that directory. The recipe is this file, engines.sh, what they source,
-# and the tree guest/.
+# and the trees guest/ and node/.
 set -eu
 
 here=$(dirname "$(realpath "$0")")
 cache=${XDG_CACHE_HOME:-$HOME/.cache}/oci-hotplug
-hash=$(cd "$here" && find image.sh engines.sh ../go-module.sh guest -type f | LC_ALL=C sort | xargs sha256sum | sha256sum | cut -c 1-16)
+hash=$(cd "$here" && find image.sh engines.sh ../go-module.sh guest node -type f | LC_ALL=C sort | xargs sha256sum | sha256sum | cut -c 1-16)
 image=$cache/vm/$hash
 
 # One at a time: two checkouts may share the cache.
@@ -58,7 +58,7 @@ base=$(debian "systemd systemd-sysv udev dbus kmod linux-image-amd64 initramfs-t
 # The root file system of programs.rs: programs that use devices, without what they need of a
 # desktop, and without the codecs of libasound2-plugins, on which pulseaudio depends.
 programs=$(debian "udev python3-pyudev usbutils python3-serial v4l-utils alsa-utils pipewire pipewire-bin wireplumber
-    libinput-tools pcscd pcsc-tools libccid modemmanager dbus libsdl2-2.0-0 pulseaudio pulseaudio-utils" \
+    libinput-tools pcscd pcsc-tools libccid modemmanager dbus libsdl2-2.0-0 pulseaudio pulseaudio-utils nodejs" \
     --dpkgopt='path-exclude=*/libLLVM*' --dpkgopt='path-exclude=*/libgallium*' --dpkgopt='path-exclude=*/libavcodec*' \
     --dpkgopt='path-exclude=*/libx265*' --dpkgopt='path-exclude=*/libcodec2*' --dpkgopt='path-exclude=*/libaom*' \
     --dpkgopt='path-exclude=*/libSvtAv1*' --dpkgopt='path-exclude=*/librsvg*' --dpkgopt='path-exclude=/usr/share/xml/iso-codes/*' \
@@ -72,8 +72,11 @@ tar -xf "$programs" -C "$tree/srv/programs" --exclude './dev/*' --exclude './var
     --exclude './usr/share/icons' --exclude './usr/share/mime' --exclude './usr/share/fonts' --exclude './usr/share/gtk-3.0' \
     --exclude './usr/share/perl' --exclude './usr/lib/*/perl' --exclude './usr/lib/*/libgtk-3*' --exclude './usr/lib/*/libz3*'
 
+# Where Node.js finds modules from /opt, the directory of the tests' scripts.
+tar -xf "$cache/bin/node_modules.tar" -C "$tree/srv/programs"
+
 cp -r "$here/guest/." "$tree/"
-for engine in crio pinns crictl youki kubelet kube-apiserver kube-scheduler kube-controller-manager; do
+for engine in crio pinns crictl youki nerdctl containerd-rootless.sh kubelet kube-apiserver kube-scheduler kube-controller-manager; do
     install -m 0755 "$cache/bin/$engine" "$tree/usr/local/bin/$engine"
 done
 echo oci-hotplug-vm > "$tree/etc/hostname"

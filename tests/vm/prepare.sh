@@ -11,6 +11,7 @@ for package in qemu-system-x86 qemu-utils buildah mmdebstrap e2fsprogs openssh-c
     dpkg-query -W -f '${db:Status-Status}' "$package" 2>/dev/null | grep -qx installed || missing="$missing $package"
 done
 command -v go > /dev/null || missing="$missing golang-go"
+command -v npm > /dev/null || missing="$missing npm"
 if [ -n "$missing" ]; then
     apt-get update -qq
     # shellcheck disable=SC2086 # a list of words

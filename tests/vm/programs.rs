@@ -20,11 +20,12 @@ const JOYSTICK: &str = "attr:name=own stick";
 const CLOCK: &str = "devnode:/dev/snd/timer";
 
 /// Scripts of the container and of the machine.
-const SCRIPTS: [(&str, &str); 4] = [
+const SCRIPTS: [(&str, &str); 5] = [
     ("udev_events.py", include_str!("programs/udev_events.py")),
     ("udev_list.py", include_str!("programs/udev_list.py")),
     ("sdl_joysticks.py", include_str!("programs/sdl_joysticks.py")),
     ("joystick.py", include_str!("programs/joystick.py")),
+    ("serial_ports.js", include_str!("programs/serial_ports.js")),
 ];
 
 /// ModemManager uses only ports that udev's rules of the host mark.
@@ -53,7 +54,7 @@ fn container(vm: &Machine) -> Container<'_> {
     start(
         &container,
         |kind| kind != Kind::SoundCard,
-        "grep listening /run/w/udev_events && grep listening /run/w/sdl && grep '^UDEV - ' /run/w/udevadm && \
+        "grep listening /run/w/udev_events && grep ports: /run/w/serial_ports && grep listening /run/w/sdl && grep '^UDEV - ' /run/w/udevadm && \
          pactl info && mmcli -L && test -S /run/pcscd/pcscd.comm",
     );
     container
@@ -139,7 +140,8 @@ fn first_devices(vm: &Machine, container: &Container<'_>) {
         drop(rest);
         expect(container, &kinds, round, false);
     }
-    container.run("XDG_RUNTIME_DIR=/run/w pactl exit");
+    // node-serialport starts udevadm again and again.
+    container.run("XDG_RUNTIME_DIR=/run/w pactl exit && kill $(cat /run/w/node)");
     start(container, |kind| kind == Kind::SoundCard, "wpctl status");
 }
 

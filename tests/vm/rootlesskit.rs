@@ -1,12 +1,12 @@
-//! Engines of an ordinary user in the namespaces of rootlesskit: rootless Docker, and containerd as
-//! nerdctl runs it. No uevents arrive in their network namespace, where the hooks run.
+//! Engines of an ordinary user in the namespaces of rootlesskit: rootless Docker, and containerd with
+//! nerdctl, and with its own client. No uevents arrive in their network namespace, where the hooks run.
 
-use crate::container::{Container, IDLE};
+use crate::container::{Container, IDLE, quoted};
 use crate::engine::{bundle_directory, our_hooks};
-use crate::machine::machine;
+use crate::machine::{Machine, machine};
 use crate::rootless::{a_lab_of_the_user_is_followed, lab};
 use crate::setup::Setup;
-use crate::story::an_adapter_is_followed;
+use crate::story::{an_adapter_is_followed, nothing_is_left};
 use crate::usb::UsbSerial;
 use crate::user::User;
 
@@ -21,6 +21,9 @@ const DOCKER_CONFIG: &str = r#"{"features": {"cdi": true}, "cdi-spec-dirs": ["/h
 /// The units of the user's manager that run the engines.
 const UNIT_OF_DOCKER: &str = "docker-of-alice";
 const UNIT_OF_CONTAINERD: &str = "containerd-of-alice";
+
+/// nerdctl's script, which starts containerd for a user.
+const ROOTLESS_CONTAINERD: &str = "/usr/local/bin/containerd-rootless.sh";
 
 /// Starts containerd as nerdctl's containerd-rootless.sh does; `$1` is a directory of the user for
 /// its state.
@@ -113,6 +116,13 @@ fn rootless_docker_follows_a_lab_and_brings_devices_back_after_a_restart() {
     container.loses("/dev/ttyUSB0");
     drop(container);
     user.has_nothing_left();
+
+    // Its bundle has a path of rootlesskit's mount namespace.
+    let container = user.docker_container("");
+    user.run(&format!("oci-hotplug attach {} usb:0403:6001", container.name));
+    an_adapter_is_followed(&vm, &container);
+    drop(container);
+    user.has_nothing_left();
     user.stop_unit(UNIT_OF_DOCKER);
     user.remove();
 }
@@ -150,4 +160,71 @@ fn containerd_in_the_namespaces_of_rootlesskit_follows_an_adapter() {
     user.has_nothing_left();
     user.stop_unit(UNIT_OF_CONTAINERD);
     user.remove();
+}
+
+/// A container of nerdctl, whose command this is.
+fn nerdctl_container<'m>(vm: &'m Machine, nerdctl: &str, options: &str) -> Container<'m> {
+    let name = vm.new_name("c");
+    let id = vm.run(&format!(
+        "{nerdctl} run -d --name {name} --network none {options} box sh -c {}",
+        quoted(IDLE)
+    ));
+    Container::new(
+        vm,
+        format!("{nerdctl} exec -i {name}"),
+        format!("{nerdctl} rm -f {name}"),
+    )
+    .known_as(&id, &name)
+}
+
+/// A container follows an adapter that it requests by annotation, and another one that gets its
+/// request later.
+fn nerdctl_follows_adapters(vm: &Machine, nerdctl: &str, is_watched: &str, attach: impl Fn(&str)) {
+    vm.run(&format!("{nerdctl} import /var/lib/box.tar box"));
+    let container = nerdctl_container(
+        vm,
+        nerdctl,
+        &format!("--device {ANNOTATED} --annotation io.oci-hotplug.devices=usb:0403:6001"),
+    );
+    vm.wait_until(is_watched);
+    an_adapter_is_followed(vm, &container);
+    drop(container);
+    let container = nerdctl_container(vm, nerdctl, "");
+    attach(&container.name);
+    an_adapter_is_followed(vm, &container);
+}
+
+#[test]
+#[ignore = "needs the virtual machine: tests/run.sh --vm"]
+fn nerdctl_of_a_user_follows_adapters() {
+    let vm = machine();
+    let user = User::new(&vm);
+    vm.write("/home/alice/.config/containerd/config.toml", CONTAINERD_CONFIG);
+    vm.run(
+        "mkdir /home/alice/.config/cdi && cp /etc/cdi/oci-hotplug* /home/alice/.config/cdi/ && \
+         chown -R alice: /home/alice/.config",
+    );
+    user.start_unit(UNIT_OF_CONTAINERD, ROOTLESS_CONTAINERD);
+    vm.wait_until(&format!(
+        "test -S {}/containerd/containerd.sock",
+        user.runtime_dir()
+    ));
+    let nerdctl = user.as_user("nerdctl");
+    nerdctl_follows_adapters(&vm, &nerdctl, &user.watcher_in_unit(), |name| {
+        user.run(&format!("oci-hotplug attach {name} usb:0403:6001"));
+    });
+    user.has_nothing_left();
+    user.stop_unit(UNIT_OF_CONTAINERD);
+    user.remove();
+}
+
+#[test]
+#[ignore = "needs the virtual machine: tests/run.sh --vm"]
+fn nerdctl_of_root_follows_adapters() {
+    let vm = machine();
+    vm.run("systemctl start containerd");
+    nerdctl_follows_adapters(&vm, "nerdctl", "pgrep oci-hotplug-wat", |name| {
+        vm.run(&format!("oci-hotplug attach {name} usb:0403:6001"));
+    });
+    nothing_is_left(&vm);
 }

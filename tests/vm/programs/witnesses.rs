@@ -90,6 +90,15 @@ pub const WITNESSES: &[Witness] = &[
         others: "true",
     },
     Witness {
+        program: "SerialPort.list",
+        kind: Kind::Adapter,
+        starts: "echo $$ > /run/w/node; exec node /opt/serial_ports.js",
+        log: "serial_ports",
+        shows: "test $(grep -c '/dev/ttyUSB1 0403 FT001' $LOG) = $round",
+        lost: "tail -n 1 $LOG | grep ports: && ! tail -n 1 $LOG | grep ttyUSB1",
+        others: "! grep FT999 $LOG",
+    },
+    Witness {
         program: "ModemManager",
         kind: Kind::Adapter,
         starts: "exec ModemManager --debug",

@@ -117,8 +117,8 @@ fn rootless_docker_follows_a_lab_and_brings_devices_back_after_a_restart() {
     drop(container);
     user.has_nothing_left();
 
-    // Its bundle has a path of rootlesskit's mount namespace. A unit of systemd would end the watcher
-    // with the command.
+    // Its bundle has a path of rootlesskit's mount namespace. A unit of systemd would end the
+    // watcher with the command.
     let container = user.docker_container("");
     let attach = format!("oci-hotplug attach {} usb:0403:6001", container.name);
     vm.run(&user.as_user(&attach));

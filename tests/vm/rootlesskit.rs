@@ -1,5 +1,6 @@
-//! Engines of an ordinary user in the namespaces of rootlesskit: rootless Docker, and containerd with
-//! nerdctl, and with its own client. No uevents arrive in their network namespace, where the hooks run.
+//! Engines of an ordinary user in the namespaces of rootlesskit: rootless Docker, and containerd
+//! with nerdctl, and with its own client. No uevents arrive in their network namespace, where the
+//! hooks run.
 
 use crate::container::{Container, IDLE, quoted};
 use crate::engine::{bundle_directory, our_hooks};

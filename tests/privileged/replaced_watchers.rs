@@ -61,7 +61,7 @@ fn watchers_are_replaced_during_hotplug_without_effect_on_the_container(machine:
                 assert_ne!(container.expect_watcher(), watcher);
                 container.reads("/dev/data/still", &disk.content(1));
                 assert_eq!(inode(&container, &still), before, "the node was created again");
-                assert!(!rival.has(&still), "the device was let go for a moment");
+                assert!(!rival.has(&still), "the lease was released for a moment");
             }
         }));
         done.store(true, Ordering::Relaxed);

@@ -9,7 +9,8 @@ use nix::sys::stat::makedev;
 
 use super::error::MonitorError;
 use super::message::Properties;
-use crate::model::device::{DevKind, DevNum, Device};
+use crate::model::device::{DevNum, Device};
+use crate::model::udev_database::DatabaseId;
 
 /// Where udevd stores what it knows of devices: a file for each.
 const DATABASE: &str = "/run/udev/data";
@@ -76,20 +77,12 @@ fn properties(device: &udev::Device) -> Properties {
 fn is_of_this_device(device: &Device, since: SystemTime) -> bool {
     let Some(node) = &device.node else { return true };
     let created = creation(&node.path, node.num).filter(|created| *created >= since);
-    let entry = symlink_metadata(entry_of(node.num)).and_then(|entry| entry.modified());
+    let entry = format!("{DATABASE}/{}", DatabaseId::Number(node.num));
+    let entry = symlink_metadata(entry).and_then(|entry| entry.modified());
     match (created, entry) {
         (Some(created), Ok(written)) => written > created,
         _ => true,
     }
-}
-
-/// The file of a device with this number (sd-device.c, sd_device_get_device_id).
-fn entry_of(DevNum { kind, major, minor }: DevNum) -> String {
-    let kind = match kind {
-        DevKind::Char => 'c',
-        DevKind::Block => 'b',
-    };
-    format!("{DATABASE}/{kind}{major}:{minor}")
 }
 
 /// When a node with this number was created.

@@ -2,12 +2,13 @@
 //!
 //! ```text
 //! arguments ──> requests (also of classes, CDI devices) ──> target (the container, with a watcher)
-//!           ──> Add | Remove ──> report
+//!           ──> Add | Remove ──> the watcher is in a separate unit ──> report
 //! ```
 //! Only the watcher changes anything inside.
 
 mod report;
 mod resolved;
+mod separate_unit;
 mod target;
 
 use std::path::PathBuf;
@@ -16,6 +17,7 @@ use anyhow::{Result, bail};
 use clap::Args;
 
 use self::resolved::ResolvedRequests;
+use self::separate_unit::wait_for_separate_unit;
 use self::target::{PATIENCE, Target};
 use super::error::{Denied, Usage};
 use super::request_word::request_text;
@@ -89,6 +91,7 @@ pub(super) fn attach(arguments: &Attach, config: &Config, registry: &Registry, a
             });
         }
     }
+    wait_for_separate_unit(&target, registry, config);
     report::attached(
         &target,
         &target.status(registry)?,

@@ -10,6 +10,7 @@ use anyhow::{Context, Result, bail};
 use clap::{Args, Subcommand};
 use serde_json::{Value, json};
 
+use super::error::warn;
 use super::render::json::write_json_list;
 use super::render::table::print_line;
 use crate::cdi::directories::{DEFAULT_DIRECTORIES, SpecFile, Specs};
@@ -316,10 +317,10 @@ fn warn_of_stale(specs: &Specs, kind: &Kind, classes: &Classes) {
             if let Some(name) =
                 classes.find(|name| !known.contains(name.split([';', ',']).next().unwrap_or(name).trim()))
             {
-                eprintln!(
-                    "oci-hotplug: warning: {} requests class {name:?}, which is not defined: remove it",
+                warn(&format!(
+                    "{} requests class {name:?}, which is not defined: remove it",
                     file.path.display()
-                );
+                ));
             }
         }
     }

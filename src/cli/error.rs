@@ -5,7 +5,7 @@ use std::io::ErrorKind;
 use crate::cdi::generate::GenerateError;
 use crate::cdi::names::NameError;
 use crate::exit;
-use crate::model::quoting::visible_lines;
+use crate::model::quoting::{visible, visible_lines};
 use crate::model::request::annotations::RequestListError;
 
 /// A command line that is incomplete or malformed.
@@ -34,6 +34,11 @@ pub(super) fn report(error: &anyhow::Error) -> u8 {
         false if error.is::<Denied>() => exit::DENIED,
         false => exit::FAILED,
     }
+}
+
+/// Prints a warning.
+pub(super) fn warn(fault: &str) {
+    eprintln!("oci-hotplug: warning: {}", visible(fault));
 }
 
 fn is_broken_pipe(error: &anyhow::Error) -> bool {

@@ -46,11 +46,11 @@ use anyhow::{Result, bail};
 use clap::Parser;
 
 use self::args::{Command, Common, Verb};
+use self::error::warn;
 use self::request_word::request_text;
 use crate::exit;
 use crate::host::config::{Config, ConfigError};
 use crate::host::state::registry::Registry;
-use crate::model::quoting::visible;
 
 /// Runs the tool with this process's arguments.
 pub fn main() -> ExitCode {
@@ -134,8 +134,4 @@ fn registry(common: &Common) -> Result<Registry> {
     };
     config.broken().for_each(|fault| warn(&fault));
     Ok(Registry::new(&config.state_dir))
-}
-
-fn warn(fault: &str) {
-    eprintln!("oci-hotplug: warning: {}", visible(fault));
 }

@@ -83,6 +83,23 @@ pub(crate) fn unit_in(cgroups: &str) -> Option<&str> {
         .rfind(|part| part.starts_with(UNIT.0) && part.ends_with(UNIT.1))
 }
 
+/// The service that a process is in, from the text of its `/proc/PID/cgroup`; systemd ends all its
+/// processes when the service ends. `None` in a scope, whose processes stay (systemd.scope(5)), and
+/// outside of units.
+pub(crate) fn service_in(cgroups: &str) -> Option<&str> {
+    let path = cgroups.lines().find_map(|line| {
+        let mut fields = line.splitn(3, ':').skip(1);
+        let controllers = fields.next()?;
+        fields
+            .next()
+            .filter(|_| controllers.is_empty() || controllers == "name=systemd")
+    })?;
+    let is_unit = |part: &&str| part.ends_with(".service") || part.ends_with(".scope");
+    path.split('/')
+        .rfind(is_unit)
+        .filter(|unit| unit.ends_with(".service"))
+}
+
 /// A systemd manager: what starts units, and restarts them.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Manager {
@@ -241,6 +258,32 @@ mod tests {
             unit_of(&"web-1".parse().unwrap()).unwrap(),
             "oci-hotplug-watcher@web\\x2d1.service"
         );
+    }
+
+    #[test]
+    fn a_process_ends_with_the_innermost_unit_if_that_is_a_service() {
+        for (cgroups, service) in [
+            ("0::/system.slice/job.service\n", Some("job.service")),
+            ("0::/system.slice/job.service/payload\n", Some("job.service")),
+            (
+                "0::/user.slice/user-1000.slice/user@1000.service/app.slice/run-1.service\n",
+                Some("run-1.service"),
+            ),
+            (
+                "0::/user.slice/user-1000.slice/user@1000.service/app.slice/terminal.scope\n",
+                None,
+            ),
+            ("0::/user.slice/user-0.slice/session-1.scope\n", None),
+            (
+                "4:cpu,cpuacct:/elsewhere\n1:name=systemd:/system.slice/job.service\n0::/\n",
+                Some("job.service"),
+            ),
+            ("0::/\n", None),
+            ("", None),
+            ("a:b", None),
+        ] {
+            assert_eq!(service_in(cgroups), service, "{cgroups:?}");
+        }
     }
 
     #[test]

@@ -7,14 +7,14 @@ use lexopt::{Parser, ValueExt};
 use super::detach::detach;
 use super::error::WatcherError;
 use super::run::{Beginning, run};
-use super::{Ending, Settings};
+use super::{Ending, Settings, systemd_unit};
 use crate::command_line::{self, CommonOptions, OwnArgument, Program};
 use crate::exit;
-use crate::host::config::{Config, ConfigError, SystemdUnitSetting};
+use crate::host::config::{Config, ConfigError};
 use crate::host::log::{self, WATCHER};
 use crate::host::state::error::RegistryError;
 use crate::host::state::registry::Registry;
-use crate::host::systemd::{self, Manager};
+use crate::host::systemd;
 use crate::model::oci::ContainerId;
 use crate::model::policy::{Denial, Policy};
 use crate::sys::memory::keep_free_heap;
@@ -131,7 +131,7 @@ fn settings(config: &Config, policy: Policy) -> Settings {
         config: config.named.clone(),
         // The response must arrive before the hook stops waiting for it.
         ready_timeout: config.prestart_timeout.mul_f32(0.8),
-        manager: (config.systemd_unit == SystemdUnitSetting::Auto).then(Manager::own),
+        manager: systemd_unit::manager(config),
     }
 }
 

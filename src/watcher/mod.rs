@@ -35,7 +35,7 @@ mod retries;
 mod run;
 mod start;
 mod status;
-mod systemd_unit;
+pub(crate) mod systemd_unit;
 mod tick;
 mod waiters;
 mod world;

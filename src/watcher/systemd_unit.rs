@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 
 use super::inside::Inside;
 use crate::host::backoff::Backoff;
-use crate::host::config::Config;
+use crate::host::config::{Config, SystemdUnitSetting};
 use crate::host::spawn::{Child, ChildState};
 use crate::host::systemd::{self, Manager};
 use crate::model::oci::ContainerId;
@@ -154,7 +154,12 @@ impl Startup {
     }
 }
 
+/// The manager that is to have a unit for each watcher; `None` if the configuration wants no units.
+pub(crate) fn manager(config: &Config) -> Option<Manager> {
+    (config.systemd_unit == SystemdUnitSetting::Auto).then(Manager::own)
+}
+
 /// Whether the unit's watcher, which gets only the container's id, would use this state directory.
-fn unit_uses(state_dir: &Path) -> bool {
+pub(crate) fn unit_uses(state_dir: &Path) -> bool {
     Config::load(None, None).is_ok_and(|config| config.state_dir == state_dir)
 }

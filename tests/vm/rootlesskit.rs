@@ -118,11 +118,9 @@ fn rootless_docker_follows_a_lab_and_brings_devices_back_after_a_restart() {
     drop(container);
     user.has_nothing_left();
 
-    // Its bundle has a path of rootlesskit's mount namespace. A unit of systemd would end the
-    // watcher with the command.
+    // Its bundle has a path of rootlesskit's mount namespace.
     let container = user.docker_container("");
-    let attach = format!("oci-hotplug attach {} usb:0403:6001", container.name);
-    vm.run(&user.as_user(&attach));
+    user.run(&format!("oci-hotplug attach {} usb:0403:6001", container.name));
     an_adapter_is_followed(&vm, &container);
     drop(container);
     user.has_nothing_left();
@@ -214,7 +212,7 @@ fn nerdctl_of_a_user_follows_adapters() {
     ));
     let nerdctl = user.as_user("nerdctl");
     nerdctl_follows_adapters(&vm, &nerdctl, &user.watcher_in_unit(), |name| {
-        vm.run(&user.as_user(&format!("oci-hotplug attach {name} usb:0403:6001")));
+        user.run(&format!("oci-hotplug attach {name} usb:0403:6001"));
     });
     user.has_nothing_left();
     user.stop_unit(UNIT_OF_CONTAINERD);

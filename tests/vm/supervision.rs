@@ -144,6 +144,45 @@ fn a_watcher_outlives_the_service_that_podman_ran_in() {
     no_unit_is_left(&vm);
 }
 
+/// systemd ends all processes of a service with it. So `attach` returns only when the watcher that it
+/// started is in a separate unit.
+#[test]
+#[ignore = "needs the virtual machine: tests/run.sh --vm"]
+fn a_watcher_outlives_the_service_that_attach_ran_in() {
+    let vm = machine();
+    let adapter = adapter(&vm);
+    vm.wait_until("test -e /dev/ttyUSB0");
+    let service = "systemd-run --quiet --pipe --wait --collect --property KillSignal=SIGKILL";
+    let attach = |container: &Container| {
+        format!(
+            "{service} oci-hotplug attach {} usb:0403:6001 2>&1",
+            container.name
+        )
+    };
+
+    let container = podman(&vm, Crun, "");
+    let told = vm.run(&attach(&container));
+    assert!(!told.contains("warning"), "{told}");
+    assert_eq!(vm.run("pgrep -c oci-hotplug-wat"), "1");
+    supervised(&vm);
+    container.talks_through(&adapter, "/dev/ttyUSB0");
+    drop(container);
+    nothing_is_left(&vm);
+    no_unit_is_left(&vm);
+
+    // Without a unit there is nothing to wait for, and the operator is warned.
+    let container = podman(&vm, Crun, "");
+    vm.run("mkdir -p /etc/oci-hotplug/config.d && echo 'systemd-unit = \"none\"' > /etc/oci-hotplug/config.d/alone.toml");
+    let told = vm.run(&attach(&container));
+    vm.run("rm /etc/oci-hotplug/config.d/alone.toml");
+    assert!(told.contains("warning: the watcher of container "), "{told}");
+    vm.wait_until("! pgrep oci-hotplug-wat");
+    vm.run("oci-hotplug recover");
+    container.talks_through(&adapter, "/dev/ttyUSB0");
+    drop(container);
+    nothing_is_left(&vm);
+}
+
 #[test]
 #[ignore = "needs the virtual machine: tests/run.sh --vm"]
 fn an_update_moves_units_to_the_new_version_without_effect_on_the_container() {

@@ -10,6 +10,7 @@ use anyhow::{Context, Result};
 
 use super::files::InstalledFile;
 use crate::cdi::generated_files::FileChange;
+use crate::cli::error::warn;
 use crate::exit;
 use crate::host::state::atomic_file::{Durability, replace};
 use crate::host::systemd::Manager;
@@ -116,11 +117,11 @@ impl Root {
         }
         let status = command.args(arguments).stdin(Stdio::null()).status();
         if !status.is_ok_and(|status| status.success()) {
-            eprintln!(
-                "oci-hotplug: warning: this command failed (run it again): {} {}",
+            warn(&format!(
+                "this command failed (run it again): {} {}",
                 self.manager.command(),
                 arguments.join(" ")
-            );
+            ));
         }
     }
 }

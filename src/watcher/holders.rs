@@ -44,7 +44,7 @@ impl<'a> Holders<'a> {
     /// The other containers that have the device, or a device that exposes its data, as text in
     /// parentheses; empty if there are none.
     pub(super) fn of(&self, device: &SysPath) -> String {
-        let others = self.others.get_or_init(|| self.read());
+        let others = self.others.get_or_init(|| self.read().collect());
         let holders: Vec<String> = others
             .iter()
             .filter_map(|(id, notes)| self.holder(id, notes, device))
@@ -55,15 +55,20 @@ impl<'a> Holders<'a> {
         format!(" ({})", holders.join("; "))
     }
 
-    fn read(&self) -> Vec<(ContainerId, Notes)> {
+    /// One of these other containers, found without reading the notes of all.
+    fn any_of(&self, device: &SysPath) -> Option<String> {
+        self.read()
+            .find_map(|(id, notes)| self.holder(&id, &notes, device))
+    }
+
+    fn read(&self) -> impl Iterator<Item = (ContainerId, Notes)> {
         let registry = Registry::new(self.inside.state_dir());
         let ids = registry.ids().unwrap_or_default().into_iter();
-        ids.filter(|id| id.as_str() != self.inside.id() && registry.is_watched(id))
-            .filter_map(|id| {
-                let notes: Notes = registry.attached(&id).ok().flatten()?;
-                Some((id, notes))
-            })
-            .collect()
+        ids.filter_map(move |id| {
+            let is_other = id.as_str() != self.inside.id() && registry.is_watched(&id);
+            let notes = is_other.then(|| registry.attached(&id).ok().flatten())??;
+            Some((id, notes))
+        })
     }
 
     /// How a container has the device; `None` if it does not.
@@ -115,10 +120,9 @@ impl<'a> Holders<'a> {
             if attachment.node.num.kind != DevKind::Block || !is_shared(leased) {
                 continue;
             }
-            let holders = self.of(&attachment.device.syspath);
-            if !holders.is_empty() {
+            if let Some(holder) = self.any_of(&attachment.device.syspath) {
                 let text = format!(
-                    "{} is in another container as well{holders}; add `;exclusive` to the request to prevent that",
+                    "{} is in another container as well ({holder}); add `;exclusive` to the request to prevent that",
                     path.display()
                 );
                 let device = attachment.device.syspath.as_str();

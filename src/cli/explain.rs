@@ -54,6 +54,7 @@ pub(super) fn run(registry: &Registry, config: &Config, id: &str, path: &Path, a
     let name = container.display_name();
     let facts = Facts {
         name: &name,
+        asked: id,
         reserved: planner.reserved_candidates(&inventory),
         planner: &planner,
         device,

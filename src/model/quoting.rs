@@ -163,6 +163,15 @@ pub(crate) fn shell_quoted(text: &str) -> String {
     format!("'{}'", text.replace('\'', r"'\''"))
 }
 
+/// The same, without quotes where the shell needs none.
+pub(crate) fn shell_word(text: &str) -> String {
+    let is_plain = |byte: u8| byte.is_ascii_alphanumeric() || b"-_./:@".contains(&byte);
+    match !text.is_empty() && text.bytes().all(is_plain) {
+        true => text.to_owned(),
+        false => shell_quoted(text),
+    }
+}
+
 /// The ASCII letters and digits of a text, with one `-` for each run of other characters between
 /// them; at most `limit` bytes.
 pub(crate) fn slug(text: &str, limit: usize) -> String {

@@ -11,10 +11,10 @@ use crate::host::users::Users;
 use crate::model::device::inventory::Inventory;
 use crate::model::device::{Device, SysPath};
 use crate::model::device::{nodeless, usb_hub};
-use crate::model::oci::engine::short_id;
 use crate::model::plan::attachment::{Attachment, NodeCreator};
 use crate::model::plan::{NotAttached, Planner};
 use crate::model::policy::{AllowedBy, HostUse, Policy, PolicyContext, Verdict};
+use crate::model::quoting::shell_word;
 use crate::model::request::Request;
 use crate::model::request::entry::RequestEntry;
 use crate::model::request::selector::{DeviceSelector, Match};
@@ -53,6 +53,8 @@ pub(super) struct Conclusion {
 pub(super) struct Facts<'a> {
     /// The container's name or short id.
     pub(super) name: &'a str,
+    /// The word by which the operator named the container.
+    pub(super) asked: &'a str,
     pub(super) device: &'a Device,
     pub(super) inventory: &'a Inventory,
     pub(super) policy: &'a Policy,
@@ -317,7 +319,7 @@ impl Facts<'_> {
         match &self.device.node {
             Some(node) => format!(
                 " (`oci-hotplug attach {} devnode:{}` attaches it)",
-                short_id(&self.record.container.id),
+                shell_word(self.asked),
                 node.path.display()
             ),
             None => nodeless::instead_of_node(self.device)

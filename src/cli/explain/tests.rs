@@ -40,6 +40,7 @@ fn explained(requests: &[&str], node: &str) -> String {
     });
     let facts = Facts {
         name: "lab",
+        asked: "lab",
         device: device.unwrap(),
         inventory: &inventory,
         policy: &config.usable_policy(),

@@ -88,6 +88,12 @@ fn additional_missing_wrong_and_swapped_letters_are_typos() {
 fn a_word_is_quoted_for_a_shell_and_a_slug_is_made_of_its_letters() {
     assert_eq!(shell_quoted("usb:0403&!driver:x"), "'usb:0403&!driver:x'");
     assert_eq!(shell_quoted("it's"), r"'it'\''s'");
+    for plain in ["lab", "3f2a", "shop/web-0/box", "/dev/ttyUSB0"] {
+        assert_eq!(shell_word(plain), plain);
+    }
+    for (text, word) in [("", "''"), ("a b", "'a b'"), ("$(id)", "'$(id)'"), ("ä", "'ä'")] {
+        assert_eq!(shell_word(text), word);
+    }
     assert_eq!(slug("subsystem:tty&usb:0403", 40), "subsystem-tty-usb-0403");
     assert_eq!(slug("devnode:/dev/x", 8), "devnode");
     assert_eq!(slug("é", 8), "");

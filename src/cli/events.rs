@@ -20,6 +20,8 @@ use self::timestamp::Timestamp;
 use super::enrolled::{Enrolled, check_access};
 use super::render::color::{BAD, CAUTION, GOOD, PLAIN};
 use super::render::json::write_json_line;
+use super::render::table::{screen_width, width};
+use super::render::wrap::wrapped;
 use crate::host::log;
 use crate::host::state::refused_starts;
 use crate::host::state::registry::Registry;
@@ -117,25 +119,37 @@ impl ContainerFilter {
 }
 
 fn print(repeated: &Repeated) -> Result<()> {
+    let mut out = anstream::stdout().lock();
+    writeln!(out, "{}", line(repeated, screen_width()))?;
+    out.flush()?;
+    Ok(())
+}
+
+/// The event in columns. On a terminal of `screen` columns a long message goes on below the column
+/// of containers.
+fn line(repeated: &Repeated, screen: Option<usize>) -> String {
     let event = &repeated.event;
     // The messages "attached …" and "detached …" begin with the word of the column before.
-    let message = event.message.strip_prefix(&event.event);
+    let message = event.message.strip_prefix(&event.event).unwrap_or(&event.message);
     let again = match repeated.count {
         1 => String::new(),
         count => format!(" ({count} times since {})", repeated.first),
     };
     let style = style(&event.event);
-    let mut out = anstream::stdout().lock();
-    writeln!(
-        out,
-        "{}  {}  {style}{:8}{style:#}  {}{again}",
-        event.time,
-        visible(short_id(&event.container)),
-        visible(&event.event),
-        visible(message.unwrap_or(&event.message).trim()),
-    )?;
-    out.flush()?;
-    Ok(())
+    let time = event.time.to_string();
+    let container = visible(short_id(&event.container));
+    let word = format!("{:8}", visible(&event.event));
+    let before_message: usize = [&time, &*container, &word]
+        .map(|column| width(column) + 2)
+        .iter()
+        .sum();
+    let message = wrapped(
+        &format!("{}{again}", visible(message.trim())),
+        before_message,
+        width(&time) + 2,
+        screen,
+    );
+    format!("{time}  {container}  {style}{word}{style:#}  {message}")
 }
 
 fn style(event: &str) -> Style {
@@ -150,6 +164,30 @@ fn style(event: &str) -> Style {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_long_message_goes_on_below_the_column_of_containers_on_a_terminal() {
+        let refused = Repeated::once(LoggedEvent {
+            time: Timestamp::from_micros(1_795_763_618_000_000).unwrap(),
+            container: "lab".into(),
+            event: "shared".into(),
+            device: None,
+            node: None,
+            message:
+                "/dev/sda is in another container as well (container robot); add `;exclusive` to the request"
+                    .into(),
+        });
+        let first = "2026-11-27T07:13:38Z  lab  shared    /dev/sda is in another container as well";
+        let rest = "(container robot); add `;exclusive` to the request";
+        assert_eq!(
+            anstream::adapter::strip_str(&line(&refused, Some(80))).to_string(),
+            format!("{first}\n                      {rest}")
+        );
+        assert_eq!(
+            anstream::adapter::strip_str(&line(&refused, None)).to_string(),
+            format!("{first} {rest}")
+        );
+    }
 
     #[test]
     fn a_known_container_is_not_another_container_whose_id_begins_with_its_id() {

@@ -99,7 +99,7 @@ fn a_watcher_of_a_unit_reports_ready_and_ends_if_its_container_is_gone() {
         .expect("start the watcher");
     assert_eq!(output.status.code(), Some(0), "{}", words(&output));
     unit.set_nonblocking(true).expect("a socket");
-    let mut word = [0; 64];
-    let length = unit.recv(&mut word).expect("its word");
-    assert_eq!(&word[..length], b"READY=1");
+    let mut message = [0; 64];
+    let length = unit.recv(&mut message).expect("its message");
+    assert_eq!(&message[..length], b"READY=1");
 }

@@ -1,37 +1,22 @@
 //! Creates OCI bundles: a busybox image and a config.json with our hooks. Does not know runc.
 
+mod config;
+mod image;
+
 use std::fs;
-use std::os::unix::fs::{MetadataExt, PermissionsExt, lchown, symlink};
+use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use nix::mount::{MsFlags, mount};
-use nix::sys::stat::{Mode, SFlag, mknod};
 use serde_json::{Value, json};
 
+use self::image::{give_to_mapped_root, layer_over_host, unpack_image};
 use super::container::{Refusal, RuncContainer, runtime};
 use super::disk::number_of;
-use super::hook::Hook;
-use super::machine::{Machine, cgroup_parent, open_to_all};
+use super::machine::Machine;
 
 /// The first host id of the user namespace's map, and how many ids it has.
 pub const MAPPED: (u32, u32) = (100_000, 65_536);
-
-/// The process of every container: waits without a child process, writes what signals it got, and
-/// ends on SIGTERM.
-const INIT: &str = "\
-#!/bin/sh
-exec </dev/null >/dev/null 2>&1
-trap 'echo stopped >/words/last; exit 0' TERM
-trap 'echo usr1 >/words/last' USR1
-echo listening >/words/last
-while :; do sleep 3600 & wait $!; kill $!; done
-";
-
-const APPLETS: [&str; 18] = [
-    "sh", "cat", "chmod", "dd", "grep", "head", "id", "kill", "ln", "ls", "mkdir", "mkfifo", "mknod", "mv",
-    "readlink", "rm", "sleep", "stat",
-];
 
 /// A bundle to be written. Each method changes one thing of a small, well-behaved container with
 /// our two hooks.
@@ -392,219 +377,5 @@ impl<'m> Bundle<'m> {
         }
         let config = serde_json::to_vec_pretty(&self.config(&words)).expect("config.json is JSON");
         fs::write(self.directory().join("config.json"), config).expect("write config.json");
-    }
-
-    fn config(&self, words: &Path) -> Value {
-        let mut config = json!({
-            "ociVersion": "1.0.2",
-            "hostname": "oci-hotplug-test",
-            "root": { "path": "rootfs", "readonly": self.read_only },
-            "process": self.process(),
-            "mounts": self.mounts(words),
-            "annotations": self.annotations,
-            "hooks": self.hooks(),
-            "linux": {
-                "cgroupsPath": format!("/{}/{}", cgroup_parent(), self.cgroup()),
-                "namespaces": self.namespaces(),
-                "resources": { "devices": self.device_rules() },
-                "devices": self.engine_devices.iter().map(EngineDevice::node).collect::<Vec<_>>(),
-            },
-        });
-        if self.user_namespace {
-            let map = json!([{ "containerID": 0, "hostID": MAPPED.0, "size": MAPPED.1 }]);
-            config["linux"]["uidMappings"] = map.clone();
-            config["linux"]["gidMappings"] = map;
-        }
-        config
-    }
-
-    fn process(&self) -> Value {
-        let mut capabilities = vec!["CAP_CHOWN", "CAP_DAC_OVERRIDE", "CAP_FOWNER", "CAP_KILL"];
-        capabilities.extend(&self.capabilities);
-        let mut user = json!({ "uid": self.user.0, "gid": self.user.1 });
-        if let Some(umask) = self.process_umask {
-            user["umask"] = json!(umask);
-        }
-        json!({
-            "terminal": false,
-            "user": user,
-            "args": ["/bin/init"],
-            "env": ["PATH=/bin"],
-            "cwd": "/",
-            "noNewPrivileges": true,
-            "capabilities": {
-                "bounding": capabilities, "effective": capabilities, "permitted": capabilities,
-            },
-        })
-    }
-
-    fn mounts(&self, words: &Path) -> Value {
-        let mut mounts = vec![
-            json!({ "destination": "/proc", "type": "proc", "source": "proc" }),
-            json!({ "destination": "/words", "type": "bind", "source": words, "options": ["bind"] }),
-            json!({ "destination": "/nodes", "type": "tmpfs", "source": "tmpfs", "options": ["mode=1777"] }),
-        ];
-        // sysfs belongs to a network namespace: a container with a user namespace may not mount the
-        // host's.
-        if !(self.user_namespace && self.host_network) {
-            let access = if self.writable_sys { "rw" } else { "ro" };
-            mounts.push(json!({ "destination": "/sys", "type": "sysfs", "source": "sysfs",
-                "options": ["nosuid", "noexec", "nodev", access] }));
-        }
-        for (source, destination) in &self.volumes {
-            mounts.push(
-                json!({ "destination": destination, "type": "bind", "source": source,
-                "options": ["rbind", "rw"] }),
-            );
-        }
-        match self.dev {
-            Dev::Tmpfs => {
-                mounts.push(json!({ "destination": "/dev", "type": "tmpfs", "source": "tmpfs",
-                    "options": ["nosuid", "strictatime", "mode=755", "size=65536k"] }));
-                mounts.push(
-                    json!({ "destination": "/dev/pts", "type": "devpts", "source": "devpts",
-                    "options": ["nosuid", "noexec", "newinstance", "ptmxmode=0666", "mode=0620"] }),
-                );
-            }
-            Dev::Host => mounts.push(json!({ "destination": "/dev", "type": "bind", "source": "/dev",
-                "options": ["rbind", "rw"] })),
-            Dev::Image => {}
-        }
-        json!(mounts)
-    }
-
-    fn hooks(&self) -> Value {
-        let mut hooks = json!({});
-        let prestart = self
-            .prestart
-            .iter()
-            .map(|extra| Hook::prestart(self.machine, extra));
-        hooks[self.stage] = prestart
-            .map(|hook| hook.entry(&self.hook_environment, &self.hook_setup))
-            .collect();
-        if self.idle_hook {
-            hooks[self.stage] = json!([{ "path": "/bin/true", "args": ["true"] }]);
-        }
-        if self.with_poststop {
-            hooks["poststop"] =
-                json!([Hook::poststop(self.machine).entry(&self.hook_environment, &self.hook_setup)]);
-        }
-        if let Some(limit) = self.hooks_die_after {
-            for stage in [self.stage, "poststop"] {
-                for entry in hooks[stage].as_array_mut().into_iter().flatten() {
-                    kill_after(limit, entry);
-                }
-            }
-        }
-        for (stage, place, entry) in &self.foreign_hooks {
-            let mut list = hooks[*stage].as_array().cloned().unwrap_or_default();
-            let at = if *place == Place::Before { 0 } else { list.len() };
-            list.insert(at, entry.clone());
-            hooks[*stage] = json!(list);
-        }
-        hooks
-    }
-
-    fn namespaces(&self) -> Value {
-        let mut kinds = vec!["pid", "ipc", "uts", "mount"];
-        if !self.host_network {
-            kinds.push("network");
-        }
-        kinds.retain(|kind| *kind != "pid" || !self.host_pids);
-        if self.user_namespace {
-            kinds.push("user");
-        }
-        kinds.into_iter().map(|kind| json!({ "type": kind })).collect()
-    }
-
-    fn device_rules(&self) -> Value {
-        let mut rules = vec![json!({ "allow": false, "access": "rwm" })];
-        rules.extend(self.engine_devices.iter().map(EngineDevice::rule));
-        json!(rules)
-    }
-}
-
-impl EngineDevice {
-    fn node(&self) -> Value {
-        json!({ "path": self.path, "type": self.kind, "major": self.number.0, "minor": self.number.1,
-            "fileMode": 0o640, "uid": 0, "gid": 0 })
-    }
-
-    fn rule(&self) -> Value {
-        json!({ "allow": true, "type": self.kind, "major": self.number.0, "minor": self.number.1,
-            "access": self.access })
-    }
-}
-
-/// Changes a hook's entry so that timeout(1) kills it.
-fn kill_after(limit: Duration, entry: &mut Value) {
-    let mut arguments = vec![
-        json!("timeout"),
-        json!("--foreground"),
-        json!("--signal=KILL"),
-        json!(format!("{:.3}", limit.as_secs_f64())),
-    ];
-    arguments.extend(entry["args"].as_array().cloned().unwrap_or_default());
-    entry["path"] = json!("/usr/bin/timeout");
-    entry["args"] = json!(arguments);
-}
-
-/// Mounts the host's root file system with a writable layer, which is on the scratch file system.
-/// `/run` is empty, as in an image: on a host where it is not a mount, it has udevd's database.
-fn layer_over_host(rootfs: &Path) {
-    let parent = rootfs.parent().expect("a bundle has a directory");
-    let [upper, work] = ["upper", "work"].map(|name| parent.join(name));
-    for directory in [&upper, &work, &rootfs.to_owned()] {
-        fs::create_dir_all(directory).expect("make a directory for a layer");
-    }
-    open_to_all(parent);
-    // A device 0:0 in the writable layer hides the file below it
-    // (Documentation/filesystems/overlayfs.rst).
-    mknod(&upper.join("run"), SFlag::S_IFCHR, Mode::empty(), 0).expect("hide the host's /run");
-    let options = format!(
-        "lowerdir=/,upperdir={},workdir={}",
-        upper.display(),
-        work.display()
-    );
-    let overlay = Some("overlay");
-    mount(overlay, rootfs, overlay, MsFlags::empty(), Some(options.as_str())).expect("mount an overlay");
-    fs::create_dir(rootfs.join("run")).expect("make the image's /run");
-    let init = rootfs.join("bin/init");
-    fs::write(&init, INIT).expect("write the image's init");
-    fs::set_permissions(&init, fs::Permissions::from_mode(0o755)).expect("make a program executable");
-}
-
-fn unpack_image(rootfs: &Path) {
-    for directory in ["bin", "dev", "proc", "sys", "words", "nodes", "tmp"] {
-        fs::create_dir_all(rootfs.join(directory)).expect("make a directory of the image");
-    }
-    let parent = rootfs.parent().expect("a bundle has a directory");
-    open_to_all(parent);
-    open_to_all(rootfs);
-    let busybox = rootfs.join("bin/busybox");
-    let source = ["/bin/busybox", "/usr/bin/busybox"]
-        .into_iter()
-        .find(|path| Path::new(path).exists());
-    fs::copy(
-        source.expect("busybox is not installed: apt-get install busybox-static"),
-        &busybox,
-    )
-    .expect("copy busybox");
-    for applet in APPLETS {
-        symlink("busybox", rootfs.join("bin").join(applet)).expect("link an applet");
-    }
-    let init = rootfs.join("bin/init");
-    fs::write(&init, INIT).expect("write the image's init");
-    for program in [busybox, init] {
-        fs::set_permissions(&program, fs::Permissions::from_mode(0o755)).expect("make a program executable");
-    }
-}
-
-fn give_to_mapped_root(path: &Path) {
-    lchown(path, Some(MAPPED.0), Some(MAPPED.0)).expect("give the image to the mapped root");
-    if fs::symlink_metadata(path).is_ok_and(|metadata| metadata.is_dir()) {
-        for entry in fs::read_dir(path).expect("list the image").flatten() {
-            give_to_mapped_root(&entry.path());
-        }
     }
 }

@@ -71,7 +71,7 @@ pub(crate) struct Unresolved {
 impl SpecFile {
     /// Reads and checks one file.
     pub(crate) fn read(path: &Path, priority: usize) -> Self {
-        let spec = match read_text(path) {
+        let spec = match regular_file::read_text_at_most(path, MAX_SPEC) {
             Err(error) => Err(vec![Fault {
                 field: String::new(),
                 line: None,
@@ -97,17 +97,6 @@ fn check(text: &str) -> Result<Document, Vec<Fault>> {
     } else {
         Err(faults)
     }
-}
-
-fn read_text(path: &Path) -> io::Result<String> {
-    let text = regular_file::read_at_most(path, MAX_SPEC + 1)?;
-    if text.len() as u64 > MAX_SPEC {
-        return Err(io::Error::new(
-            io::ErrorKind::FileTooLarge,
-            format!("it is longer than {MAX_SPEC} bytes"),
-        ));
-    }
-    String::from_utf8(text).map_err(|_| io::Error::new(io::ErrorKind::InvalidData, "it is not UTF-8"))
 }
 
 /// Whether engines read files with this name.

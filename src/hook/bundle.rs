@@ -47,7 +47,8 @@ pub(super) fn read(state: &HookState) -> Result<BundleConfig, BundleError> {
     let bundle = state.bundle.as_deref().ok_or(BundleError::Missing)?;
     check_path("bundle", bundle)?;
     let path = bundle.join("config.json");
-    let json = read_file(&path).map_err(|source| BundleError::Read { path, source })?;
+    let json =
+        regular_file::read_at_most(&path, MAX_CONFIG).map_err(|source| BundleError::Read { path, source })?;
     let config = BundleConfig::parse(bundle, &json)?;
     check_path("root file system", &config.rootfs)?;
     Ok(config)
@@ -91,15 +92,4 @@ fn check_path(what: &'static str, path: &Path) -> Result<(), BundleError> {
         what,
         shown: shown(&text, 80),
     })
-}
-
-fn read_file(path: &Path) -> io::Result<Vec<u8>> {
-    let text = regular_file::read_at_most(path, MAX_CONFIG + 1)?;
-    if text.len() as u64 > MAX_CONFIG {
-        return Err(io::Error::new(
-            io::ErrorKind::FileTooLarge,
-            format!("it is longer than {MAX_CONFIG} bytes"),
-        ));
-    }
-    Ok(text)
 }

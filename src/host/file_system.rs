@@ -13,7 +13,11 @@ use std::os::unix::fs::MetadataExt;
 
 use nix::NixPath;
 use nix::fcntl::OFlag;
+use nix::libc::dev_t;
+use nix::sys::stat::{SFlag, makedev};
 use rustix::fs::{AtFlags, Mode, OFlags, Statx, StatxFlags, openat, statx};
+
+use crate::model::device::{DevKind, DevNum};
 
 /// File systems that live in the kernel's memory and respond at once, even when a container mounted
 /// them.
@@ -26,6 +30,19 @@ const ON_DISK: [&str; 7] = ["ext2", "ext3", "ext4", "xfs", "btrfs", "f2fs", "zfs
 /// container can have a hundred thousand mounts (fs.mount-max), each with a path of 4 KiB, and
 /// reading all of them for every name would block the watcher.
 const MAX_MOUNTS: u64 = 2 << 20;
+
+/// A device's kind, as mknod(2) takes it.
+pub(crate) fn file_type_of(num: DevNum) -> SFlag {
+    match num.kind {
+        DevKind::Block => SFlag::S_IFBLK,
+        DevKind::Char => SFlag::S_IFCHR,
+    }
+}
+
+/// A device's number, as mknod(2) takes it and stat(2) returns it.
+pub(crate) fn number_of(num: DevNum) -> dev_t {
+    makedev(num.major.into(), num.minor.into())
+}
 
 /// The cached attributes of an open file (an O_PATH descriptor is enough): type, mode, owner, size,
 /// numbers; since Linux 5.8 also the id of the mount by which it was opened.

@@ -42,16 +42,23 @@ pub(crate) fn open(path: &Path, options: &mut OpenOptions) -> io::Result<File> {
     only_regular(file)
 }
 
-/// The beginning of a file of another program, at most this many bytes. Links are followed.
+/// The content of a file of another program. Links are followed.
 ///
 /// # Errors
-/// Those of [`open`] and read(2).
+/// Those of [`open`] and read(2), and if the file is longer than this many bytes.
 pub(crate) fn read_at_most(path: &Path, bytes: u64) -> io::Result<Vec<u8>> {
     let mut options = OpenOptions::new();
     let file = options.read(true).custom_flags(WITHOUT_WAITING).open(path)?;
-    let mut content = Vec::new();
-    only_regular(file)?.take(bytes).read_to_end(&mut content)?;
-    Ok(content)
+    content(only_regular(file)?, bytes)
+}
+
+/// The text of such a file.
+///
+/// # Errors
+/// Those of [`read_at_most`], and if the content is not UTF-8.
+pub(crate) fn read_text_at_most(path: &Path, bytes: u64) -> io::Result<String> {
+    String::from_utf8(read_at_most(path, bytes)?)
+        .map_err(|_| io::Error::new(io::ErrorKind::InvalidData, "it is not UTF-8"))
 }
 
 /// The same for a file of a process in another mount namespace: `root` is the process's root
@@ -65,8 +72,21 @@ pub(crate) fn read_at_most_in(root: &Path, path: &Path, bytes: u64) -> io::Resul
         .flags(OFlag::from_bits_retain(WITHOUT_WAITING) | OFlag::O_CLOEXEC)
         .resolve(ResolveFlag::RESOLVE_IN_ROOT | ResolveFlag::RESOLVE_NO_MAGICLINKS);
     let file = File::from(openat2(&root, path, how)?);
+    content(only_regular(file)?, bytes)
+}
+
+/// Reads a file, which must not be longer than this many bytes. Files of procfs have no size.
+fn content(file: File, bytes: u64) -> io::Result<Vec<u8>> {
+    let size = file.metadata()?.len();
     let mut content = Vec::new();
-    only_regular(file)?.take(bytes).read_to_end(&mut content)?;
+    if size <= bytes {
+        content.reserve_exact(size as usize + 1);
+        file.take(bytes + 1).read_to_end(&mut content)?;
+    }
+    if size.max(content.len() as u64) > bytes {
+        let fault = format!("it is longer than {bytes} bytes");
+        return Err(io::Error::new(io::ErrorKind::FileTooLarge, fault));
+    }
     Ok(content)
 }
 
@@ -92,15 +112,7 @@ pub(crate) fn open_to_read(path: &Path) -> io::Result<File> {
 /// # Errors
 /// Those of [`open`] and read(2), and if the file is longer than 64 MiB.
 pub(crate) fn read(path: &Path) -> io::Result<Vec<u8>> {
-    let file = open_to_read(path)?;
-    let size = file.metadata()?.len();
-    if size > MAX_SIZE {
-        let fault = format!("it is longer than {MAX_SIZE} bytes");
-        return Err(io::Error::new(io::ErrorKind::FileTooLarge, fault));
-    }
-    let mut content = Vec::with_capacity(size as usize + 1);
-    file.take(MAX_SIZE).read_to_end(&mut content)?;
-    Ok(content)
+    content(open_to_read(path)?, MAX_SIZE)
 }
 
 /// Whether an error of [`open`] says that the file is not a regular one.
@@ -134,8 +146,8 @@ pub(crate) mod tests {
     /// Puts something else in the place of a file.
     type Put = fn(&Path);
 
-    /// What can be in the place of a file, except a device: its word in errors, and how a test puts
-    /// it there.
+    /// What can be in the place of a file, except a device: what errors call it, and how a test
+    /// puts it there.
     pub(crate) const OTHERS: [(&str, Put); 5] = [
         ("a FIFO", |path| mkfifo(path, Mode::S_IRWXU).unwrap()),
         ("a symbolic link", |path| {
@@ -191,14 +203,24 @@ pub(crate) mod tests {
     }
 
     #[test]
-    fn a_file_of_another_program_may_be_a_link_and_is_read_in_part() {
+    fn a_file_of_another_program_may_be_a_link_and_has_a_maximum_length() {
         let scratch = tempfile::tempdir().unwrap();
         let path = scratch.path().join("file");
         fs::write(&path, "content").unwrap();
         let link = scratch.path().join("link");
         symlink(&path, &link).unwrap();
         assert_eq!(read_at_most(&link, 100).unwrap(), b"content");
-        assert_eq!(read_at_most(&link, 3).unwrap(), b"con");
+        assert_eq!(read_at_most(&link, 7).unwrap(), b"content");
+        assert_eq!(read_text_at_most(&link, 7).unwrap(), "content");
+        for read in [
+            read_at_most(&link, 6),
+            read_text_at_most(&link, 6).map(String::into_bytes),
+        ] {
+            assert_eq!(read.unwrap_err().to_string(), "it is longer than 6 bytes");
+        }
+        fs::write(&path, b"\xff").unwrap();
+        let error = read_text_at_most(&link, 6).unwrap_err();
+        assert_eq!(error.to_string(), "it is not UTF-8");
         fs::remove_file(&path).unwrap();
         mkfifo(&path, Mode::S_IRWXU).unwrap();
         let error = at_once(move || read_at_most(&link, 100)).unwrap_err();

@@ -4,8 +4,7 @@ use std::os::fd::AsFd;
 use std::path::Path;
 
 use nix::fcntl::OFlag;
-use nix::libc::dev_t;
-use nix::sys::stat::{Mode, SFlag, makedev, mknodat};
+use nix::sys::stat::{Mode, SFlag, mknodat};
 use nix::unistd::Gid;
 
 use super::dev::{ContainerDev, host_ids};
@@ -18,8 +17,9 @@ use super::outcome::{NodeOutcome, NodeOwner, Placement};
 use super::path::checked;
 use super::place::Place;
 use super::staging::Staging;
+use crate::host::file_system::{file_type_of, number_of};
 use crate::model::cgroup::grants::Change;
-use crate::model::device::{DevKind, DevNum};
+use crate::model::device::DevNum;
 use crate::model::plan::attachment::PathState;
 
 impl ContainerDev {
@@ -222,15 +222,4 @@ fn make_node(
             .and_then(|fd| finish_node(&fd, num, mode, uid, gid));
         finished.map_err(|source| failed(ACTION, place.path(), source))
     })
-}
-
-fn file_type_of(num: DevNum) -> SFlag {
-    match num.kind {
-        DevKind::Block => SFlag::S_IFBLK,
-        DevKind::Char => SFlag::S_IFCHR,
-    }
-}
-
-fn number_of(num: DevNum) -> dev_t {
-    makedev(num.major.into(), num.minor.into())
 }

@@ -13,7 +13,7 @@ use nix::errno::Errno;
 use nix::fcntl::OFlag;
 use nix::mount::{MntFlags, MsFlags, mount, umount2};
 use nix::sched::{CloneFlags, unshare};
-use nix::sys::stat::{Mode, SFlag, makedev, mknodat};
+use nix::sys::stat::{Mode, mknodat};
 use nix::unistd::{UnlinkatFlags, fchdir, pivot_root, unlinkat};
 use rustix::mount::{
     FsMountFlags, FsOpenFlags, MountAttrFlags, MoveMountFlags, OpenTreeFlags, fsconfig_create,
@@ -24,7 +24,8 @@ use super::error::{MountError, step};
 use super::open::finish_node;
 use super::place::Place;
 use crate::host::container::namespaces::{Namespace, OwnNamespace};
-use crate::model::device::{DevKind, DevNum};
+use crate::host::file_system::{file_type_of, number_of};
+use crate::model::device::DevNum;
 
 /// A private mount namespace with a tmpfs in it. Both are freed with the last descriptor and the
 /// last mounted node.
@@ -66,14 +67,15 @@ impl Staging {
     ) -> Result<StagedNode, MountError> {
         self.made += 1;
         let staged = StagedNode(self.made.to_string());
-        let kind = if num.kind == DevKind::Block {
-            SFlag::S_IFBLK
-        } else {
-            SFlag::S_IFCHR
-        };
-        let device = makedev(num.major.into(), num.minor.into());
         let name = staged.0.as_str();
-        mknodat(&self.tmpfs, name, kind, Mode::empty(), device).map_err(step("create the node"))?;
+        mknodat(
+            &self.tmpfs,
+            name,
+            file_type_of(num),
+            Mode::empty(),
+            number_of(num),
+        )
+        .map_err(step("create the node"))?;
         let flags = OFlag::O_PATH | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC;
         let finished = nix::fcntl::openat(&self.tmpfs, name, flags, Mode::empty())
             .and_then(|fd| finish_node(&fd, num, mode, uid, gid));

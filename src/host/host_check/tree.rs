@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 
 use crate::host::regular_file;
 
-/// How much of a file is read, in bytes.
+/// The maximum size of a file that is read, in bytes.
 const MAX_FILE: u64 = 16 << 20;
 
 /// The root of all paths that are checked.
@@ -41,7 +41,7 @@ impl Tree {
 
     /// The text of a file, if it can be read.
     pub(crate) fn read(&self, path: impl AsRef<Path>) -> Option<String> {
-        read(&self.at(path)).ok()
+        regular_file::read_text_at_most(&self.at(path), MAX_FILE).ok()
     }
 
     /// The text of a configuration file; `None` if it does not exist.
@@ -50,7 +50,7 @@ impl Tree {
     /// When it exists and cannot be read; the message names it.
     pub(crate) fn config(&self, path: impl AsRef<Path>) -> Result<Option<String>, String> {
         let path = path.as_ref();
-        match read(&self.at(path)) {
+        match regular_file::read_text_at_most(&self.at(path), MAX_FILE) {
             Ok(text) => Ok(Some(text)),
             Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
             Err(error) => Err(format!("{}: {error}", path.display())),
@@ -79,12 +79,6 @@ impl Tree {
     pub(super) fn owner(&self) -> (u32, u32) {
         fs::metadata(&self.root).map_or((0, 0), |root| (root.uid(), root.gid()))
     }
-}
-
-/// The text of a file, which of a user's own may be anything.
-fn read(path: &Path) -> io::Result<String> {
-    let text = regular_file::read_at_most(path, MAX_FILE)?;
-    String::from_utf8(text).map_err(|_| io::Error::new(io::ErrorKind::InvalidData, "it is not UTF-8"))
 }
 
 #[cfg(test)]

@@ -5,10 +5,9 @@ use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 use std::time::SystemTime;
 
-use nix::sys::stat::makedev;
-
 use super::error::MonitorError;
 use super::message::Properties;
+use crate::host::file_system::number_of;
 use crate::model::device::{DevNum, Device};
 use crate::model::udev_database::DatabaseId;
 
@@ -88,6 +87,6 @@ fn is_of_this_device(device: &Device, since: SystemTime) -> bool {
 /// When a node with this number was created.
 fn creation(path: &Path, num: DevNum) -> Option<SystemTime> {
     let node = symlink_metadata(path).ok()?;
-    let is_it = node.rdev() == makedev(num.major.into(), num.minor.into());
+    let is_it = node.rdev() == number_of(num);
     is_it.then(|| node.created().ok()).flatten()
 }

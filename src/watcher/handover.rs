@@ -31,19 +31,18 @@ const RETRY_INTERVAL: Duration = Duration::from_millis(5);
 /// Takes over the container's lock and leases from its watcher, or takes them when they are free.
 ///
 /// # Errors
-/// When the container is not enrolled, or its watcher does not hand over in time.
+/// When the container is not enrolled, its lock cannot be opened, or its watcher does not hand over
+/// in time.
 pub(super) fn take_over(registry: &Registry, id: &ContainerId) -> Result<(RecordLock, Leases), WatcherError> {
     let deadline = Instant::now() + TIMEOUT;
     loop {
-        let lock = match registry.lock(id, Duration::ZERO) {
+        let left = deadline.saturating_duration_since(Instant::now());
+        match registry.lock(id, Duration::ZERO) {
+            Err(RegistryError::Locked { .. }) if !left.is_zero() => {}
             Err(RegistryError::Io { source, .. }) if source.kind() == std::io::ErrorKind::NotFound => {
                 return Err(WatcherError::NotEnrolled(id.clone(), registry.root().to_owned()));
             }
-            lock => lock,
-        };
-        let left = deadline.saturating_duration_since(Instant::now());
-        if lock.is_ok() || left.is_zero() {
-            return Ok((lock?, Leases::new(registry.root())));
+            lock => return Ok((lock?, Leases::new(registry.root()))),
         }
         let dir = registry.container_dir(id);
         match control::request_handover(&dir, left) {

@@ -144,8 +144,8 @@ fn a_watcher_outlives_the_service_that_podman_ran_in() {
     no_unit_is_left(&vm);
 }
 
-/// systemd ends all processes of a service with it. So `attach` returns only when the watcher that it
-/// started is in a separate unit.
+/// systemd ends all processes of a service with it. So `attach` returns only when the watcher that
+/// it started is in a separate unit.
 #[test]
 #[ignore = "needs the virtual machine: tests/run.sh --vm"]
 fn a_watcher_outlives_the_service_that_attach_ran_in() {

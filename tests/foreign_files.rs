@@ -21,8 +21,8 @@ const PRESTART: &str = env!("CARGO_BIN_EXE_oci-hotplug-prestart");
 const POSTSTOP: &str = env!("CARGO_BIN_EXE_oci-hotplug-poststop");
 const WATCHER: &str = env!("CARGO_BIN_EXE_oci-hotplug-watcher");
 
-/// Far more than any of the programs takes, on a busy machine, and less than a watcher waits for the
-/// one before it (`watcher::handover`): no program waits for a file that cannot be locked.
+/// Far more than any of the programs takes, on a busy machine, and less than a watcher waits for
+/// the one before it (`watcher::handover`): no program waits for a file that cannot be locked.
 const PATIENCE: Duration = Duration::from_secs(12);
 
 /// The files of the state directory.

@@ -45,7 +45,7 @@ pub(super) enum Verb {
     List,
     /// Show everything about one container.
     Inspect {
-        /// The container's id, the beginning of it, or its name.
+        /// The container's id, the beginning of it, its name, or the name of its pod.
         #[arg(value_name = "ID")]
         id: String,
     },
@@ -98,7 +98,7 @@ pub(super) enum Verb {
     /// Examples: oci-hotplug explain lab /dev/ttyUSB0; oci-hotplug explain 3f2a
     /// /dev/serial/by-id/usb-FTDI_Board-if00; oci-hotplug explain lab /sys/bus/usb/devices/1-1.4.
     Explain {
-        /// The container's id, the beginning of it, or its name.
+        /// The container's id, the beginning of it, its name, or the name of its pod.
         #[arg(value_name = "ID")]
         id: String,
         /// The device: its node or a link to it, in the container or on the host, or its path in

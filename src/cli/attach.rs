@@ -33,8 +33,9 @@ use crate::model::request::entry::{RequestEntry, Requests};
 #[derive(Debug, Args)]
 #[command(override_usage = "oci-hotplug attach [OPTIONS] <ID | --pid PID> REQUEST...")]
 pub(super) struct Attach {
-    /// The container (its id, the beginning of it, or its name), and then requests as in the
-    /// annotation io.oci-hotplug.devices, classes (class:NAME), or CDI devices (VENDOR/CLASS=NAME).
+    /// The container (its id, the beginning of it, its name, or the name of its pod), and then
+    /// requests as in the annotation io.oci-hotplug.devices, classes (class:NAME), or CDI devices
+    /// (VENDOR/CLASS=NAME).
     #[arg(value_names = ["ID", "REQUEST"], num_args = 1.., required = true)]
     words: Vec<String>,
     /// The container that this process of the host is in, instead of ID.
@@ -53,7 +54,7 @@ pub(super) struct Attach {
 /// The container and what it is to lose.
 #[derive(Debug, Args)]
 pub(super) struct Detach {
-    /// The container's id, the beginning of it, or its name.
+    /// The container's id, the beginning of it, its name, or the name of its pod.
     #[arg(value_name = "ID")]
     id: String,
     /// What it requests, as `oci-hotplug inspect` shows it: requests or their selectors, classes

@@ -53,7 +53,7 @@ impl Enrolled {
         Ok(all)
     }
 
-    /// The one container whose id is, or begins with, `id`, or whose name it is.
+    /// The one container whose id is, or begins with, `id`, or whose name or pod it is.
     pub(super) fn find(registry: &Registry, id: &str) -> Result<Self> {
         check_access(registry)?;
         match Self::search(registry, id)? {
@@ -131,31 +131,40 @@ impl Enrolled {
     }
 }
 
-/// The id that equals `text`, that has the name `text`, or that begins with `text`; `None` when no
-/// id does.
+/// The id that equals `text`, that has the name or the pod `text`, or that begins with `text`;
+/// `None` when no id does.
 ///
 /// # Errors
-/// When several containers have the name `text` (podman and Docker may each have one), or several
-/// ids begin with it.
+/// When several containers have the name `text` (podman and Docker may each have one) or are in the
+/// pod, or several ids begin with it.
 pub(super) fn find_id(all: &[(ContainerId, Option<String>)], text: &str) -> Result<Option<ContainerId>> {
     if let Some((id, _)) = all.iter().find(|(id, _)| id.as_str() == text) {
         return Ok(Some(id.clone()));
     }
-    let named: Vec<&ContainerId> = all
-        .iter()
-        .filter(|(_, name)| name.as_deref() == Some(text))
-        .map(|(id, _)| id)
-        .collect();
-    match named[..] {
+    let named = |is_meant: &dyn Fn(&str) -> bool| -> Vec<&ContainerId> {
+        all.iter()
+            .filter(|(_, name)| name.as_deref().is_some_and(is_meant))
+            .map(|(id, _)| id)
+            .collect()
+    };
+    let short = |ids: &[&ContainerId]| -> String {
+        let ids: Vec<&str> = ids.iter().map(|id| engine::short_id(id.as_str())).collect();
+        ids.join(", ")
+    };
+    match named(&|name| name == text)[..] {
         [] => {}
         [id] => return Ok(Some(id.clone())),
-        _ => bail!(
+        ref ids => bail!(
             "several containers are named {text:?}: {} (use the id)",
-            named
-                .iter()
-                .map(|id| engine::short_id(id.as_str()))
-                .collect::<Vec<_>>()
-                .join(", ")
+            short(ids)
+        ),
+    }
+    match named(&|name| engine::is_in_pod(name, text))[..] {
+        [] => {}
+        [id] => return Ok(Some(id.clone())),
+        ref ids => bail!(
+            "pod {text:?} has several containers, or there are several pods of this name: {} (use the id)",
+            short(ids)
         ),
     }
     let starting: Vec<&str> = all
@@ -202,19 +211,31 @@ mod tests {
             ("c".repeat(64), Some("zigbee")),
             ("board".to_owned(), None),
             ("lab".to_owned(), Some("lab")),
+            ("d".repeat(64), Some("default/bench/main")),
+            ("e".repeat(64), Some("default/zigbee/main")),
+            ("f0".repeat(32), Some("default/two/one")),
+            ("f1".repeat(32), Some("default/two/other")),
         ];
         let all = containers.map(|(id, name)| (id.parse().unwrap(), name.map(str::to_owned)));
         Ok(find_id(&all, text)?.map(|id| id.as_str().to_owned()))
     }
 
     #[test]
-    fn a_container_is_found_by_id_name_or_the_beginning_of_its_id() {
+    fn a_container_is_found_by_id_name_pod_or_the_beginning_of_its_id() {
         assert_eq!(found("zigbee").unwrap(), Some("c".repeat(64)));
         assert_eq!(found("cc").unwrap(), Some("c".repeat(64)));
         assert_eq!(found("lab").unwrap(), Some("lab".into()));
         // An id wins over names.
         assert_eq!(found("board").unwrap(), Some("board".into()));
         assert_eq!(found("nobody").unwrap(), None);
+        assert_eq!(found("bench").unwrap(), Some("d".repeat(64)));
+        // A name wins over a pod.
+        assert_eq!(found("zigbee").unwrap(), Some("c".repeat(64)));
+        assert_eq!(found("default/zigbee").unwrap(), Some("e".repeat(64)));
+        assert_eq!(
+            found("two").unwrap_err().to_string(),
+            "pod \"two\" has several containers, or there are several pods of this name: f0f0f0f0f0f0, f1f1f1f1f1f1 (use the id)"
+        );
         let error = found("a").unwrap_err().to_string();
         assert!(
             error.contains("the ids of several containers begin with"),

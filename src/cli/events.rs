@@ -38,7 +38,8 @@ pub(super) struct Options {
     /// (2026-11-21, "2026-11-21 14:30", 2026-11-21T14:30:00Z).
     #[arg(long, value_name = "TIME", value_parser = |text: &str| Timestamp::since(text, SystemTime::now()))]
     since: Option<Timestamp>,
-    /// Only events of this container: its id, the beginning of it, or its name.
+    /// Only events of this container: its id, the beginning of it, its name, or the name of its
+    /// pod.
     #[arg(long, value_name = "ID")]
     container: Option<String>,
 }
@@ -77,7 +78,7 @@ pub(super) fn run(registry: &Registry, options: &Options, as_json: bool) -> Resu
     match (&filter, &options.container) {
         (Some(filter), Some(text)) if !has_shown && !filter.is_known => {
             bail!(
-                "no container {text:?} is known here, and the log has no event of it (name a container that has ended by its id)"
+                "no container {text:?} is known here, and the log has no event of it (`oci-hotplug list` shows those that are known; name a container that has ended by its id)"
             )
         }
         _ => Ok(()),

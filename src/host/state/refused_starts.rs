@@ -16,7 +16,7 @@ use crate::host::regular_file;
 use crate::host::state::atomic_file::{Durability, replace};
 use crate::host::state::flock;
 use crate::host::state::trust;
-use crate::model::oci::engine::{printable, short_id};
+use crate::model::oci::engine::{is_in_pod, printable, short_id};
 use crate::model::quoting::shown;
 
 const FILE: &str = "refused-starts.json";
@@ -54,10 +54,11 @@ impl RefusedStart {
         }
     }
 
-    /// Whether a word of the command line means this container: its name, its id or the start of
-    /// its id.
+    /// Whether a word of the command line means this container: its name, its pod, its id or the
+    /// start of its id.
     pub(crate) fn matches(&self, word: &str) -> bool {
-        !word.is_empty() && (self.name.as_deref() == Some(word) || self.id.starts_with(word))
+        let is_called = |name: &str| name == word || is_in_pod(name, word);
+        !word.is_empty() && (self.name.as_deref().is_some_and(is_called) || self.id.starts_with(word))
     }
 
     /// Whether this is the container with this id, or one with its name.
@@ -184,6 +185,7 @@ mod tests {
         assert_eq!(read(&dir), []);
         note(&dir, entry("c1", None, "again")).unwrap();
         assert_eq!(read(&dir)[0].display_name(), "c1");
+        assert!(entry("c1", Some("default/board/main"), "no").matches("board"));
     }
 
     #[test]

@@ -102,6 +102,16 @@ fn crio_name(name: &str) -> Option<String> {
     Some(format!("{namespace}/{pod}/{container}"))
 }
 
+/// Whether a word of the command line is the pod of a container with this name: `POD` or
+/// `NAMESPACE/POD` for `NAMESPACE/POD/CONTAINER`.
+pub(crate) fn is_in_pod(name: &str, word: &str) -> bool {
+    let parts: Vec<&str> = name.split('/').collect();
+    match parts[..] {
+        [namespace, pod, _] => word == pod || word.split_once('/') == Some((namespace, pod)),
+        _ => false,
+    }
+}
+
 /// An id for display: the first twelve of an engine's 64 digits.
 pub(crate) fn short_id(id: &str) -> &str {
     match id.len() {
@@ -140,6 +150,25 @@ mod tests {
             .iter()
             .map(|(key, value)| ((*key).to_owned(), (*value).to_owned()))
             .collect()
+    }
+
+    #[test]
+    fn a_container_of_kubernetes_is_found_by_its_pod() {
+        for word in ["bench", "lab/bench"] {
+            assert!(is_in_pod("lab/bench/board", word), "{word}");
+        }
+        for word in [
+            "",
+            "lab",
+            "board",
+            "bench/board",
+            "lab/",
+            "/bench",
+            "lab/bench/board",
+        ] {
+            assert!(!is_in_pod("lab/bench/board", word), "{word}");
+        }
+        assert!(!is_in_pod("lab/bench", "bench") && !is_in_pod("bench", "bench"));
     }
 
     #[test]

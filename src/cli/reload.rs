@@ -12,7 +12,7 @@ use super::client;
 use super::enrolled::Enrolled;
 use super::render::json::write_json_list;
 use super::render::table::{self, print_line};
-use crate::host::state::control::Status;
+use crate::host::state::control::{Problem, Status};
 use crate::host::state::registry::Registry;
 
 /// How long a watcher may take: it enumerates all devices of the host.
@@ -26,7 +26,7 @@ pub(super) struct Reloaded {
     attached: Vec<PathBuf>,
     /// The nodes that were detached.
     detached: Vec<PathBuf>,
-    /// The number of problems after the reload.
+    /// The number of problems after the reload, as `inspect` shows them: equal reasons are one.
     problems: usize,
     /// Why the watcher keeps its previous policy.
     failure: Option<String>,
@@ -74,7 +74,7 @@ fn reload(registry: &Registry, container: &Enrolled) -> Reloaded {
         name: container.display_name(),
         attached: new.difference(&old).cloned().collect(),
         detached: old.difference(&new).cloned().collect(),
-        problems: after.map_or(0, |status| status.problems.len()),
+        problems: after.map_or(0, |status| Problem::grouped(&status.problems).len()),
         failure,
     }
 }

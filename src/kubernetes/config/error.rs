@@ -48,12 +48,9 @@ pub(crate) enum Fault {
     Name(#[from] NameError),
     #[error("{0} is defined twice: give one of them another name")]
     DefinedTwice(ResourceName),
-    /// A request is invalid.
-    #[error("request {request:?}: {source}")]
-    Request {
-        request: String,
-        source: Box<RequestListError>,
-    },
+    /// A request is invalid; the error names it.
+    #[error(transparent)]
+    Request(#[from] Box<RequestListError>),
     /// A resource has neither requests nor groups.
     #[error("the resource selects no device: write requests: [\"usb:0403:6001\"] or groups: [...]")]
     SelectsNothing,

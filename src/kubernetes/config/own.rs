@@ -211,10 +211,6 @@ fn requested(name: ResourceName, text: ResourceText, classes: &Classes) -> Resul
 
 /// The requests, with the keys of the resource that apply to all of them.
 fn read_requests(text: &ResourceText, texts: &[String], classes: &Classes) -> Result<Requests, Fault> {
-    let fault = |request: &String, source: RequestListError| Fault::Request {
-        request: request.clone(),
-        source: Box::new(source),
-    };
     let mut requests = Requests::default();
     for request in texts {
         // The keys of the resource are options, so parse and check them like the options of a
@@ -227,7 +223,7 @@ fn read_requests(text: &ResourceText, texts: &[String], classes: &Classes) -> Re
             whole.push_str(";exclusive");
         }
         let read = read_list(Origin::Root, &whole, classes);
-        requests.extend(read.map_err(|source| fault(request, source))?);
+        requests.extend(read.map_err(Box::new)?);
     }
     if requests.is_empty() {
         return Err(Fault::SelectsNothing);
@@ -239,7 +235,7 @@ fn read_requests(text: &ResourceText, texts: &[String], classes: &Classes) -> Re
         }
     }
     for rule in text.symlinks.iter().flatten() {
-        let rules = parse_symlinks(rule).map_err(|source| fault(rule, source.into()))?;
+        let rules = parse_symlinks(rule).map_err(|source| Box::new(RequestListError::from(source)))?;
         requests.symlinks.extend(rules);
     }
     Ok(requests)

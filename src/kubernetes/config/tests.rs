@@ -208,7 +208,7 @@ fn every_error_in_a_file_names_its_place() {
         ("resources: [{name: x, requests: []}]", "selects no device"),
         (
             "resources: [{name: x, requests: ['usb:1']}]",
-            "resource 1 (\"x\"): request \"usb:1\"",
+            "resource 1 (\"x\"): device request \"usb:1\": ",
         ),
         ("resources: [{name: x, requests: ['class:nosuch']}]", "nosuch"),
         (

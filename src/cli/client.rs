@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-use crate::host::state::control::{self, ControlRequest, ControlResponse, Status};
+use crate::host::state::control::{self, ControlError, ControlRequest, ControlResponse, Status};
 use crate::host::state::registry::Registry;
 use crate::host::systemd;
 use crate::model::oci::ContainerId;
@@ -10,22 +10,37 @@ use crate::model::oci::ContainerId;
 /// The pause between two requests to a watcher that is starting or ending.
 const RETRY_INTERVAL: Duration = Duration::from_millis(5);
 
-/// The watcher's status; `None` when the container has no watcher, or the watcher does not answer
-/// before the timeout.
-pub(super) fn status(registry: &Registry, id: &ContainerId, timeout: Duration) -> Option<Status> {
+/// Sends a request to a container's watcher, and again to the next watcher if one is starting or
+/// taking over.
+///
+/// # Errors
+/// When the container has no watcher, or the watcher does not respond before the timeout.
+pub(super) fn ask(
+    registry: &Registry,
+    id: &ContainerId,
+    request: &ControlRequest,
+    timeout: Duration,
+) -> Result<ControlResponse, ControlError> {
     let deadline = Instant::now() + timeout;
     loop {
         let left = deadline
             .saturating_duration_since(Instant::now())
             .max(RETRY_INTERVAL);
-        match control::send_request(&registry.container_dir(id), &ControlRequest::Status, left) {
-            Ok(ControlResponse::Status(status)) => return Some(*status),
-            // The watcher has just been started, or a new one is taking over.
+        match control::send_request(&registry.container_dir(id), request, left) {
             Err(error) if error.is_ended() && left > RETRY_INTERVAL && registry.is_watched(id) => {
                 std::thread::sleep(RETRY_INTERVAL);
             }
-            _ => return None,
+            response => return response,
         }
+    }
+}
+
+/// The watcher's status; `None` when the container has no watcher, or the watcher does not answer
+/// before the timeout.
+pub(super) fn status(registry: &Registry, id: &ContainerId, timeout: Duration) -> Option<Status> {
+    match ask(registry, id, &ControlRequest::Status, timeout) {
+        Ok(ControlResponse::Status(status)) => Some(*status),
+        _ => None,
     }
 }
 
@@ -34,7 +49,7 @@ pub(super) fn status(registry: &Registry, id: &ContainerId, timeout: Duration) -
 /// # Errors
 /// Why the watcher keeps its previous policy.
 pub(super) fn reload(registry: &Registry, id: &ContainerId, timeout: Duration) -> Result<(), String> {
-    match control::send_request(&registry.container_dir(id), &ControlRequest::Reload, timeout) {
+    match ask(registry, id, &ControlRequest::Reload, timeout) {
         Ok(ControlResponse::Done) => Ok(()),
         Ok(ControlResponse::Failed(reason)) => Err(reason),
         Ok(_) => Err(

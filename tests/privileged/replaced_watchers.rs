@@ -11,6 +11,7 @@ use std::time::Duration;
 use serde_json::{Value, json};
 
 use crate::framework::container::text;
+use crate::framework::tool::output_of;
 use crate::framework::{Announcements, Bundle, Disk, Machine};
 use crate::recovery::{edit, further_hook, inode, record_of, recover, recover_in, recover_well};
 
@@ -88,14 +89,8 @@ fn watchers_are_replaced_during_hotplug_without_effect_on_the_container(machine:
     assert_eq!(machine.traces(), NOTHING);
 }
 
-#[apply(on_both_hierarchies)]
-fn a_hook_works_while_the_watcher_is_replaced(machine: &Machine) {
-    let disk = Disk::new(machine);
-    let partitions: Vec<u8> = (1..=8).collect();
-    for partition in &partitions {
-        disk.plug(*partition);
-    }
-    let container = Bundle::requesting(machine, "devnode:/dev/oci-hotplug-nothing").create();
+/// Calls a function while watchers are replaced one after another.
+fn while_watchers_are_replaced<T>(machine: &Machine, work: impl FnOnce() -> T) -> T {
     let (state_dir, done) = (machine.state_dir(), AtomicBool::new(false));
     thread::scope(|scope| {
         let replacing = scope.spawn(|| {
@@ -105,23 +100,35 @@ fn a_hook_works_while_the_watcher_is_replaced(machine: &Machine) {
             }
             outputs
         });
-        let hooks: Vec<Output> = partitions
-            .iter()
-            .map(|partition| {
-                further_hook(
-                    machine,
-                    &container,
-                    &format!("devnode:{};required", disk.partition(*partition)),
-                )
-            })
-            .collect();
+        let worked = std::panic::catch_unwind(std::panic::AssertUnwindSafe(work));
         done.store(true, Ordering::Relaxed);
         let replaced = replacing.join().expect("replace watchers");
         assert!(!replaced.is_empty(), "no watcher was replaced");
-        for output in hooks.into_iter().chain(replaced) {
+        for output in replaced {
             assert!(output.status.success(), "{}", text(&output));
         }
+        worked.unwrap_or_else(|panic| std::panic::resume_unwind(panic))
+    })
+}
+
+#[apply(on_both_hierarchies)]
+fn a_hook_works_while_the_watcher_is_replaced(machine: &Machine) {
+    let disk = Disk::new(machine);
+    let partitions: Vec<u8> = (1..=8).collect();
+    for partition in &partitions {
+        disk.plug(*partition);
+    }
+    let container = Bundle::requesting(machine, "devnode:/dev/oci-hotplug-nothing").create();
+    let hooks = while_watchers_are_replaced(machine, || {
+        let hook = |partition: &u8| {
+            let request = format!("devnode:{};required", disk.partition(*partition));
+            further_hook(machine, &container, &request)
+        };
+        partitions.iter().map(hook).collect::<Vec<Output>>()
     });
+    for output in hooks {
+        assert!(output.status.success(), "{}", text(&output));
+    }
     for partition in &partitions {
         container.reads(&disk.partition(*partition), &disk.content(*partition));
     }
@@ -226,5 +233,26 @@ fn notes_of_an_older_version_are_read_and_notes_of_a_newer_version_are_an_error(
     assert_eq!(container.watcher(), None);
     assert_eq!(inode(&container, &node), before);
     assert!(container.delete().status.success());
+    assert_eq!(machine.traces(), NOTHING);
+}
+
+#[apply(on_both_hierarchies)]
+fn the_operator_s_verbs_work_while_the_watcher_is_replaced(machine: &Machine) {
+    let disk = Disk::new(machine);
+    let node = disk.plug(1);
+    let container = Bundle::requesting(machine, "devnode:/dev/oci-hotplug-nothing").start();
+    let request = format!("devnode:{node}");
+    while_watchers_are_replaced(machine, || {
+        for _ in 0..10 {
+            output_of(machine, &["attach", &container.id, &request]);
+            container.reads(&node, &disk.content(1));
+            output_of(machine, &["reload"]);
+            let shown = output_of(machine, &["list"]);
+            assert!(shown.contains("ok"), "{shown}");
+            output_of(machine, &["detach", &container.id, &request]);
+            container.eventually_lacks(&node);
+        }
+    });
+    container.delete();
     assert_eq!(machine.traces(), NOTHING);
 }

@@ -6,12 +6,13 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
 
+use crate::cli::client;
 use crate::cli::engine_name::name_of;
 use crate::cli::enrolled::{Enrolled, check_access, find_id};
 use crate::host::config::Config;
 use crate::host::container::ContainerFacts;
 use crate::host::runtime_state::{self, RunningContainer};
-use crate::host::state::control::{self, ControlError, ControlRequest, ControlResponse, Status};
+use crate::host::state::control::{ControlError, ControlRequest, ControlResponse, Status};
 use crate::host::state::record::Record;
 use crate::host::state::registry::Registry;
 use crate::model::oci::ContainerId;
@@ -156,7 +157,7 @@ impl Target {
         question: &ControlRequest,
         patience: Duration,
     ) -> Result<ControlResponse> {
-        match control::send_request(&registry.container_dir(&self.id), question, patience) {
+        match client::ask(registry, &self.id, question, patience) {
             Err(ControlError::Connect { .. }) if !registry.is_watched(&self.id) => {
                 Err(EnrollError::Unwatched(self.id.clone()).into())
             }

@@ -8,6 +8,7 @@ use std::time::Duration;
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 
+use crate::framework::alone;
 use crate::framework::eventually::wait_within;
 use crate::framework::{Bundle, Disk, Hierarchy, Machine, Watcher};
 
@@ -67,6 +68,8 @@ fn wake_with<'w>(wakes: &'w [Vec<String>], call: &str) -> (&'w [String], usize) 
 
 #[apply(on_both_hierarchies)]
 fn a_plug_and_an_unplug_take_few_system_calls(machine: &Machine) {
+    // The watcher also receives the events of other tests' disks.
+    alone();
     let disk = Disk::new(machine);
     let node = disk.partition(1);
     // A trusted request does not depend on mounts, which other tests change meanwhile.

@@ -119,20 +119,7 @@ impl<'m> Scene<'m> {
 
     /// All processes of the peer's executable, whose path no other run has.
     fn daemons(&self) -> Vec<Watcher> {
-        let entries = fs::read_dir("/proc").expect("list /proc").flatten();
-        let pids = entries.filter_map(|entry| entry.file_name().to_str()?.parse().ok());
-        pids.filter_map(|pid| {
-            let bytes = fs::read(format!("/proc/{pid}/cmdline")).ok()?;
-            let words: Vec<_> = bytes
-                .split(|byte| *byte == 0)
-                .map(String::from_utf8_lossy)
-                .collect();
-            (Path::new(&**words.first()?) == self.program).then(|| Watcher {
-                pid,
-                command_line: words.join(" "),
-            })
-        })
-        .collect()
+        Watcher::all_with(|words| Path::new(&*words[0]) == self.program)
     }
 
     /// The sizes of the executables.

@@ -1,6 +1,7 @@
 //! The watcher of a container, as any process on the host sees it: through its command line in
 //! /proc.
 
+use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::fs;
 use std::os::fd::AsRawFd;
@@ -35,6 +36,13 @@ impl Watcher {
 
     /// All such processes.
     pub fn all_of(id: &str) -> Vec<Self> {
+        Self::all_with(|words| {
+            words[0].contains("oci-hotplug-watcher") && words.iter().any(|word| word == id)
+        })
+    }
+
+    /// The processes with a command line whose words, at least one, are as wanted.
+    pub fn all_with(is_wanted: impl Fn(&[Cow<'_, str>]) -> bool) -> Vec<Self> {
         let entries = fs::read_dir("/proc").expect("list /proc").flatten();
         let pids = entries.filter_map(|entry| entry.file_name().to_str()?.parse().ok());
         pids.filter_map(|pid| {
@@ -43,9 +51,7 @@ impl Watcher {
                 .split(|byte| *byte == 0)
                 .map(String::from_utf8_lossy)
                 .collect();
-            let is_ours =
-                words.first()?.contains("oci-hotplug-watcher") && words.iter().any(|word| word == id);
-            is_ours.then(|| Self {
+            is_wanted(&words).then(|| Self {
                 pid,
                 command_line: words.join(" "),
             })

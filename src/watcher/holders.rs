@@ -2,7 +2,7 @@
 //! only.
 
 use std::cell::OnceCell;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use super::inside::Inside;
 use crate::host::engine_names;
@@ -53,12 +53,6 @@ impl<'a> Holders<'a> {
             return String::new();
         }
         format!(" ({})", holders.join("; "))
-    }
-
-    /// One of these other containers, found without reading the notes of all.
-    fn any_of(&self, device: &SysPath) -> Option<String> {
-        self.read()
-            .find_map(|(id, notes)| self.holder(&id, &notes, device))
     }
 
     fn read(&self) -> impl Iterator<Item = (ContainerId, Notes)> {
@@ -112,23 +106,40 @@ impl<'a> Holders<'a> {
     /// whether another container has the lease of a device, too: of two that get a disk at the same
     /// time, the later one finds the notes of the earlier one.
     pub(super) fn warn_of_shared_disks(&self, attached: &[PathBuf], is_shared: impl Fn(&SysPath) -> bool) {
-        for path in attached {
-            let Some(attachment) = self.inside.attachments().get(path) else {
-                continue;
-            };
+        let is_shared_disk = |attachment: &Attachment| {
             let leased = &self.inventory.real(&attachment.device).syspath;
-            if attachment.node.num.kind != DevKind::Block || !is_shared(leased) {
-                continue;
-            }
-            if let Some(holder) = self.any_of(&attachment.device.syspath) {
-                let text = format!(
-                    "{} is in another container as well ({holder}); add `;exclusive` to the request to prevent that",
-                    path.display()
-                );
-                let device = attachment.device.syspath.as_str();
-                self.inside.log_event(event::SHARED, device, path, &text);
+            attachment.node.num.kind == DevKind::Block && is_shared(leased)
+        };
+        let attachments = self.inside.attachments();
+        let new = attached
+            .iter()
+            .filter_map(|path| Some((path, attachments.get(path)?)));
+        let mut disks: Vec<_> = new.filter(|(_, attachment)| is_shared_disk(attachment)).collect();
+        if disks.is_empty() {
+            return;
+        }
+        // One other container is named for each disk, so the notes of the rest need not be read.
+        for (id, notes) in self.read() {
+            disks.retain(|(path, attachment)| {
+                let device = &attachment.device.syspath;
+                let holder = self.holder(&id, &notes, device);
+                if let Some(holder) = &holder {
+                    self.warn_of_shared_disk(device, path, holder);
+                }
+                holder.is_none()
+            });
+            if disks.is_empty() {
+                return;
             }
         }
+    }
+
+    fn warn_of_shared_disk(&self, device: &SysPath, path: &Path, holder: &str) {
+        let text = format!(
+            "{} is in another container as well ({holder}); add `;exclusive` to the request to prevent that",
+            path.display()
+        );
+        self.inside.log_event(event::SHARED, device.as_str(), path, &text);
     }
 }
 

@@ -53,8 +53,7 @@ impl NotEnrolled {
     }
 
     fn is_called(&self, word: &str) -> bool {
-        let is_meant = |name: &str| name == word || engine::is_in_pod(name, word);
-        !word.is_empty() && (self.name.as_deref().is_some_and(is_meant) || self.id.starts_with(word))
+        engine::is_meant(&self.id, self.name.as_deref(), word)
     }
 
     /// How to start it so that it gets a watcher.

@@ -16,7 +16,7 @@ use crate::host::regular_file;
 use crate::host::state::atomic_file::{Durability, replace};
 use crate::host::state::flock;
 use crate::host::state::trust;
-use crate::model::oci::engine::{is_in_pod, printable, short_id};
+use crate::model::oci::engine::{is_meant, printable, short_id};
 use crate::model::quoting::shown;
 
 const FILE: &str = "refused-starts.json";
@@ -54,11 +54,9 @@ impl RefusedStart {
         }
     }
 
-    /// Whether a word of the command line means this container: its name, its pod, its id or the
-    /// start of its id.
+    /// Whether a word of the command line means this container ([`is_meant`]).
     pub(crate) fn matches(&self, word: &str) -> bool {
-        let is_called = |name: &str| name == word || is_in_pod(name, word);
-        !word.is_empty() && (self.name.as_deref().is_some_and(is_called) || self.id.starts_with(word))
+        is_meant(&self.id, self.name.as_deref(), word)
     }
 
     /// Whether this is the container with this id, or one with its name.

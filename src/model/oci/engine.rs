@@ -112,6 +112,13 @@ pub(crate) fn is_in_pod(name: &str, word: &str) -> bool {
     }
 }
 
+/// Whether a word of the command line means the container with this id and name: its name, its pod,
+/// its id or the beginning of its id.
+pub(crate) fn is_meant(id: &str, name: Option<&str>, word: &str) -> bool {
+    let is_called = |name: &str| name == word || is_in_pod(name, word);
+    !word.is_empty() && (name.is_some_and(is_called) || id.starts_with(word))
+}
+
 /// An id for display: the first twelve of an engine's 64 digits.
 pub(crate) fn short_id(id: &str) -> &str {
     match id.len() {

@@ -1,5 +1,6 @@
 //! The watchers as the operator's tool talks to them, through the control socket of each container.
 
+use std::fmt::Display;
 use std::time::{Duration, Instant};
 
 use crate::host::state::control::{self, ControlError, ControlRequest, ControlResponse, Status};
@@ -62,6 +63,14 @@ pub(super) fn reload(registry: &Registry, id: &ContainerId, timeout: Duration) -
 
 /// The systemd unit of a watcher.
 pub(super) fn unit_of(status: &Status) -> Option<String> {
-    let cgroups = std::fs::read_to_string(format!("/proc/{}/cgroup", status.watcher)).ok()?;
-    systemd::unit_in(&cgroups).map(str::to_owned)
+    systemd::unit_in(&cgroups_of(status.watcher)?).map(str::to_owned)
+}
+
+/// The service of systemd that a process is in.
+pub(super) fn service_of(process: impl Display) -> Option<String> {
+    systemd::service_in(&cgroups_of(process)?).map(str::to_owned)
+}
+
+fn cgroups_of(process: impl Display) -> Option<String> {
+    std::fs::read_to_string(format!("/proc/{process}/cgroup")).ok()
 }

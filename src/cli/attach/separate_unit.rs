@@ -3,10 +3,11 @@
 use std::time::{Duration, Instant};
 
 use super::target::Target;
+use crate::cli::client::service_of;
 use crate::cli::error::warn;
 use crate::host::config::Config;
 use crate::host::state::registry::Registry;
-use crate::host::systemd::{Manager, service_in};
+use crate::host::systemd::Manager;
 use crate::watcher::systemd_unit::{manager, unit_uses};
 
 /// How long systemd may take to start the watcher's unit. The watcher starts it several times
@@ -40,12 +41,6 @@ pub(super) fn wait_for_separate_unit(target: &Target, registry: &Registry, confi
 fn is_watched_in(service: &str, target: &Target, registry: &Registry) -> bool {
     target
         .watched_status(registry)
-        .and_then(|status| service_of(&status.watcher.to_string()))
+        .and_then(|status| service_of(status.watcher))
         .is_some_and(|other| other == service)
-}
-
-/// The service of systemd that a process is in.
-fn service_of(process: &str) -> Option<String> {
-    let cgroups = std::fs::read_to_string(format!("/proc/{process}/cgroup")).ok()?;
-    service_in(&cgroups).map(str::to_owned)
 }

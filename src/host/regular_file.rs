@@ -39,7 +39,8 @@ pub(crate) fn open(path: &Path, options: &mut OpenOptions) -> io::Result<File> {
         Ok(found) if !found.is_file() => not_regular(found.file_type()),
         _ => error,
     })?;
-    only_regular(file)
+    size_of_regular(&file)?;
+    Ok(file)
 }
 
 /// The content of a file of another program. Links are followed.
@@ -49,7 +50,7 @@ pub(crate) fn open(path: &Path, options: &mut OpenOptions) -> io::Result<File> {
 pub(crate) fn read_at_most(path: &Path, bytes: u64) -> io::Result<Vec<u8>> {
     let mut options = OpenOptions::new();
     let file = options.read(true).custom_flags(WITHOUT_WAITING).open(path)?;
-    content(only_regular(file)?, bytes)
+    content(file, bytes)
 }
 
 /// The text of such a file.
@@ -72,12 +73,13 @@ pub(crate) fn read_at_most_in(root: &Path, path: &Path, bytes: u64) -> io::Resul
         .flags(OFlag::from_bits_retain(WITHOUT_WAITING) | OFlag::O_CLOEXEC)
         .resolve(ResolveFlag::RESOLVE_IN_ROOT | ResolveFlag::RESOLVE_NO_MAGICLINKS);
     let file = File::from(openat2(&root, path, how)?);
-    content(only_regular(file)?, bytes)
+    content(file, bytes)
 }
 
-/// Reads a file, which must not be longer than this many bytes. Files of procfs have no size.
+/// Reads a regular file, which must not be longer than this many bytes. Files of procfs have no
+/// size.
 fn content(file: File, bytes: u64) -> io::Result<Vec<u8>> {
-    let size = file.metadata()?.len();
+    let size = size_of_regular(&file)?;
     let mut content = Vec::new();
     if size <= bytes {
         content.reserve_exact(size as usize + 1);
@@ -90,9 +92,12 @@ fn content(file: File, bytes: u64) -> io::Result<Vec<u8>> {
     Ok(content)
 }
 
-fn only_regular(file: File) -> io::Result<File> {
-    let kind = file.metadata()?.file_type();
-    kind.is_file().then_some(file).ok_or_else(|| not_regular(kind))
+fn size_of_regular(file: &File) -> io::Result<u64> {
+    let found = file.metadata()?;
+    match found.is_file() {
+        true => Ok(found.len()),
+        false => Err(not_regular(found.file_type())),
+    }
 }
 
 fn not_regular(kind: FileType) -> io::Error {

@@ -288,6 +288,12 @@ pub fn drain_until(
     events
 }
 
+/// The device as a list of all devices has it.
+pub fn listed(monitor: &DeviceMonitor, syspath: &SysPath) -> Device {
+    let mut all = monitor.enumerate().unwrap().into_iter();
+    all.find(|device| device.syspath == *syspath).unwrap()
+}
+
 pub fn added(event: DeviceEvent) -> Device {
     match event {
         DeviceEvent::Added(device) => device,

@@ -52,12 +52,7 @@ fn without_udevd_events_of_the_kernel_are_complete_at_once() {
     assert_eq!(device.udev_state, UdevState::NoUdevd);
     assert!(device.seqnum > 0);
 
-    let mut listed = monitor
-        .enumerate()
-        .unwrap()
-        .into_iter()
-        .find(|other| other.syspath == syspath)
-        .unwrap();
+    let mut listed = listed(&monitor, &syspath);
     assert_eq!((listed.udev_state, listed.seqnum), (UdevState::Pending, 0));
     monitor.complete(&mut listed);
     assert_eq!(
@@ -129,12 +124,7 @@ fn with_udevd_a_device_is_reported_twice_and_its_removal_once() {
         assert!(udev.links.contains(&link), "{:?}", udev.links);
         assert_eq!(udev.node, kernel.node);
 
-        let mut listed = monitor
-            .enumerate()
-            .unwrap()
-            .into_iter()
-            .find(|other| other.syspath == syspath)
-            .unwrap();
+        let mut listed = listed(&monitor, &syspath);
         monitor.complete(&mut listed);
         assert_eq!(
             (listed.udev_state, &listed.tags, &listed.links),

@@ -1,5 +1,5 @@
 //! The packages in clean systems: installed, tried, upgraded, removed and purged, in a bare Debian
-//! 12 and 13, as root. What no package manager is needed for is in tests/install.rs.
+//! 12 and 13, as root. What no package manager is needed for is in tests/install/.
 
 use std::collections::BTreeSet;
 use std::fs;

@@ -47,6 +47,6 @@ mod usbip;
 #[cfg(feature = "kubernetes")]
 mod usbip_pods;
 #[path = "../support/usbip_server/mod.rs"]
-#[allow(dead_code, reason = "tests/usbip.rs has use for more of its faults")]
+#[allow(dead_code, reason = "tests/usbip/ has use for more of its faults")]
 mod usbip_server;
 mod user;

@@ -10,6 +10,7 @@ use std::time::{Duration, Instant};
 
 use serde_json::Value;
 
+use super::activity::activity;
 use super::eventually::{eventually, wait_within};
 use super::kernel;
 use super::machine::{Hierarchy, Machine};
@@ -361,7 +362,10 @@ impl<'m> RuncContainer<'m> {
             "    state: {:?}",
             self.state().map(|state| state["status"].clone())
         );
-        println!("    watcher: {:?}", Watcher::all_of(&self.id));
+        for watcher in Watcher::all_of(&self.id) {
+            println!("    {watcher:?}");
+            println!("    {}", activity(watcher.pid));
+        }
         println!("    state directory: {:#?}", self.machine.traces());
         println!("    devices: {}", self.device_rules());
         if self.is_running() {

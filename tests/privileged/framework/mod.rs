@@ -3,6 +3,7 @@
 //! know the product's internals: it starts the executables and examines what kernel and container
 //! show.
 
+pub mod activity;
 pub mod alone;
 pub mod announcements;
 pub mod bundle;

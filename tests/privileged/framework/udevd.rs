@@ -8,6 +8,7 @@ use std::process::{Child, Command, Stdio};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 
+use super::activity::activity;
 use super::eventually::{DEADLINE, eventually, wait_within, within};
 use super::machine::Machine;
 
@@ -59,22 +60,10 @@ impl Udevd {
         let settled = within(2 * DEADLINE, || settles().then_some(()));
         assert!(
             settled.is_some(),
-            "udevd does not come to an end with its events, {} of which happened since it was continued; it {}",
+            "udevd does not come to an end with its events, {} of which happened since it was continued; {}",
             uevents() - events,
-            self.activity()
+            activity(self.0.id())
         );
-    }
-
-    /// What the process does, for messages.
-    fn activity(&self) -> String {
-        let of = |file: &str| fs::read_to_string(format!("/proc/{}/{file}", self.0.id()));
-        let state = of("status").unwrap_or_default();
-        let state = state.lines().find(|line| line.starts_with("State:"));
-        format!(
-            "has {state:?}, waits in {:?}, system call {:?}",
-            of("wchan"),
-            of("syscall")
-        )
     }
 
     /// Kills udevd while it works; the file of its socket stays.

@@ -13,7 +13,8 @@ use nix::sys::socket::{NetlinkAddr, getsockname, setsockopt, sockopt};
 use nix::unistd::Pid;
 use rustix::process::{PidfdFlags, PidfdGetfdFlags, pidfd_getfd, pidfd_open};
 
-use super::eventually::eventually;
+use super::activity::activity;
+use super::eventually::{DEADLINE, eventually, within};
 
 /// Longer than the time between two wakes of a watcher that observes something without events.
 const LONGER_THAN_A_SHORT_TICK: Duration = Duration::from_secs(3);
@@ -74,7 +75,8 @@ impl Watcher {
     /// Waits until it has ended.
     #[track_caller]
     pub fn eventually_ends(&self) {
-        eventually(&format!("the watcher {self:?} has ended"), || !self.is_alive());
+        let ended = within(DEADLINE, || (!self.is_alive()).then_some(()));
+        assert!(ended.is_some(), "{self:?} has not ended: {}", activity(self.pid));
     }
 
     /// Waits until the watcher has nothing to do: it waits for events, as the first field of

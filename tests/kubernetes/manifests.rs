@@ -180,6 +180,14 @@ fn the_charts_values_reach_plugin_and_node() {
             "{argument} in {arguments:?}"
         );
     }
+    let hooks = |list: &Value| {
+        let list = list.as_array().expect("a list");
+        let hooks = list.iter().find(|entry| entry["name"] == "hooks");
+        hooks.expect("the hooks").clone()
+    };
+    let directory = "/opt/oci-hotplug/libexec/oci/hooks.d";
+    assert_eq!(hooks(&plugin["volumeMounts"])["mountPath"], directory);
+    assert_eq!(hooks(&pod["volumes"])["hostPath"]["path"], directory);
     assert_eq!(plugin["image"], "localhost/oci-hotplug-device-plugin:7");
     assert_eq!(pod["initContainers"][0]["args"][2], "--prefix=/opt/oci-hotplug");
     assert_eq!(all["ConfigMap"]["data"]["conf.yaml"][0]["devicematch"], "^snd$");

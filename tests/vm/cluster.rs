@@ -170,6 +170,16 @@ patches:
         ));
     }
 
+    /// The line of the plugin's `--check`, as docs/kubernetes.md shows it, about a file of the
+    /// node.
+    pub fn check_says(&self, file: &str) -> String {
+        let crictl = Cri::Containerd.crictl();
+        self.machine.run(&format!(
+            "{crictl} exec $({crictl} ps -q --name device-plugin) oci-hotplug-device-plugin --check \
+             --config=/config/config.yaml | grep -F {file}"
+        ))
+    }
+
     /// Waits until the node has `count` allocatable units of a resource at the API server.
     pub fn offers(&self, resource: &str, count: usize) {
         let path = format!("{{.status.allocatable.{}}}", resource.replace('.', "\\."));

@@ -13,6 +13,12 @@ fn a_pending_pod_starts_when_its_adapter_is_plugged_in_and_an_event_reports_that
     let vm = machine();
     let cluster = Cluster::start(&vm);
     cluster.installs_the_plugin();
+    let watcher = "/usr/libexec/oci/hooks.d/oci-hotplug-watcher";
+    assert_eq!(cluster.check_says(watcher), format!("ok: {watcher}"));
+    vm.run(&format!("mv {watcher} {watcher}.away"));
+    let missing = cluster.check_says(watcher);
+    vm.run(&format!("mv {watcher}.away {watcher}"));
+    assert!(missing.starts_with(&format!("missing: {watcher} (")), "{missing}");
     cluster.offers(ADAPTER, 0);
     cluster.wants_pod("first", "example.com/adapter: 1");
     cluster.has_no_place_for("first", ADAPTER);

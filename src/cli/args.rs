@@ -120,8 +120,9 @@ pub(super) enum Verb {
     Class(class::Class),
     /// Make all watchers read the configuration again.
     ///
-    /// A stricter policy detaches devices, a wider one attaches them. A configuration with an error
-    /// changes nothing: the watcher keeps its policy. Exits with 1 if a watcher could not reload.
+    /// A stricter policy detaches devices, a wider one attaches them, and what has failed is tried
+    /// again at once. A configuration with an error changes nothing: the watcher keeps its policy.
+    /// Exits with 1 if a watcher could not reload.
     Reload,
     /// Show what was attached, detached, denied and failed, and which containers were not started.
     ///

@@ -64,6 +64,12 @@ impl ContainerDatabase {
         !self.was_found
     }
 
+    /// Ends the pause before the next attempt.
+    pub(super) fn end_pause(&mut self) {
+        self.backoff.reset();
+        self.due = None;
+    }
+
     /// Mounts the database if it is due and not mounted. Logs a state that is new.
     pub(super) fn ensure(&mut self, dev: &mut ContainerDev, container: &Container, lock: &RecordLock) {
         let is_due = self.due.is_none_or(|due| due <= Instant::now());
@@ -75,8 +81,7 @@ impl ContainerDatabase {
             .unwrap_or_else(|error| failure(&error));
         self.was_found = state == DatabaseState::Placed;
         if self.was_found {
-            self.backoff.reset();
-            self.due = None;
+            self.end_pause();
         } else {
             self.due = Some(Instant::now() + self.backoff.failed(MAX_INTERVAL));
         }
@@ -146,6 +151,12 @@ fn failure(error: &EffectError) -> DatabaseState {
     let reason = match error {
         EffectError::Dev(ContainerDevError::ReadOnly { path, .. }) => format!(
             "{} in the container is missing, and its file system is read-only (mount a tmpfs on /run)",
+            path.display()
+        ),
+        EffectError::Dev(
+            ContainerDevError::InTheWay { path, found } | ContainerDevError::Taken { path, found },
+        ) => format!(
+            "{} in the container is {found} (replace it by a directory, then run `oci-hotplug reload`)",
             path.display()
         ),
         error => error.to_string(),

@@ -108,6 +108,12 @@ impl ContainerEffects {
         self.dev.directories().len() != before
     }
 
+    /// Like [`Self::ensure_database`], even if the last attempt has just failed.
+    pub(crate) fn ensure_database_now(&mut self) -> bool {
+        self.database.end_pause();
+        self.ensure_database()
+    }
+
     /// Call this before a plan. Looks for the database if that decides on the plan, as
     /// [`Self::ensure_database`] does. Otherwise it is looked for when the plan has created its
     /// nodes.

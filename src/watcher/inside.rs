@@ -162,6 +162,13 @@ impl Inside {
         }
     }
 
+    /// The same, even if the last attempt has just failed.
+    pub(super) fn ensure_database_now(&mut self) {
+        if self.effects.ensure_database_now() {
+            self.try_write_notes();
+        }
+    }
+
     /// Call this before a plan, see [`ContainerEffects::begin_plan`].
     pub(super) fn begin_plan(&mut self) {
         if self.effects.begin_plan() {

@@ -86,7 +86,8 @@ impl Watcher {
         self.inside.write_notes()
     }
 
-    /// Reads the configuration again, and applies its policy.
+    /// Reads the configuration again, applies its policy, and tries again what has failed: the
+    /// operator may have removed the cause.
     ///
     /// # Errors
     /// The reason why the configuration cannot be used, for the operator. Log and status show it,
@@ -99,6 +100,8 @@ impl Watcher {
         tracing::info!(container = %self.inside.id(), "the configuration was read again: its policy is in force");
         self.world
             .set_facts_needed(&self.planner, self.admission.policy());
+        self.retries.clear();
+        self.inside.ensure_database_now();
         self.try_enumerate();
         self.reconcile();
         self.update_remotes();

@@ -33,7 +33,7 @@ fn is_named_and_left(inside: &mut Inside, dev: &mut ContainerDev, name: &str) {
     assert_eq!(
         below,
         format!(
-            "/dev/serial in the container is {name}: it is not followed; remove it or choose another path"
+            "/dev/serial in the container is {name}, which oci-hotplug does not enter; remove it or choose another path"
         )
     );
     let taken = format!(
@@ -146,7 +146,7 @@ fn a_mount_in_the_way_is_named_and_not_entered() {
         assert!(
             error
                 .to_string()
-                .starts_with("/dev/shm in the container is a mount of another file system: "),
+                .starts_with("/dev/shm in the container is a mount of another file system, which oci-hotplug does not enter; "),
             "{error}"
         );
         let error = dev
@@ -155,7 +155,7 @@ fn a_mount_in_the_way_is_named_and_not_entered() {
         assert!(
             error
                 .to_string()
-                .starts_with("/opt/volume in the container is a mount of another file system: "),
+                .starts_with("/opt/volume in the container is a mount of another file system, which oci-hotplug does not enter; "),
             "{error}"
         );
         assert_eq!(
@@ -177,7 +177,7 @@ fn a_file_system_that_never_answers_is_asked_nothing_and_keeps_only_its_own_plac
         let place = mount_silent(&mut inside, &mut dev, "/dev/board", false);
         let volume = mount_silent(&mut inside, &mut dev, "/data", true);
         let node = path("/dev/bus/usb/001/002");
-        let in_the_way = "/dev/bus in the container is a mount of another file system: it is not followed; remove it or choose another path";
+        let in_the_way = "/dev/bus in the container is a mount of another file system, which oci-hotplug does not enter; remove it or choose another path";
         let error = dev.add_node(node, ZERO, &OWNER, true).unwrap_err();
         assert_eq!(error.to_string(), in_the_way);
         assert_eq!(dev.find_node(node, ZERO).unwrap_err().to_string(), in_the_way);
@@ -196,9 +196,9 @@ fn a_file_system_that_never_answers_is_asked_nothing_and_keeps_only_its_own_plac
         let link = path("/data/board");
         let error = dev.add_link(link, path("/dev/zero"), false).unwrap_err();
         assert!(
-            error
-                .to_string()
-                .starts_with("/data in the container is a mount of another file system: "),
+            error.to_string().starts_with(
+                "/data in the container is a mount of another file system, which oci-hotplug does not enter; "
+            ),
             "{error}"
         );
         assert_eq!(dev.remove_link(link, path("/dev/zero")).unwrap(), Change::None);
@@ -224,9 +224,9 @@ fn a_dev_that_never_answers_is_not_entered() {
             .err()
             .expect("not to be entered");
         assert!(
-            error
-                .to_string()
-                .starts_with("/dev in the container is a mount of another file system: "),
+            error.to_string().starts_with(
+                "/dev in the container is a mount of another file system, which oci-hotplug does not enter; "
+            ),
             "{error}"
         );
         // What was opened before is the directory below it, where all goes on.
@@ -252,9 +252,9 @@ fn a_root_that_the_container_has_replaced_and_that_never_answers_is_not_entered(
     inside.sh("pivot_root /opt/silent /opt/silent");
     let error = again(&inside).err().expect("not to be entered");
     assert!(
-        error
-            .to_string()
-            .starts_with("/ in the container is a mount of another file system: "),
+        error.to_string().starts_with(
+            "/ in the container is a mount of another file system, which oci-hotplug does not enter; "
+        ),
         "{error}"
     );
     // What was opened before is the root below it, where all goes on.
@@ -274,9 +274,9 @@ fn an_overlay_of_the_containers_own_is_not_entered() {
         .add_link(path("/opt/over/x/l"), path("/dev/zero"), false)
         .unwrap_err();
     assert!(
-        error
-            .to_string()
-            .starts_with("/opt/over in the container is a mount of another file system: "),
+        error.to_string().starts_with(
+            "/opt/over in the container is a mount of another file system, which oci-hotplug does not enter; "
+        ),
         "{error}"
     );
     let error = dev

@@ -28,6 +28,20 @@ fn state_of(machine: &Machine, container: &RuncContainer<'_>) -> String {
     state.as_str().expect("inspect shows the state").to_owned()
 }
 
+/// The state after an attempt to place the database that `oci-hotplug reload` causes, and the
+/// reason if it failed.
+#[track_caller]
+fn found_by_a_new_attempt(machine: &Machine, container: &RuncContainer<'_>) -> String {
+    json_of(machine, &["reload"]);
+    let document = json_of(machine, &["inspect", &container.id]);
+    let found = &document["status"]["udev_database"];
+    let state = found["state"].as_str().expect("inspect shows the state");
+    match found["reason"].as_str() {
+        Some(reason) => format!("{state}: {reason}"),
+        None => state.to_owned(),
+    }
+}
+
 #[track_caller]
 fn inside(container: &RuncContainer<'_>, command: &str) -> String {
     let result = container.inside(command);
@@ -344,18 +358,33 @@ fn a_container_that_replaces_run_reaches_nothing_of_the_host(machine: &Machine) 
         .host_image()
         .capability("CAP_SYS_ADMIN")
         .start();
-    for (replace, state) in [
-        (format!("ln -s {} /run", bait.display()), "failed"),
-        ("ln -s /proc/self /run".to_owned(), "failed"),
-        (": >/run".to_owned(), "failed"),
-        ("mkfifo /run".to_owned(), "failed"),
+    for (replace, found) in [
+        (
+            format!("ln -s {} /run", bait.display()),
+            "failed: /run in the container is a symbolic link",
+        ),
+        (
+            "ln -s /proc/self /run".to_owned(),
+            "failed: /run in the container is a symbolic link",
+        ),
+        (": >/run".to_owned(), "failed: /run in the container is a file"),
+        (
+            "mkfifo /run".to_owned(),
+            "failed: /run in the container is a FIFO",
+        ),
         // A file system whose lookups are not in memory.
-        ("mkdir /run && mount -t proc proc /run".to_owned(), "failed"),
+        (
+            "mkdir /run && mount -t proc proc /run".to_owned(),
+            "failed: /run in the container is a mount of another file system",
+        ),
         (
             format!("mkdir /run && ln -s {} /run/udev", bait.display()),
-            "failed",
+            "failed: /run/udev in the container is a symbolic link",
         ),
-        ("mkdir /run && : >/run/udev".to_owned(), "failed"),
+        (
+            "mkdir /run && : >/run/udev".to_owned(),
+            "failed: /run/udev in the container is a file",
+        ),
         (
             "mkdir -p /run/udev && mount -t proc proc /run/udev".to_owned(),
             "mounted",
@@ -366,10 +395,12 @@ fn a_container_that_replaces_run_reaches_nothing_of_the_host(machine: &Machine) 
             &container,
             &format!("umount -l /run/udev /run; rm -rf /run; mv -T /run /run.old; {replace}; true"),
         );
-        eventually("the watcher notices", || state_of(machine, &container) == state);
+        let now = found_by_a_new_attempt(machine, &container);
+        assert!(now.starts_with(found), "{replace}: {now}");
         devices_come_and_go(&container, &disk);
     }
     inside(&container, "rm -rf /run; mkdir /run");
+    // The watcher tries again by itself, too.
     eventually("the database is placed again", || container.has(CONTROL));
     assert_eq!(fs::read_dir(&bait).expect("list").count(), 0);
 }

@@ -18,7 +18,7 @@ pub enum ContainerDevError {
     )]
     Path { path: PathBuf },
     /// A parent of the path is not a directory, or is a mount that is not entered.
-    #[error("{} in the container is {found}: it is not followed; remove it or choose another path", path.display())]
+    #[error("{} in the container is {found}, which oci-hotplug does not enter; remove it or choose another path", path.display())]
     InTheWay {
         /// The parent.
         path: PathBuf,

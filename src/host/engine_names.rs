@@ -5,30 +5,14 @@
 
 use std::path::{Path, PathBuf};
 
-use serde::Deserialize;
-
 use crate::host::container::ContainerFacts;
 use crate::host::runtime_state::read_file;
 use crate::model::oci::Annotations;
-use crate::model::oci::engine::{self, Engine, printable};
+use crate::model::oci::engine::{self, Engine};
+use crate::model::oci::engine_files;
 
 /// Docker's default data directory.
 const DOCKER: &str = "/var/lib/docker";
-
-/// An entry of containers/storage's containers.json (containers/storage, containers.go).
-#[derive(Deserialize)]
-struct StorageEntry {
-    id: String,
-    #[serde(default)]
-    names: Vec<String>,
-}
-
-/// Docker's containers/ID/config.v2.json (moby, daemon/container).
-#[derive(Deserialize)]
-struct DockerConfig {
-    #[serde(rename = "Name")]
-    name: String,
-}
 
 /// The name that the engine's files give the container; `None` if they have none or cannot be read.
 pub(crate) fn name(engine: Engine, facts: &ContainerFacts) -> Option<String> {
@@ -37,8 +21,6 @@ pub(crate) fn name(engine: Engine, facts: &ContainerFacts) -> Option<String> {
         Engine::Docker => docker_name(facts),
         Engine::Containerd | Engine::CriO => None,
     }
-    .map(|name| printable(&name))
-    .filter(|name| !name.is_empty())
 }
 
 /// The name to display for a container: the engine's name for it, or its id.
@@ -54,11 +36,7 @@ fn storage_name(facts: &ContainerFacts) -> Option<String> {
     let store = facts.bundle.ancestors().nth(2)?;
     ["containers.json", "volatile-containers.json"]
         .iter()
-        .find_map(|index| {
-            let entries: Vec<StorageEntry> = read_json(&store.join(index))?;
-            let entry = entries.into_iter().find(|entry| entry.id == facts.id)?;
-            entry.names.into_iter().next()
-        })
+        .find_map(|index| engine_files::name_in_storage(&read_file(&store.join(index))?, &facts.id))
 }
 
 /// With the classic image store, the root file system is `ROOT/overlay2/LAYER/merged`. ROOT is
@@ -70,13 +48,8 @@ fn docker_name(facts: &ContainerFacts) -> Option<String> {
         .chain([PathBuf::from(DOCKER)])
         .find_map(|root| {
             let path = root.join("containers").join(&facts.id).join("config.v2.json");
-            let config: DockerConfig = read_json(&path)?;
-            Some(config.name.trim_start_matches('/').to_owned())
+            engine_files::name_in_docker(&read_file(&path)?)
         })
-}
-
-fn read_json<T: for<'de> Deserialize<'de>>(path: &Path) -> Option<T> {
-    serde_json::from_slice(&read_file(path)?).ok()
 }
 
 #[cfg(test)]

@@ -1,12 +1,6 @@
 //! Running containers, as read from the state directories of OCI runtimes: for containers that were
 //! started without our hook.
 //!
-//! ```text
-//! runc   ROOT/ID/state.json   init_process_pid, init_process_start, config.labels "bundle=…"
-//!                             (libcontainer/state)
-//! crun   ROOT/ID/status       pid, process-start-time, bundle (libcrun/status.c)
-//! youki  ROOT/ID/state.json   pid, bundle (libcontainer/state.rs)
-//! ```
 //! The engine chooses ROOT: podman and CRI-O leave it to the runtime; containerd and Docker have
 //! one below /run for each containerd namespace. Does not know which devices a container requests.
 
@@ -15,15 +9,14 @@ use std::path::{Path, PathBuf};
 
 use nix::unistd::geteuid;
 use rustix::fs::{Mode, OFlags};
-use serde_json::Value;
 
 use crate::host::container::ContainerFacts;
 use crate::host::file_system;
 use crate::host::process::{Process, start_time};
 use crate::host::regular_file;
 use crate::host::rootless::rootless;
-use crate::model::oci::ProcessUser;
-use crate::model::oci::{BundleConfig, ContainerId};
+use crate::model::oci::engine_files::RuntimeState;
+use crate::model::oci::{BundleConfig, ContainerId, ProcessUser};
 use crate::model::policy::ContainerTraits;
 
 /// The default ROOTs of runtimes that run as root; `*` matches any one name.
@@ -89,15 +82,12 @@ fn read(dir: &Path) -> Option<RunningContainer> {
     let state = ["state.json", "status"]
         .iter()
         .find_map(|name| read_file(&dir.join(name)))?;
-    let state: Value = serde_json::from_slice(&state).ok()?;
-    let number = |keys: [&str; 2]| keys.iter().find_map(|key| state[*key].as_u64());
-    let pid = i32::try_from(number(["init_process_pid", "pid"])?).ok()?;
-    let started = match number(["init_process_start", "process-start-time"]) {
+    let RuntimeState { pid, started, bundle } = RuntimeState::parse(&state)?;
+    let started = match started {
         Some(started) => started,
         None => start_time(pid).ok()?,
     };
     Process::open(pid, started).ok()?;
-    let bundle = bundle_of(&state)?;
     let config = BundleConfig::parse(&bundle, &config_json(&bundle, pid)?).ok()?;
     Some(RunningContainer {
         facts: ContainerFacts {
@@ -131,14 +121,6 @@ fn config_json(bundle: &Path, init: i32) -> Option<Vec<u8>> {
     };
     let is_users = rootless().is_some();
     is_users.then(of_monitor).flatten().or_else(|| read_file(&path))
-}
-
-fn bundle_of(state: &Value) -> Option<PathBuf> {
-    let labels = state["config"]["labels"].as_array().into_iter().flatten();
-    let label = labels
-        .filter_map(Value::as_str)
-        .find_map(|label| label.strip_prefix("bundle="));
-    label.or_else(|| state["bundle"].as_str()).map(PathBuf::from)
 }
 
 /// Reads a file that an engine or a runtime has for each container; at most 16 MiB.
@@ -236,6 +218,7 @@ fn status_line(pid: i32, name: &str) -> Option<String> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use serde_json::Value;
 
     /// A runtime's directory with one container, whose init is this test process.
     fn root_with(file: &str, state: &Value, scratch: &Path) -> PathBuf {

@@ -25,20 +25,20 @@
 //! ```
 
 mod absences;
-mod api_server;
+pub mod api_server;
 mod arguments;
 mod cdi_specs;
 mod changes;
 mod check;
 pub mod command;
-pub(crate) mod config;
+pub mod config;
 mod daemon;
 pub mod engine;
 pub mod kubelet;
 mod metrics;
 mod options;
 mod publisher;
-pub(crate) mod resources;
+pub mod resources;
 mod snapshot;
 mod sources;
 mod status;

@@ -5,6 +5,7 @@ mod bundle_argument;
 mod bundle_config;
 mod container_id;
 pub(crate) mod engine;
+pub mod engine_files;
 pub(crate) mod go_json;
 mod hook_state;
 

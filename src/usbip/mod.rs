@@ -17,7 +17,7 @@ pub mod command;
 mod detach;
 mod error;
 pub(crate) mod hubs;
-pub(crate) mod protocol;
+pub mod protocol;
 pub(crate) mod records;
 pub mod task;
 pub mod vhci;

@@ -13,7 +13,7 @@ use crate::model::remote::address::{BusId, UsbIds};
 /// The only version of the protocol.
 pub(crate) const VERSION: u16 = 0x0111;
 /// The most devices in a list. A host has at most 127 USB devices per bus.
-pub(crate) const MAX_DEVICES: u32 = 1024;
+pub const MAX_DEVICES: u32 = 1024;
 
 const REQ_DEVLIST: u16 = 0x8005;
 const REP_DEVLIST: u16 = 0x0005;
@@ -213,7 +213,7 @@ fn text(field: &[u8]) -> &[u8] {
 ///
 /// # Errors
 /// If it is incomplete, invalid, or longer than a list can be.
-pub(crate) fn read_devlist(from: &mut impl Read) -> Result<Vec<Exported>, ReplyError> {
+pub fn read_devlist(from: &mut impl Read) -> Result<Vec<Exported>, ReplyError> {
     read_header(from, REP_DEVLIST)?;
     let count = u32::from_be_bytes(read(from)?);
     if count > MAX_DEVICES {
@@ -235,7 +235,7 @@ pub(crate) fn read_devlist(from: &mut impl Read) -> Result<Vec<Exported>, ReplyE
 ///
 /// # Errors
 /// If it is incomplete or invalid, a refusal, or about another device.
-pub(crate) fn read_import(from: &mut impl Read, requested: &BusId) -> Result<Exported, ReplyError> {
+pub fn read_import(from: &mut impl Read, requested: &BusId) -> Result<Exported, ReplyError> {
     read_header(from, REP_IMPORT)?;
     let (device, _) = Exported::parse(&read(from)?)?;
     if device.busid != *requested {

@@ -21,11 +21,16 @@ use tokio_rustls::rustls::pki_types::pem::PemObject;
 use tokio_rustls::rustls::pki_types::{CertificateDer, ServerName};
 use tokio_rustls::rustls::{self, ClientConfig, RootCertStore};
 
+use crate::model::quoting::shown;
+
 /// The timeout of connecting, and of each response.
 const TIMEOUT: Duration = Duration::from_secs(10);
 
 /// The longest response that is read, in bytes.
 const MAX_RESPONSE: usize = 64 << 10;
+
+/// The most characters of its message that are shown.
+const MAX_MESSAGE: usize = 500;
 
 /// Variables that kubelet sets in each container (Kubernetes' "Accessing the API from a Pod").
 const HOST_VARIABLE: &str = "KUBERNETES_SERVICE_HOST";
@@ -196,13 +201,17 @@ impl Connection {
         if status.is_success() {
             return Ok(());
         }
-        // Kubernetes' `Status` has a message.
-        let response: Option<Value> = serde_json::from_slice(&body).ok();
-        let message = response
-            .as_ref()
-            .and_then(|response| response.get("message")?.as_str())
-            .unwrap_or_default()
-            .to_owned();
-        Err(RequestError::Rejected { status, message })
+        Err(RequestError::Rejected {
+            status,
+            message: message_in(&body),
+        })
     }
+}
+
+/// The message in the body of a rejection (Kubernetes' `Status`), shortened; empty if there is
+/// none.
+pub fn message_in(body: &[u8]) -> String {
+    let status: Option<Value> = serde_json::from_slice(body).ok();
+    let message = status.as_ref().and_then(|status| status.get("message")?.as_str());
+    shown(message.unwrap_or_default(), MAX_MESSAGE)
 }

@@ -1,5 +1,5 @@
 //! The cluster's API server: a client for it, and the events that are sent to it, with their queue.
 
-pub(super) mod client;
+pub mod client;
 pub(super) mod events;
 pub(super) mod queue;

@@ -16,14 +16,14 @@ use crate::model::request::Request;
 use crate::model::request::entry::Requests;
 use crate::model::request::selector::Selector;
 
-pub(crate) const DEV: &str = "/dev";
+pub const DEV: &str = "/dev";
 
 /// The most units of one device. Each message to kubelet lists all units of a resource with about
 /// 80 bytes each, and kubelet accepts at most 4 MiB (gRPC's default), which is about 50,000 units.
-pub(crate) const MAX_UNITS: u32 = 20_000;
+pub const MAX_UNITS: u32 = 20_000;
 
 #[derive(Debug, Clone)]
-pub(crate) enum Definition {
+pub enum Definition {
     /// hostdev: one path, always advertised, healthy while it exists.
     Path {
         path: PathBuf,
@@ -62,7 +62,7 @@ pub(crate) enum Definition {
 
 /// A resource in our own format.
 #[derive(Debug, Clone)]
-pub(crate) struct Requested {
+pub struct Requested {
     pub name: ResourceName,
     /// The requests that select its devices.
     pub requests: Requests,
@@ -75,7 +75,7 @@ pub(crate) struct Requested {
 /// How the devices of a resource are offered.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "lowercase")]
-pub(crate) enum Mode {
+pub enum Mode {
     /// Slots for devices that come and go while a container runs; always healthy.
     #[default]
     Hotplug,
@@ -88,7 +88,7 @@ pub(crate) enum Mode {
 
 /// One group: a unit consists of all its paths, or of all its USB devices.
 #[derive(Debug, Clone)]
-pub(crate) enum Group {
+pub enum Group {
     /// Files and devices.
     Paths {
         paths: Vec<PathInGroup>,
@@ -106,7 +106,7 @@ pub(crate) enum Group {
 
 /// One path of a group.
 #[derive(Debug, Clone)]
-pub(crate) struct PathInGroup {
+pub struct PathInGroup {
     pub pattern: GoGlob,
     /// The path in the container if it differs from the host's; a directory if it ends with `/`.
     pub mount_path: Option<String>,
@@ -123,7 +123,7 @@ pub(crate) struct PathInGroup {
 
 /// How a container gets a path.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum PathType {
+pub enum PathType {
     Device,
     Mount,
     /// Not at all: the path must exist for the group's units, and is not given.
@@ -132,7 +132,7 @@ pub(crate) enum PathType {
 
 /// An entry for one device of a server.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) struct RemoteEntry {
+pub struct RemoteEntry {
     /// The server and the device.
     pub device: RemoteDevice,
     /// The requests for the device and for its nodes at the paths of the extras.
@@ -146,7 +146,7 @@ pub(crate) struct RemoteEntry {
 /// A path of the host that a container gets with a device: a node of the device, or a path that
 /// always exists.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) struct Extra {
+pub struct Extra {
     pub host: PathBuf,
     pub container: PathBuf,
     /// The access of the container.
@@ -155,7 +155,7 @@ pub(crate) struct Extra {
 
 impl Definition {
     /// The patterns of its paths.
-    pub(crate) fn patterns(&self) -> impl Iterator<Item = &GoGlob> {
+    pub fn patterns(&self) -> impl Iterator<Item = &GoGlob> {
         let groups = match self {
             Self::Groups { groups, .. } => groups.as_slice(),
             _ => &[],
@@ -168,13 +168,13 @@ impl Definition {
     }
 
     /// The patterns for paths outside /dev.
-    pub(crate) fn patterns_outside_dev(&self) -> impl Iterator<Item = &GoGlob> {
+    pub fn patterns_outside_dev(&self) -> impl Iterator<Item = &GoGlob> {
         let patterns = self.patterns();
         patterns.filter(|pattern| !pattern.is_below(Path::new(DEV)))
     }
 
     /// The path outside /dev in hostdev's list.
-    pub(crate) fn path_outside_dev(&self) -> Option<&PathBuf> {
+    pub fn path_outside_dev(&self) -> Option<&PathBuf> {
         match self {
             Self::Path { path, .. } if !path.starts_with(DEV) => Some(path),
             _ => None,
@@ -182,7 +182,7 @@ impl Definition {
     }
 
     /// Whether it depends on the host's devices.
-    pub(crate) fn needs_devices(&self) -> bool {
+    pub fn needs_devices(&self) -> bool {
         match self {
             Self::Requested(_) | Self::Remote { .. } => true,
             Self::Groups { groups, .. } => groups.iter().any(|group| matches!(group, Group::Usb { .. })),
@@ -191,13 +191,13 @@ impl Definition {
     }
 
     /// Whether it depends on the paths below /dev.
-    pub(crate) fn needs_paths(&self) -> bool {
+    pub fn needs_paths(&self) -> bool {
         !matches!(self, Self::Requested(_) | Self::Remote { .. })
     }
 }
 
 /// The definitions of devices of USB/IP servers.
-pub(crate) fn remote(definitions: &[Definition]) -> impl Iterator<Item = (&ResourceName, &[RemoteEntry])> {
+pub fn remote(definitions: &[Definition]) -> impl Iterator<Item = (&ResourceName, &[RemoteEntry])> {
     definitions.iter().filter_map(|definition| match definition {
         Definition::Remote { name, entries } => Some((name, &entries[..])),
         _ => None,
@@ -205,7 +205,7 @@ pub(crate) fn remote(definitions: &[Definition]) -> impl Iterator<Item = (&Resou
 }
 
 /// The USB/IP servers that definitions name.
-pub(crate) fn servers(definitions: &[Definition]) -> BTreeSet<Server> {
+pub fn servers(definitions: &[Definition]) -> BTreeSet<Server> {
     let entries = remote(definitions).flat_map(|(_, entries)| entries);
     entries.map(|entry| entry.device.server.clone()).collect()
 }

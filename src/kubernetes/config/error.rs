@@ -10,7 +10,7 @@ use crate::model::request::annotations::RequestListError;
 use crate::model::yaml;
 
 #[derive(Debug, thiserror::Error)]
-pub(crate) enum ConfigError {
+pub enum ConfigError {
     /// The text is not YAML, has an unknown key, or a value of the wrong type.
     #[error("{path}: {source}", path = path.display())]
     Malformed { path: PathBuf, source: yaml::Error },
@@ -25,7 +25,7 @@ pub(crate) enum ConfigError {
 
 /// The error in an element, with a hint.
 #[derive(Debug, thiserror::Error)]
-pub(crate) enum Fault {
+pub enum Fault {
     /// hostdev: the element has no `:`.
     #[error("write PATH:PERMISSIONS, such as /dev/mem:rwm")]
     NoPermissions,

@@ -24,7 +24,7 @@ use crate::model::request::selector::Selector;
 pub(super) const GENERIC_DOMAIN: &str = "devic.es";
 
 /// The default paths of its file (its config.go).
-pub(crate) const GENERIC_DEFAULTS: [&str; 2] = ["/etc/generic-device-plugin/config.yaml", "config.yaml"];
+pub const GENERIC_DEFAULTS: [&str; 2] = ["/etc/generic-device-plugin/config.yaml", "config.yaml"];
 
 /// The keys of its file that are also flags.
 const FLAGS: [&str; 6] = [
@@ -38,7 +38,7 @@ const FLAGS: [&str; 6] = [
 
 /// The flags in generic-device-plugin's file.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub(crate) struct Settings {
+pub struct Settings {
     pub domain: Option<String>,
     pub listen: Option<String>,
     pub log_level: Option<String>,
@@ -46,12 +46,12 @@ pub(crate) struct Settings {
 }
 
 /// Whether a file has this format: it has a list of devices.
-pub(crate) fn is_generic(text: &str) -> bool {
+pub fn is_generic(text: &str) -> bool {
     Node::read(text, Dialect::File).is_ok_and(|file| listed(&file).is_some())
 }
 
 /// Parses the flags in a file.
-pub(crate) fn settings(text: &str) -> Settings {
+pub fn settings(text: &str) -> Settings {
     let file = Node::read(text, Dialect::File).unwrap_or(Node::Null);
     let value = |key: &str| match file.get(key) {
         Some(Node::Text(text)) => Some(text.clone()),

@@ -5,21 +5,21 @@ use std::path::{Component, Path};
 
 /// A pattern of absolute paths. No part of it matches a `/`.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) struct GoGlob {
+pub struct GoGlob {
     text: String,
     parts: Vec<Part>,
 }
 
 /// The pattern of one component of a path.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) enum Part {
+pub enum Part {
     Name(String),
     /// A name that these tokens match.
     Tokens(Vec<Token>),
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) enum Token {
+pub enum Token {
     Char(char),
     /// `?`
     Any,
@@ -39,7 +39,7 @@ impl GoGlob {
     /// # Errors
     ///
     /// Why the pattern is invalid.
-    pub(crate) fn new(text: &str) -> Result<Self, &'static str> {
+    pub fn new(text: &str) -> Result<Self, &'static str> {
         if !text.starts_with('/') {
             return Err("it must be absolute, such as /dev/ttyUSB*");
         }
@@ -65,12 +65,12 @@ impl GoGlob {
     }
 
     /// The patterns of the components of a path, starting at the root.
-    pub(crate) fn parts(&self) -> &[Part] {
+    pub fn parts(&self) -> &[Part] {
         &self.parts
     }
 
     /// The only path that it can match, if it has no wildcards.
-    pub(crate) fn literal(&self) -> Option<std::path::PathBuf> {
+    pub fn literal(&self) -> Option<std::path::PathBuf> {
         let names = self.parts.iter().map(|part| match part {
             Part::Name(name) => Some(name.as_str()),
             Part::Tokens(_) => None,
@@ -80,7 +80,7 @@ impl GoGlob {
     }
 
     /// Whether all paths that it matches are below this directory.
-    pub(crate) fn is_below(&self, directory: &Path) -> bool {
+    pub fn is_below(&self, directory: &Path) -> bool {
         let mut parts = self.parts.iter();
         let mut names = directory.components().filter_map(|component| match component {
             Component::Normal(name) => name.to_str(),
@@ -91,7 +91,7 @@ impl GoGlob {
     }
 
     /// Whether it matches a path.
-    pub(crate) fn is_match(&self, path: &Path) -> bool {
+    pub fn is_match(&self, path: &Path) -> bool {
         let mut parts = self.parts.iter();
         let mut names = path
             .components()
@@ -108,7 +108,7 @@ impl GoGlob {
 
 impl Part {
     /// Whether it matches a name.
-    pub(crate) fn is_match(&self, name: &str) -> bool {
+    pub fn is_match(&self, name: &str) -> bool {
         match self {
             Self::Name(only) => only == name,
             Self::Tokens(tokens) => {

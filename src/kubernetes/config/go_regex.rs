@@ -26,7 +26,7 @@ const MAX_REPEAT: u32 = 1000;
 
 /// A compiled expression.
 #[derive(Debug, Clone)]
-pub(crate) struct GoRegex {
+pub struct GoRegex {
     machine: PikeVM,
 }
 
@@ -54,7 +54,7 @@ impl GoRegex {
     }
 
     /// Whether it matches anywhere in a text.
-    pub(crate) fn is_match(&self, text: &str) -> bool {
+    pub fn is_match(&self, text: &str) -> bool {
         self.machine.is_match(&mut self.machine.create_cache(), text)
     }
 }

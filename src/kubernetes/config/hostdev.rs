@@ -9,7 +9,7 @@ use super::error::{ConfigError, Fault, count, permissions};
 use crate::model::device::Access;
 
 /// The domain of its resources.
-pub(crate) const HOSTDEV_DOMAIN: &str = "hostdev.k8s.io";
+pub const HOSTDEV_DOMAIN: &str = "hostdev.k8s.io";
 
 /// Parses the list. A path may contain colons: the last part is the permissions.
 pub(super) fn parse(devs: &str) -> Result<Vec<Definition>, ConfigError> {

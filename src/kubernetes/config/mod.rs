@@ -16,22 +16,22 @@ mod usbip;
 
 use std::path::PathBuf;
 
-pub(crate) use definition::{
-    DEV, Definition, Group, Mode, PathInGroup, PathType, RemoteEntry, Requested, remote, servers,
+pub use definition::{
+    DEV, Definition, Group, MAX_UNITS, Mode, PathInGroup, PathType, RemoteEntry, Requested, remote, servers,
 };
-pub(crate) use error::ConfigError;
-pub(crate) use generic::{GENERIC_DEFAULTS, Settings, is_generic, settings};
-pub(crate) use go_glob::{GoGlob, Part};
-pub(crate) use go_regex::GoRegex;
-pub(crate) use hostdev::HOSTDEV_DOMAIN;
-pub(crate) use smarter::SMARTER_DOMAIN;
-pub(crate) use usbip::is_usbip;
+pub use error::ConfigError;
+pub use generic::{GENERIC_DEFAULTS, Settings, is_generic, settings};
+pub use go_glob::{GoGlob, Part};
+pub use go_regex::GoRegex;
+pub use hostdev::HOSTDEV_DOMAIN;
+pub use smarter::SMARTER_DOMAIN;
+pub use usbip::is_usbip;
 
 use crate::model::request::class::Classes;
 
 /// The texts of a configuration; an absent part is empty.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub(crate) struct Texts {
+pub struct Texts {
     /// hostdev's `--devs`.
     pub devs: Option<String>,
     /// smarter-device-manager's file.
@@ -47,7 +47,7 @@ pub(crate) struct Texts {
 }
 
 #[derive(Debug, Clone, Default)]
-pub(crate) struct Configuration {
+pub struct Configuration {
     /// What to advertise.
     pub definitions: Vec<Definition>,
     /// Differences between the configuration and what the plugin does.
@@ -60,7 +60,7 @@ pub(crate) struct Configuration {
 ///
 /// The first element at which the plugin of its format would exit, or that our own format does not
 /// allow.
-pub(crate) fn read(texts: &Texts, classes: &Classes) -> Result<Configuration, ConfigError> {
+pub fn read(texts: &Texts, classes: &Classes) -> Result<Configuration, ConfigError> {
     let (mut definitions, mut notes) = (Vec::new(), Vec::new());
     if let Some(devs) = &texts.devs {
         definitions.extend(hostdev::parse(devs)?);

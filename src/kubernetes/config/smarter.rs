@@ -11,7 +11,7 @@ use super::go_regex::GoRegex;
 use crate::model::yaml::{self, Dialect};
 
 /// The domain of its resources.
-pub(crate) const SMARTER_DOMAIN: &str = "smarter-devices";
+pub const SMARTER_DOMAIN: &str = "smarter-devices";
 
 /// The keyword for Tegra's GPUs, in place of an expression.
 const NVIDIA_GPU: &str = "nvidia-gpu";

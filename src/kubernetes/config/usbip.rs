@@ -107,7 +107,7 @@ impl Number {
 }
 
 /// Whether a file has this format: its resources are a mapping by name.
-pub(crate) fn is_usbip(text: &str) -> bool {
+pub fn is_usbip(text: &str) -> bool {
     read(text).is_ok_and(|root| matches!(value_of(&root, "resources"), Some(Value::Map(_))))
 }
 

@@ -84,7 +84,7 @@ async fn ask(socket: &Path) -> Option<Cdi> {
 /// containerd 1.6 and earlier do not support CDI devices, 1.7 does with `enable_cdi = true`, 2.0
 /// does unless `enable_cdi = false`; the key is to be removed in 2.4 (containerd's RELEASES.md).
 /// CRI-O supports them from 1.28 on, in the field that kubelet fills.
-fn judge(name: &str, version: &str, config: Option<&str>) -> Option<Cdi> {
+pub fn judge(name: &str, version: &str, config: Option<&str>) -> Option<Cdi> {
     let mut numbers = version.trim_start_matches('v').split(['.', '-', '+', '~']);
     let mut number = || numbers.next()?.parse::<u32>().ok();
     let release = (number()?, number()?);

@@ -16,7 +16,8 @@ pub(crate) fn pod_uid(kubelet_dir: &Path, resource: &str, unit: &str, container:
     uid(&text, resource, unit, container)
 }
 
-fn uid(checkpoint: &str, resource: &str, unit: &str, container: &str) -> Option<String> {
+/// The uid of the pod that has a unit in a record; `None` if no pod has it, or more than one.
+pub fn uid(checkpoint: &str, resource: &str, unit: &str, container: &str) -> Option<String> {
     #[derive(Deserialize)]
     struct Checkpoint {
         #[serde(rename = "Data")]

@@ -1,7 +1,7 @@
 //! kubelet's side: registration, its device plugin calls, and its pod-resources service.
 
 pub mod api;
-pub(super) mod checkpoint;
+pub mod checkpoint;
 pub mod grpc;
 pub(super) mod plugin;
 pub(super) mod pod_resources;

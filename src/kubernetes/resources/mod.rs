@@ -4,7 +4,7 @@
 
 pub(crate) mod generic;
 pub(crate) mod hostdev;
-pub(crate) mod names;
+pub mod names;
 pub(crate) mod nodes;
 pub(crate) mod own;
 pub(crate) mod resource;

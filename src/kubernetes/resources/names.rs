@@ -9,24 +9,24 @@ use std::str::FromStr;
 use crate::model::device::SysPath;
 
 /// The prefix of the names of all CDI devices of resources.
-pub(crate) const CDI_PREFIX: &str = "k8s-";
+pub const CDI_PREFIX: &str = "k8s-";
 
 /// The longest part after the `/` of a resource's name (Kubernetes' qualified names).
-pub(crate) const MAX_NAME: usize = 63;
+pub const MAX_NAME: usize = 63;
 
 /// The longest domain (a DNS subdomain).
 const MAX_DOMAIN: usize = 253;
 
 /// The longest id of a unit (api.proto, `Device`).
-pub(crate) const MAX_ID: usize = 63;
+pub const MAX_ID: usize = 63;
 
 /// The name of an extended resource: `domain/name`.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub(crate) struct ResourceName(String);
+pub struct ResourceName(String);
 
 /// Why a text is not the name of a resource.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-pub(crate) enum NameError {
+pub enum NameError {
     /// It has no `/`, or more than one.
     #[error("resource name {0:?}: write DOMAIN/NAME, such as oci-hotplug.dev/sensor")]
     Shape(String),
@@ -47,12 +47,12 @@ pub(crate) enum NameError {
 }
 
 impl ResourceName {
-    pub(crate) fn as_str(&self) -> &str {
+    pub fn as_str(&self) -> &str {
         &self.0
     }
 
     /// The part after the `/`.
-    pub(crate) fn short(&self) -> &str {
+    pub fn short(&self) -> &str {
         self.0.split_once('/').map_or("", |(_, name)| name)
     }
 }
@@ -107,7 +107,7 @@ fn is_qualified(name: &str) -> bool {
 /// Names that do not come from the configuration, such as those for paths: a path keeps its name
 /// for the plugin's life, whichever other paths come and go.
 #[derive(Debug, Clone, Default)]
-pub(crate) struct Names {
+pub struct Names {
     given: BTreeMap<(String, String), ResourceName>,
     taken: BTreeSet<ResourceName>,
     notes: Vec<String>,
@@ -116,13 +116,13 @@ pub(crate) struct Names {
 
 impl Names {
     /// Reserves a name from the configuration: no path gets it.
-    pub(crate) fn reserve(&mut self, name: &ResourceName) {
+    pub fn reserve(&mut self, name: &ResourceName) {
         self.taken.insert(name.clone());
     }
 
     /// A name for a path (`what`), as similar to `plain` as kubelet's rules and the other names
     /// allow.
-    pub(crate) fn name(&mut self, domain: &str, what: &str, plain: &str) -> Option<ResourceName> {
+    pub fn name(&mut self, domain: &str, what: &str, plain: &str) -> Option<ResourceName> {
         let key = (domain.to_owned(), what.to_owned());
         if let Some(name) = self.given.get(&key) {
             return Some(name.clone());
@@ -148,19 +148,19 @@ impl Names {
     }
 
     /// Whether the name was given to a path, and does not come from the configuration.
-    pub(crate) fn is_given(&self, name: &ResourceName) -> bool {
+    pub fn is_given(&self, name: &ResourceName) -> bool {
         self.given.values().any(|given| given == name)
     }
 
     /// Adds a note, unless it was added before.
-    pub(crate) fn note(&mut self, note: String) {
+    pub fn note(&mut self, note: String) {
         if self.noted.insert(note.clone()) {
             self.notes.push(note);
         }
     }
 
     /// The notes since the last call.
-    pub(crate) fn take_notes(&mut self) -> Vec<String> {
+    pub fn take_notes(&mut self) -> Vec<String> {
         std::mem::take(&mut self.notes)
     }
 }
@@ -199,7 +199,7 @@ fn marked(plain: &str, what: &str) -> String {
 
 /// 16 hex digits that distinguish texts (FNV-1a, 64 bits). The function must never change, because
 /// kubelet's cached responses contain its results. Not for secrets.
-pub(crate) fn fingerprint(text: &str) -> String {
+pub fn fingerprint(text: &str) -> String {
     let hash = text.bytes().fold(0xcbf2_9ce4_8422_2325_u64, |hash, byte| {
         (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3)
     });
@@ -208,7 +208,7 @@ pub(crate) fn fingerprint(text: &str) -> String {
 
 /// The id of unit `number` of a resource's device `what`: unique among all resources, as kubelet
 /// requires.
-pub(crate) fn unit_id(resource: &ResourceName, what: &str, number: u32) -> String {
+pub fn unit_id(resource: &ResourceName, what: &str, number: u32) -> String {
     let mark = fingerprint(&format!("{resource} {what}"));
     let name: String = resource.short().chars().take(MAX_ID - mark.len() - 12).collect();
     format!("{name}-{mark}-{number}")
@@ -222,7 +222,7 @@ pub(super) fn cdi_name(resource: &ResourceName, root: Option<&SysPath>) -> Strin
 }
 
 /// The prefix of the names of a resource's CDI devices; no other resource has it.
-pub(crate) fn cdi_stem(resource: &str) -> String {
+pub fn cdi_stem(resource: &str) -> String {
     let short = resource.split_once('/').map_or("", |(_, name)| name);
     format!("{CDI_PREFIX}{short}-{}", &fingerprint(resource)[..8])
 }

@@ -5,35 +5,47 @@
 
 mod bundle_config;
 mod cdi;
+#[cfg(feature = "kubernetes")]
+mod cluster_responses;
 mod configuration;
 mod devices;
+mod engine_files;
 mod filter_program;
 mod hook_state;
 mod journal;
+#[cfg(feature = "kubernetes")]
+mod plugin_configuration;
 mod records;
 mod requests;
 mod symlinks;
 mod udev_database;
 mod uevents;
 mod usb_descriptors;
+mod usbip_replies;
 
 /// What must hold for an input of one reader; it panics where it does not.
 pub type Property = fn(&[u8]);
 
 /// The readers by the name of their fuzz target and of their directory in tests/corpus.
-pub const ALL: [(&str, Property); 12] = [
+pub const ALL: &[(&str, Property)] = &[
     ("bundle_config", bundle_config::hold),
     ("cdi", cdi::hold),
+    #[cfg(feature = "kubernetes")]
+    ("cluster_responses", cluster_responses::hold),
     ("configuration", configuration::hold),
+    ("engine_files", engine_files::hold),
     ("filter_program", filter_program::hold),
     ("hook_state", hook_state::hold),
     ("journal", journal::hold),
+    #[cfg(feature = "kubernetes")]
+    ("plugin_configuration", plugin_configuration::hold),
     ("records", records::hold),
     ("requests", requests::hold),
     ("symlinks", symlinks::hold),
     ("udev_database", udev_database::hold),
     ("uevents", uevents::hold),
     ("usb_descriptors", usb_descriptors::hold),
+    ("usbip_replies", usbip_replies::hold),
 ];
 
 /// What holds for an input of the reader of this name.

@@ -69,13 +69,13 @@ impl<'a> Cluster<'a> {
 
     /// Waits until the API server answers and knows the node.
     fn answers(&self) {
-        // Four times the deadline: the first start creates certificates and roles, which took 100 s
-        // on a busy machine.
+        // Twice the deadline: the first start creates certificates and roles, which took 100 s on a
+        // busy machine.
         let asked = until(&format!(
             "busybox wget -q -T 5 -O - --no-check-certificate https://10.0.0.1/readyz && {KUBECTL} get node $(hostname)"
         ));
         self.machine.run(&format!(
-            "for attempt in 1 2 3 4; do if ({asked}); then exit; fi; done; exit 1"
+            "for attempt in 1 2; do if ({asked}); then exit; fi; done; exit 1"
         ));
     }
 

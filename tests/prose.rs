@@ -60,8 +60,14 @@ const CHECKED: &[&str] = &[
     "tests",
 ];
 
-/// Inputs of tests: they may have any words and lines.
-const INPUTS: &[&str] = &["tests/corpus", "tests/fixtures"];
+/// Inputs of tests, which may have any words and lines, and what fuzzing leaves in its directory.
+const INPUTS: &[&str] = &[
+    "tests/corpus",
+    "tests/fixtures",
+    "tests/fuzz/artifacts",
+    "tests/fuzz/corpus",
+    "tests/fuzz/target",
+];
 
 /// Files whose words are not checked: this one has the phrases.
 const LEFT_OUT: &[&str] = &["tests/prose.rs"];

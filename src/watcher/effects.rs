@@ -108,10 +108,9 @@ impl ContainerEffects {
         self.dev.directories().len() != before
     }
 
-    /// Like [`Self::ensure_database`], even if the last attempt has just failed.
-    pub(crate) fn ensure_database_now(&mut self) -> bool {
+    /// Ends the pause before the next attempt of [`Self::ensure_database`].
+    pub(crate) fn end_database_pause(&mut self) {
         self.database.end_pause();
-        self.ensure_database()
     }
 
     /// Call this before a plan. Looks for the database if that decides on the plan, as

@@ -164,9 +164,8 @@ impl Inside {
 
     /// The same, even if the last attempt has just failed.
     pub(super) fn ensure_database_now(&mut self) {
-        if self.effects.ensure_database_now() {
-            self.try_write_notes();
-        }
+        self.effects.end_database_pause();
+        self.ensure_database();
     }
 
     /// Call this before a plan, see [`ContainerEffects::begin_plan`].

@@ -6,6 +6,8 @@ use std::os::unix::fs::symlink;
 use std::path::PathBuf;
 use std::process::Command;
 
+use serde_json::Value;
+
 use crate::framework::disk::number_of;
 use crate::framework::tool::{json_of, output_of};
 use crate::framework::{Bundle, Disk, Hook, Machine, RuncContainer, Udevd, eventually};
@@ -21,11 +23,20 @@ fn data_of(node: &str) -> String {
     format!("/run/udev/data/b{major}:{minor}")
 }
 
+/// The part of the status of `oci-hotplug inspect` about the database.
+#[track_caller]
+fn status_of(machine: &Machine, container: &RuncContainer<'_>) -> Value {
+    json_of(machine, &["inspect", &container.id])["status"]["udev_database"].take()
+}
+
 #[track_caller]
 fn state_of(machine: &Machine, container: &RuncContainer<'_>) -> String {
-    let document = json_of(machine, &["inspect", &container.id]);
-    let state = &document["status"]["udev_database"]["state"];
-    state.as_str().expect("inspect shows the state").to_owned()
+    state_in(&status_of(machine, container)).to_owned()
+}
+
+#[track_caller]
+fn state_in(status: &Value) -> &str {
+    status["state"].as_str().expect("inspect shows the state")
 }
 
 /// The state after an attempt to place the database that `oci-hotplug reload` causes, and the
@@ -33,10 +44,9 @@ fn state_of(machine: &Machine, container: &RuncContainer<'_>) -> String {
 #[track_caller]
 fn found_by_a_new_attempt(machine: &Machine, container: &RuncContainer<'_>) -> String {
     json_of(machine, &["reload"]);
-    let document = json_of(machine, &["inspect", &container.id]);
-    let found = &document["status"]["udev_database"];
-    let state = found["state"].as_str().expect("inspect shows the state");
-    match found["reason"].as_str() {
+    let status = status_of(machine, container);
+    let state = state_in(&status);
+    match status["reason"].as_str() {
         Some(reason) => format!("{state}: {reason}"),
         None => state.to_owned(),
     }

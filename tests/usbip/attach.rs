@@ -103,15 +103,20 @@ fn a_device_that_never_appears_is_abandoned_and_leaves_nothing() {
     assert_eq!(left, ["hubs.lock"]);
 }
 
+/// A server with one device of this speed, as `enum usb_device_speed` numbers it.
+fn one_of_speed(speed: u32) -> UsbipServer {
+    let adapter = Adapter {
+        speed,
+        ..Adapter::new("1-1", "FT001")
+    };
+    UsbipServer::start(vec![adapter], Fault::None)
+}
+
 /// Case README 20.
 #[test]
 fn a_device_of_super_plus_speed_is_attached_with_super_speed() {
     let kernel = Kernel::new();
-    let adapter = Adapter {
-        speed: 6,
-        ..Adapter::new("1-1", "FT001")
-    };
-    let server = UsbipServer::start(vec![adapter], Fault::None);
+    let server = one_of_speed(6);
     let address = server.address.to_string();
     assert!(out(&tool(&["list", &address])).contains("0403:6001  super+"));
     let told = attach(&kernel, &server, "0403:6001", SHORT);
@@ -130,11 +135,7 @@ fn a_device_of_super_plus_speed_is_attached_with_super_speed() {
 #[test]
 fn a_device_of_unknown_speed_is_refused_with_a_hint() {
     let kernel = Kernel::new();
-    let adapter = Adapter {
-        speed: 0,
-        ..Adapter::new("1-1", "FT001")
-    };
-    let server = UsbipServer::start(vec![adapter], Fault::None);
+    let server = one_of_speed(0);
     assert_eq!(
         attach(&kernel, &server, "0403:6001", LONG),
         "device SERVER/busid:1-1: its server does not know its speed, and a wrong one breaks it (plug the device in again at \

@@ -38,7 +38,7 @@ impl Kernel {
         // Replace the file at once, as the kernel shows it: no reader may see half of it.
         let (part, whole) = (self.control().join("part"), self.control().join("status"));
         fs::write(&part, status).expect("a status");
-        fs::rename(part, whole).expect("a status in its place");
+        fs::rename(part, whole).expect("show the new status");
     }
 
     fn control(&self) -> std::path::PathBuf {

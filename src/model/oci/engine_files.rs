@@ -31,9 +31,9 @@ impl RuntimeState {
     pub fn parse(file: &[u8]) -> Option<Self> {
         let state: Value = serde_json::from_slice(file).ok()?;
         let number = |keys: [&str; 2]| keys.iter().find_map(|key| state[*key].as_u64());
-        let pid = i32::try_from(number(["init_process_pid", "pid"])?).ok()?;
+        let pid = i32::try_from(number(["init_process_pid", "pid"])?).ok();
         Some(Self {
-            pid: (pid > 0).then_some(pid)?,
+            pid: pid.filter(|pid| *pid > 0)?,
             started: number(["init_process_start", "process-start-time"]),
             bundle: bundle_of(&state)?,
         })

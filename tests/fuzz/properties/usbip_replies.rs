@@ -1,6 +1,6 @@
 //! The replies of a USB/IP server, which may be anybody's.
 
-use oci_hotplug::usbip::protocol::{MAX_DEVICES, ReplyError, read_devlist, read_import};
+use oci_hotplug::usbip::protocol::{MAX_DEVICES, read_devlist, read_import};
 
 use super::is_fit_for_a_log;
 
@@ -26,7 +26,7 @@ pub fn hold(input: &[u8]) {
                 assert_eq!(device.busid.as_str().parse(), Ok(device.busid.clone()));
             }
         }
-        Err(error) => is_a_message(&error),
+        Err(error) => is_fit_for_a_log(&error),
     }
     let mut rest = input;
     let requested = "1-1.4".parse().expect("a bus id");
@@ -35,10 +35,6 @@ pub fn hold(input: &[u8]) {
             assert_eq!(device.busid, requested);
             assert_eq!(input.len() - rest.len(), HEADER + DEVICE);
         }
-        Err(error) => is_a_message(&error),
+        Err(error) => is_fit_for_a_log(&error),
     }
-}
-
-fn is_a_message(error: &ReplyError) {
-    is_fit_for_a_log(error);
 }

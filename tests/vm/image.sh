@@ -97,9 +97,14 @@ systemctl --quiet --root="$tree" enable systemd-networkd ssh
 # The tests start the engines they need, in the order they need them; nothing else is to take
 # processor time.
 systemctl --quiet --root="$tree" disable docker.service docker.socket containerd.service podman.service podman.socket \
-    etcd.service podman-auto-update.timer podman-restart.service podman-clean-transient.service
+    etcd.service podman-auto-update.timer podman-restart.service podman-clean-transient.service \
+    netavark-dhcp-proxy.socket netavark-dhcp-proxy.service
 systemctl --quiet --root="$tree" mask apt-daily.timer apt-daily-upgrade.timer dpkg-db-backup.timer e2scrub_all.timer \
-    fstrim.timer e2scrub_reap.service systemd-networkd-wait-online.service systemd-timesyncd.service getty@tty1.service
+    fstrim.timer e2scrub_reap.service systemd-networkd-wait-online.service systemd-timesyncd.service getty@tty1.service \
+    systemd-random-seed.service systemd-binfmt.service proc-sys-fs-binfmt_misc.automount systemd-networkd-persistent-storage.service
+systemctl --quiet --root="$tree" set-default multi-user.target
+# What the first boot would update (systemd-update-done.service(8)) was made with the packages.
+touch "$tree/etc/.updated" "$tree/var/.updated"
 
 # What the tests plug in: say now, and not in the middle of a test, that the kernel has no driver
 # for it.

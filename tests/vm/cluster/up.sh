@@ -35,14 +35,12 @@ services="etcd containerd kube-apiserver kube-controller-manager kube-scheduler 
 # shellcheck disable=SC2086 # a list of words
 systemctl --quiet enable $services
 # shellcheck disable=SC2086
-systemctl start --no-block $services
+systemctl start $services
 
-# The first start makes certificates and roles, and took 160 s on a busy machine. It would take
-# longer if kubectl asked again and again: each time costs a second of the processor.
+# kubectl may not ask often: each time costs a second of the processor.
 kubectl="kubectl --kubeconfig=$state/admin.conf"
-end=$(($(date +%s) + 400))
-until words=$({ busybox wget -q -T 5 -O - --no-check-certificate https://10.0.0.1/readyz && \
-    $kubectl wait --timeout=60s --for=condition=Ready "node/$(hostname)"; } 2>&1); do
+end=$(($(date +%s) + 180))
+until words=$($kubectl wait --timeout=60s --for=condition=Ready "node/$(hostname)" 2>&1); do
     [ "$(date +%s)" -lt $end ] || { echo "$words"; exit 1; }
     sleep 1
 done

@@ -350,7 +350,7 @@ impl Machine {
 /// gives every program the same addresses: QEMU finds translated code by its address, and
 /// translated the same libraries again for each start of a program, which took two thirds of it.
 /// The translated code of all tests, that of a cluster among them, is more than 1 GiB, QEMU's usual
-/// limit; it begins anew at the limit. The largest limit that QEMU 7.2 accepts is 2047 MiB.
+/// limit, at which it drops all of it. QEMU 7.2 accepts at most 2047 MiB.
 fn qemu(directory: &Path, image: &Path, overlay: &Path, port: u16) -> Vec<String> {
     let at = |name: &str| directory.join(name).display().to_string();
     let mut command: Vec<String> =

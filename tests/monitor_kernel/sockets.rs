@@ -22,14 +22,8 @@ fn a_burst_into_a_tiny_buffer_is_one_overrun_and_later_events_are_read() {
     for _ in 0..500 {
         disk.announce("change");
     }
-    let events = monitor.drain();
-    let overruns = events
-        .iter()
-        .filter(|event| **event == DeviceEvent::Overrun)
-        .count();
-    assert_eq!(overruns, 1, "{} events", events.len());
-    assert_eq!(events.last(), Some(&DeviceEvent::Overrun));
-    assert!(events.len() < 500);
+    // What had arrived before the loss is dropped, because all devices are read again.
+    assert_eq!(monitor.drain(), [DeviceEvent::Overrun]);
 
     // Other tests' events can fill so small a buffer again: such a loss is reported, too.
     let deadline = Instant::now() + DEADLINE;
@@ -57,7 +51,16 @@ fn every_event_of_a_burst_into_the_usual_buffer_is_read() {
     for _ in 0..2000 {
         disk.announce("change");
     }
-    let events = monitor.drain();
+    let mut events = Vec::new();
+    loop {
+        let some = monitor.drain();
+        if some.is_empty() {
+            break;
+        }
+        // Not all at once, so that a flood keeps the reader from nothing else.
+        assert!(some.len() < 2000, "{} events at once", some.len());
+        events.extend(some);
+    }
     let own = events
         .iter()
         .filter(|event| syspath_of(event) == Some(&disk.syspath()))

@@ -9,6 +9,7 @@ use std::time::{Duration, Instant};
 
 use crate::framework::disk::number_of;
 use crate::framework::eventually::within;
+use crate::framework::tool::output_of;
 use crate::framework::{Bundle, Disk, Machine, RuncContainer, Terminal, Udevd, alone, eventually};
 
 /// The nodes of these disks below /dev: names with numbers.
@@ -82,6 +83,27 @@ fn a_thousand_devices_overrun_a_tiny_buffer_and_the_result_is_right(machine: &Ma
     let lost = machine.log().matches("events were lost").count();
     assert!(lost > 0, "no event was lost, so the test has shown nothing");
     assert_eq!(container.expect_watcher(), watcher);
+}
+
+#[apply(on_both_hierarchies)]
+fn a_watcher_that_loses_events_answers_while_more_of_them_arrive(machine: &Machine) {
+    // Other watchers would receive these events, too.
+    alone();
+    let (disk, other) = (Disk::new(machine), Disk::new(machine));
+    let container = Bundle::requesting(machine, &format!("glob:{}p*", disk.node)).start();
+    let node = disk.plug(1);
+    container.eventually_reads(&node, &disk.content(1));
+    container.expect_watcher().shrink_event_buffers();
+    other.plug(1);
+    let uevent = format!("/sys/class/block/{}/uevent", other.name(1));
+    let announce = || std::fs::write(&uevent, "change").expect("send an event of a device");
+    while_repeating(announce, || {
+        eventually("events are lost", || machine.log().contains("events were lost"));
+        output_of(machine, &["inspect", &container.id]);
+        output_of(machine, &["recover", "--restart-watchers"]);
+    });
+    let second = disk.plug(2);
+    container.eventually_reads(&second, &disk.content(2));
 }
 
 #[apply(on_both_hierarchies)]
@@ -225,21 +247,26 @@ fn a_device_that_resets_repeatedly_is_attached_in_the_end(machine: &Machine) {
 
 /// Resets the device while `meanwhile` runs.
 fn while_it_resets<T>(disk: &Disk, meanwhile: impl FnOnce() -> T) -> T {
+    while_repeating(|| reset(disk), meanwhile)
+}
+
+/// Does `act` again and again, at least once, while `meanwhile` runs.
+fn while_repeating<T>(act: impl Fn() + Sync, meanwhile: impl FnOnce() -> T) -> T {
     let over = AtomicBool::new(false);
-    let (result, resets) = thread::scope(|scope| {
-        let resetter = scope.spawn(|| {
-            let mut resets = 0;
+    let (result, times) = thread::scope(|scope| {
+        let repeater = scope.spawn(|| {
+            let mut times = 0;
             while !over.load(Ordering::Relaxed) {
-                reset(disk);
-                resets += 1;
+                act();
+                times += 1;
             }
-            resets
+            times
         });
         let result = std::panic::catch_unwind(std::panic::AssertUnwindSafe(meanwhile));
         over.store(true, Ordering::Relaxed);
-        (result, resetter.join().expect("the resetting thread ends"))
+        (result, repeater.join().expect("the repeating thread ends"))
     });
-    assert!(resets > 0, "the device has not reset itself even once");
+    assert!(times > 0, "it was not done even once");
     result.unwrap_or_else(|panic| std::panic::resume_unwind(panic))
 }
 

@@ -6,7 +6,7 @@ use super::dev_files::DeviceFiles;
 use super::links::HostLinks;
 use super::listing::take_udev_facts;
 use super::message::{Happened, Message, properties_of};
-use super::socket::Received;
+use super::socket::{BATCH, LARGE_BATCH, Received};
 use super::{DeviceMonitor, Ready};
 use crate::model::device::event::DeviceEvent;
 use crate::model::device::{Aliases, SysPath, UdevState};
@@ -28,8 +28,8 @@ impl JudgeUevents for Everything {
 }
 
 impl DeviceMonitor {
-    /// Everything that has happened up to now: the kernel's events, then udevd's, then those of
-    /// static nodes. See [`Self::drain_relevant`].
+    /// What has happened up to now: the kernel's events, then udevd's, then those of static nodes.
+    /// What is left of thousands is for the next call. See [`Self::drain_relevant`].
     pub fn drain(&mut self) -> Vec<DeviceEvent> {
         self.drain_relevant(Ready::All, &mut Everything)
     }
@@ -48,11 +48,16 @@ impl DeviceMonitor {
         // before.
         let udev = match ready {
             Ready::Kernel => Received::default(),
-            Ready::Udev | Ready::All => self.udev.receive(&mut self.buffer),
+            Ready::Udev | Ready::All => self.udev.receive(&mut self.buffer, BATCH),
+        };
+        let most = if udev.messages.is_empty() {
+            BATCH
+        } else {
+            LARGE_BATCH
         };
         let kernel = match ready == Ready::Udev && self.is_behind_kernel(&udev) {
             true => Received::default(),
-            false => self.kernel.receive(&mut self.buffer),
+            false => self.kernel.receive(&mut self.buffer, most),
         };
         for kept in &kernel.messages {
             self.heard.add(kept.message().number());

@@ -9,7 +9,7 @@ use nix::cmsg_space;
 use nix::errno::Errno;
 use nix::sys::socket::{
     AddressFamily, ControlMessageOwned, MsgFlags, MultiHeaders, NetlinkAddr, RecvMsg, SockFlag, SockProtocol,
-    SockType, UnixCredentials, bind, recvmmsg, setsockopt, socket, sockopt,
+    SockType, UnixCredentials, bind, recv, recvmmsg, setsockopt, socket, sockopt,
 };
 
 use super::error::MonitorError;
@@ -21,7 +21,11 @@ use crate::model::uevent::unneeded::Unneeded;
 use crate::sys::socket_filter::{Instruction, attach, detach};
 
 /// Most messages taken in one go, so that a flood cannot keep its reader from anything else.
-const BATCH: usize = 16 * 1024;
+pub(super) const BATCH: usize = 1024;
+
+/// The same if udevd's messages have arrived: the kernel's, which come before them, must be among
+/// those that are taken.
+pub(super) const LARGE_BATCH: usize = 16 * 1024;
 
 /// Space for one message, in bytes. The kernel's have at most 2 KiB (linux/kobject.h), udevd's are
 /// seldom longer. A longer one counts as lost: then all devices are read again.
@@ -147,20 +151,18 @@ impl UeventSocket {
         self.socket.as_fd()
     }
 
-    /// Takes everything that waits. Messages of other senders than the kernel and udevd are
-    /// dropped, and so are malformed ones.
-    pub(super) fn receive(&self, buffer: &mut MessageBuffer) -> Received {
+    /// Takes what waits, about this many messages at most. Messages of other senders than the
+    /// kernel and udevd are dropped, and so are malformed ones.
+    pub(super) fn receive(&self, buffer: &mut MessageBuffer, most: usize) -> Received {
         let mut received = Received::default();
         let mut count = 0;
-        // While a socket that overran is not empty, the kernel drops what comes without reporting
-        // it again (NETLINK_S_CONGESTED, net/netlink/af_netlink.c): then the end must be reached,
-        // and will be.
-        while received.overrun || count < BATCH {
+        while count < most {
             let messages = match buffer.receive(&self.socket) {
                 Ok(messages) => messages,
                 Err(Errno::ENOBUFS) => {
+                    drop_all(&self.socket);
                     received.overrun = true;
-                    continue;
+                    break;
                 }
                 Err(Errno::EINTR) => continue,
                 // EAGAIN: the socket is empty.
@@ -172,7 +174,7 @@ impl UeventSocket {
             for message in messages {
                 self.take(message, &mut received);
             }
-            if is_empty && !received.overrun {
+            if is_empty {
                 break;
             }
         }
@@ -191,6 +193,16 @@ impl UeventSocket {
             .messages
             .extend(message.as_ref().map(ReceivedUevent::keep));
     }
+}
+
+/// Drops everything that waits on a socket that overran. All devices are read again afterwards, so
+/// the messages tell nothing; to process tens of thousands of them would keep the reader from
+/// everything else. While the socket is not empty, the kernel drops what comes without reporting it
+/// again (NETLINK_S_CONGESTED, net/netlink/af_netlink.c), so the end must be reached. It will be:
+/// to drop a message takes less time than to send one.
+fn drop_all(socket: &OwnedFd) {
+    let flags = MsgFlags::MSG_DONTWAIT | MsgFlags::MSG_TRUNC;
+    while let Ok(_) | Err(Errno::ENOBUFS | Errno::EINTR) = recv(socket.as_raw_fd(), &mut [0], flags) {}
 }
 
 /// Lets the kernel drop these messages.

@@ -61,16 +61,13 @@ impl<'a> Cluster<'a> {
         let cluster = Self { machine };
         cluster.bring("tests/vm", "cluster");
         machine.run(&format!("sh {MANIFESTS}/cluster/up.sh"));
-        cluster.answers();
         machine.wait_until(&format!("{KUBECTL} get serviceaccount default"));
-        cluster.kubectl(&format!("wait {PATIENCE} --for=condition=Ready node/$(hostname)"));
         cluster
     }
 
     /// Waits until the API server answers and knows the node.
     fn answers(&self) {
-        // Twice the deadline: the first start creates certificates and roles, which took 100 s on a
-        // busy machine.
+        // Twice the deadline: after a boot all services start at once.
         let asked = until(&format!(
             "busybox wget -q -T 5 -O - --no-check-certificate https://10.0.0.1/readyz && {KUBECTL} get node $(hostname)"
         ));

@@ -21,6 +21,8 @@ use oci_hotplug::model::device::event::DeviceEvent;
 use oci_hotplug::model::device::{Device, SysPath};
 use oci_hotplug::model::uevent::{UeventAction, UeventForm, udev_message};
 
+use crate::udevd::answers;
+
 pub const DEADLINE: Duration = Duration::from_secs(30);
 
 /// Makes the calling thread's world private. The thread dies with its test, and the namespaces with
@@ -174,10 +176,9 @@ impl Drop for Link {
 pub struct Udevd(Child);
 
 impl Udevd {
-    /// Starts one with this rule alone, and waits until it answers: it listens on its control
-    /// socket 0.2 ms before it receives the kernel's events (systemd 252), and misses those of that
-    /// time. The host's own rules would leave links and permissions in the machine's only devtmpfs,
-    /// for all devices that other tests plug in meanwhile.
+    /// Starts one with this rule alone, and waits until it answers. The host's own rules would
+    /// leave links and permissions in the machine's only devtmpfs, for all devices that other tests
+    /// plug in meanwhile.
     pub fn start(rule: &str) -> Self {
         let none: Option<&str> = None;
         for rules in ["/usr/lib/udev/rules.d", "/etc/udev/rules.d"] {
@@ -198,22 +199,13 @@ impl Udevd {
             .expect("start systemd-udevd through setpriv (packages udev, util-linux)");
         let mut udevd = Self(child);
         let deadline = Instant::now() + DEADLINE;
-        while !udevd_is_running() || !answers() {
+        while !answers() {
             assert_eq!(udevd.0.try_wait().unwrap(), None, "udevd ended");
             assert!(Instant::now() < deadline, "udevd does not come up");
             std::thread::yield_now();
         }
         udevd
     }
-}
-
-fn answers() -> bool {
-    let ping = Command::new("udevadm")
-        .args(["control", "--ping", "--timeout=2"])
-        .stdout(Stdio::null())
-        .stderr(Stdio::null())
-        .status();
-    ping.expect("start udevadm").success()
 }
 
 impl Drop for Udevd {

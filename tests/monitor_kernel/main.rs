@@ -7,6 +7,8 @@
 
 mod bed;
 mod sockets;
+#[path = "../support/udevd.rs"]
+mod udevd;
 
 use std::fs;
 use std::path::{Path, PathBuf};

@@ -67,7 +67,7 @@ impl<'a> Cluster<'a> {
 
     /// Waits until the API server answers and knows the node.
     fn answers(&self) {
-        // Twice the deadline: after a boot all services start at once.
+        // Twice the deadline: after a boot, everything else starts beside it.
         let asked = until(&format!(
             "busybox wget -q -T 5 -O - --no-check-certificate https://10.0.0.1/readyz && {KUBECTL} get node $(hostname)"
         ));

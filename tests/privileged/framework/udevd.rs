@@ -11,6 +11,7 @@ use nix::unistd::Pid;
 use super::activity::activity;
 use super::eventually::{DEADLINE, eventually, wait_within, within};
 use super::machine::Machine;
+use crate::udevd::answers;
 
 const PROGRAMS: [&str; 2] = ["/usr/lib/systemd/systemd-udevd", "/lib/systemd/systemd-udevd"];
 
@@ -32,9 +33,7 @@ impl Udevd {
     /// Starts it on this thread, which may be another one than the test's.
     pub fn start_with_log(log: &Path) -> Self {
         let udevd = Self(spawn(log));
-        eventually("systemd-udevd answers", || {
-            Path::new("/run/udev/control").exists() && answers()
-        });
+        eventually("systemd-udevd answers", answers);
         udevd
     }
 
@@ -126,16 +125,6 @@ fn spawn(log: &Path) -> Child {
         .stderr(log)
         .spawn()
         .expect("start systemd-udevd through setpriv (package util-linux)")
-}
-
-/// Whether a udevd responds on /run/udev/control.
-fn answers() -> bool {
-    Command::new("udevadm")
-        .args(["control", "--ping", "--timeout=2"])
-        .stdout(Stdio::null())
-        .stderr(Stdio::null())
-        .status()
-        .is_ok_and(|status| status.success())
 }
 
 impl Drop for Udevd {

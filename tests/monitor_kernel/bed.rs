@@ -21,7 +21,7 @@ use oci_hotplug::model::device::event::DeviceEvent;
 use oci_hotplug::model::device::{Device, SysPath};
 use oci_hotplug::model::uevent::{UeventAction, UeventForm, udev_message};
 
-use crate::udevd::answers;
+use crate::udevd_answers::answers;
 
 pub const DEADLINE: Duration = Duration::from_secs(30);
 

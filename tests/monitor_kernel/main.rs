@@ -7,8 +7,8 @@
 
 mod bed;
 mod sockets;
-#[path = "../support/udevd.rs"]
-mod udevd;
+#[path = "../support/udevd_answers.rs"]
+mod udevd_answers;
 
 use std::fs;
 use std::path::{Path, PathBuf};

@@ -87,5 +87,3 @@ mod storm;
 mod system_calls;
 mod udev_database;
 mod udev_database_crashes;
-#[path = "../support/udevd.rs"]
-mod udevd;

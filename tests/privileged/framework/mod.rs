@@ -22,6 +22,8 @@ pub mod shell;
 pub mod terminal;
 pub mod tool;
 pub mod udevd;
+#[path = "../../support/udevd_answers.rs"]
+mod udevd_answers;
 pub mod user_manager;
 pub mod watcher;
 

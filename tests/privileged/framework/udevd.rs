@@ -11,7 +11,7 @@ use nix::unistd::Pid;
 use super::activity::activity;
 use super::eventually::{DEADLINE, eventually, wait_within, within};
 use super::machine::Machine;
-use crate::udevd::answers;
+use super::udevd_answers::answers;
 
 const PROGRAMS: [&str; 2] = ["/usr/lib/systemd/systemd-udevd", "/lib/systemd/systemd-udevd"];
 

@@ -154,6 +154,14 @@ mod tests {
     }
 
     #[test]
+    fn a_member_of_several_groups_has_what_any_of_them_grants() {
+        let list = [(OWNING_GROUP, 4, 0), (GROUP, 6, 30), (GROUP, 1, 31), (MASK, 7, 0)];
+        let node = permissions(0o670, &list);
+        assert_eq!(node.bits(1000, &[20, 30]), 6);
+        assert_eq!(node.bits(1000, &[20, 31]), 5);
+    }
+
+    #[test]
     fn a_named_user_has_its_own_entry_and_the_mask_limits_it() {
         let entries = |mask| {
             [

@@ -111,6 +111,10 @@ mod tests {
         assert_eq!(maps.container_uid(100_001), Some(1));
         assert_eq!(maps.container_uid(5), Some(70_000));
         assert_eq!(maps.container_uid(6), None);
+        let maps = IdMaps::parse("", map).unwrap();
+        assert_eq!(maps.container_gid(100_002), Some(2));
+        assert_eq!(maps.container_gid(5), Some(70_000));
+        assert_eq!(maps.container_gid(6), None);
     }
 
     #[test]

@@ -2,7 +2,7 @@
 # Measures with cargo-mutants which changes of src/model and src/watcher/transaction.rs the unit
 # tests notice.
 #
-#   tests/mutants/run.sh                          every mutant: about 2700, hours of processor time
+#   tests/mutants/run.sh                          every mutant: about 3800, hours of processor time
 #   tests/mutants/run.sh --shard 3/20             every twentieth of them
 #   tests/mutants/run.sh -f src/model/policy.rs   one file
 #   tests/mutants/run.sh --in-diff change.diff    what a change touches (`git diff main`)

@@ -179,6 +179,19 @@ mod tests {
     }
 
     #[test]
+    fn a_container_is_meant_by_its_name_its_pod_and_the_beginning_of_its_id() {
+        let pod = Some("lab/bench/board");
+        for word in ["lab/bench/board", "bench", "lab/bench", "0a1b", "0"] {
+            assert!(is_meant("0a1b", pod, word), "{word}");
+        }
+        for word in ["", "lab", "0a1b2", "a1b"] {
+            assert!(!is_meant("0a1b", pod, word), "{word}");
+        }
+        assert!(is_meant("0a1b", None, "0a") && !is_meant("0a1b", None, "bench"));
+        assert!(!is_meant("0a1b", None, "") && !is_meant("0a1b", Some(""), ""));
+    }
+
+    #[test]
     fn an_engine_is_recognized_by_its_bundles() {
         let none = annotations(&[]);
         let crio = annotations(&[("io.container.manager", "cri-o")]);

@@ -316,3 +316,118 @@ impl Stream<'_> {
         })
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    use UeventAction::{Add, Bind, Change, Remove, Unbind};
+    use UeventForm::{Kernel, Udev};
+
+    fn device(name: &str) -> Device {
+        Device::new(SysPath::new(format!("/sys/devices/{name}")))
+    }
+
+    fn announcement(form: UeventForm, action: UeventAction, device: Device) -> Announcement {
+        Announcement { form, action, device }
+    }
+
+    /// What a container receives when a device is unplugged of which it has received this.
+    fn removed(received: &[(UeventForm, UeventAction)], device: &Device) -> Vec<(UeventForm, UeventAction)> {
+        let mut announced = AnnouncedDevices::default();
+        for (form, action) in received {
+            announced.note(&announcement(*form, *action, device.clone()));
+        }
+        let all = removals(&announced, &BTreeMap::new(), |_| false).into_iter();
+        all.map(|removal| (removal.form, removal.action)).collect()
+    }
+
+    #[test]
+    fn a_device_is_unbound_before_its_removal_if_it_was_bound_when_it_came_or_later() {
+        let plain = device("a");
+        let mut bound = device("a");
+        bound.driver = Some("x".into());
+        let add = (Kernel, Add);
+        assert_eq!(removed(&[add], &plain), [(Kernel, Remove)]);
+        assert_eq!(removed(&[add], &bound), [(Kernel, Unbind), (Kernel, Remove)]);
+        assert_eq!(
+            removed(&[add, (Kernel, Bind)], &plain),
+            [(Kernel, Unbind), (Kernel, Remove)]
+        );
+        assert_eq!(removed(&[add, (Kernel, Unbind)], &bound), [(Kernel, Remove)]);
+        assert_eq!(removed(&[add, (Kernel, Remove)], &bound), []);
+        assert_eq!(
+            removed(&[add, (Udev, Add)], &plain),
+            [(Kernel, Remove), (Udev, Remove)]
+        );
+    }
+
+    #[test]
+    fn the_removal_has_the_properties_of_udevd_if_it_has_announced_the_device() {
+        let with = |value: &str| {
+            let mut device = device("a");
+            device.properties.insert("ID_X".into(), value.into());
+            device
+        };
+        let mut announced = AnnouncedDevices::default();
+        let shown = |announced: &AnnouncedDevices| {
+            let removals = Announcements::of_all_removals(announced).removals;
+            removals[0].device.properties["ID_X"].clone()
+        };
+        for (form, action, value, expected) in [
+            (Kernel, Add, "1", "1"),
+            (Kernel, Change, "2", "2"),
+            (Udev, Add, "3", "3"),
+            (Kernel, Change, "4", "3"),
+            (Udev, Change, "5", "5"),
+        ] {
+            announced.note(&announcement(form, action, with(value)));
+            assert_eq!(shown(&announced), expected);
+        }
+    }
+
+    #[test]
+    fn a_device_counts_as_announced_until_both_forms_are_removed() {
+        let (mut announced, here) = (AnnouncedDevices::default(), device("a"));
+        let is = |announced: &AnnouncedDevices| (announced.is_empty(), announced.contains(&here.syspath));
+        assert_eq!(is(&announced), (true, false));
+        for (form, action, expected) in [
+            (Kernel, Add, (false, true)),
+            (Udev, Add, (false, true)),
+            (Kernel, Remove, (false, true)),
+            (Udev, Remove, (true, false)),
+        ] {
+            announced.note(&announcement(form, action, here.clone()));
+            assert_eq!(is(&announced), expected, "{form:?} {action:?}");
+        }
+    }
+
+    fn any_announced() -> impl Strategy<Value = AnnouncedDevices> {
+        let form = prop::sample::select(vec![Kernel, Udev]);
+        let action = prop::sample::select(vec![Add, Bind, Unbind, Remove]);
+        prop::collection::vec((form, action, 0..3_u8), 0..6).prop_map(|events| {
+            let mut announced = AnnouncedDevices::default();
+            for (form, action, number) in events {
+                announced.note(&announcement(form, action, device(&number.to_string())));
+            }
+            announced
+        })
+    }
+
+    proptest! {
+        #[test]
+        fn the_changes_make_the_later_state_of_the_earlier_one(
+            before in any_announced(),
+            after in any_announced(),
+        ) {
+            let changes = after.changes_since(&before);
+            prop_assert_eq!(changes.is_empty(), before == after);
+            let is_change = |syspath: &&SysPath| before.0.get(*syspath) != after.0.get(*syspath);
+            prop_assert!(changes.keys().all(|syspath| is_change(&syspath)));
+            let mut changed = before;
+            changed.apply(changes);
+            prop_assert_eq!(changed, after);
+        }
+    }
+}

@@ -64,3 +64,61 @@ impl<'de> Deserialize<'de> for AttachmentChanges {
         ))
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::model::device::Access;
+    use crate::model::device::recorded::virtual_device;
+    use crate::model::plan::attachment::{NodeCreator, NodeSpec};
+    use proptest::prelude::*;
+
+    /// Attachments at these paths; the number makes those of one path different.
+    fn attachments(numbers: &BTreeMap<u8, u8>) -> Attachments {
+        let mut all = Attachments::default();
+        for (path, number) in numbers {
+            let path = format!("/dev/tty{path}");
+            let device = virtual_device("tty", "tty1", &path, 4, u32::from(*number));
+            let num = device.node.as_ref().unwrap().num;
+            let node = NodeSpec {
+                num,
+                mode: 0o660,
+                uid: 0,
+                gid: 0,
+            };
+            let attachment = Attachment {
+                device,
+                access: Access::ALL,
+                node,
+                node_creator: NodeCreator::Watcher,
+                links: BTreeMap::new(),
+                announced: None,
+                since: 0,
+            };
+            all.insert(path.into(), attachment);
+        }
+        all
+    }
+
+    proptest! {
+        #[test]
+        fn the_changes_make_the_later_attachments_of_the_earlier_ones(
+            before in prop::collection::btree_map(0..4_u8, 0..3_u8, 0..4),
+            after in prop::collection::btree_map(0..4_u8, 0..3_u8, 0..4),
+        ) {
+            let (old, new) = (attachments(&before), attachments(&after));
+            let changes = AttachmentChanges::between(&old, &new);
+            let all: Vec<u8> = before.keys().chain(after.keys()).copied().collect();
+            let differ = |path: &&u8| before.get(*path) != after.get(*path);
+            let different: std::collections::BTreeSet<&u8> = all.iter().filter(differ).collect();
+            prop_assert_eq!(changes.0.len(), different.len(), "only changes are listed");
+            prop_assert_eq!(changes.is_empty(), before == after);
+            let text = serde_json::to_string(&changes).unwrap();
+            let read: AttachmentChanges = serde_json::from_str(&text).unwrap();
+            prop_assert_eq!(&read, &changes);
+            let mut changed = old;
+            read.apply_to(&mut changed);
+            prop_assert_eq!(changed, new);
+        }
+    }
+}

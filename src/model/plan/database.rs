@@ -97,3 +97,14 @@ fn facts_of(device: &Device, kind: EntryKind) -> EntryFacts {
         is_certain: false,
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_entry_is_a_file_of_the_data_directory() {
+        let id = DatabaseId::parse("c188:0").unwrap();
+        assert_eq!(path_of(&id), Path::new("/run/udev/data/c188:0"));
+    }
+}

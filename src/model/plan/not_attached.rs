@@ -143,6 +143,31 @@ mod tests {
     }
 
     #[test]
+    fn only_a_denial_is_a_denial_and_only_a_lease_is_waited_for() {
+        let denial = Denial {
+            rule: "a rule".into(),
+            reason: "a reason".into(),
+            hint: "a hint".into(),
+            line: None,
+        };
+        for (reason, expected) in [
+            (Reason::Denied(denial), (true, false)),
+            (Reason::Waiting("it is leased".into()), (false, true)),
+            (Reason::Reserved("it is reserved".into()), (false, false)),
+            (Reason::Conflict(SysPath::new("/sys/devices/a")), (false, false)),
+        ] {
+            let not_attached = NotAttached {
+                request: RequestId::FIRST,
+                device: SysPath::new("/sys/devices/b"),
+                path: "/dev/b".into(),
+                reason,
+            };
+            let is = (not_attached.is_denied(), not_attached.is_waiting());
+            assert_eq!(is, expected, "{not_attached:?}");
+        }
+    }
+
+    #[test]
     fn reasons_are_grouped_by_kind_and_keep_their_order() {
         let conflict = |holder: &str| Reason::Conflict(SysPath::new(holder));
         let waiting = |reason: &str| Reason::Waiting(reason.into());

@@ -88,6 +88,7 @@ mod tests {
             ("1-1.4", 7, 40001)
         );
         assert_eq!(last.to_string(), "1-1.4,7,40001");
+        assert_eq!(String::from(last), "1-1.4,7,40001");
         for text in ["", "1-1", "1-1,7", "1-1,7,x", "1-1,7,1,1"] {
             assert!(text.parse::<LastConnection>().is_err(), "{text}");
         }

@@ -38,6 +38,7 @@ mod tests {
         let first = controller(Path::new(PLATFORM), 0);
         assert_eq!(first, Path::new("/sys/devices/platform/vhci_hcd.0"));
         assert!(includes(&SysPath::new(first.to_str().unwrap())));
+        assert!(!includes(&SysPath::new("/sys/devices/platform/serial8250")));
         assert!(is_controller("vhci_hcd.7") && !is_controller("xhci_hcd.0"));
     }
 }

@@ -230,6 +230,38 @@ mod tests {
     }
 
     #[test]
+    fn a_container_needs_the_facts_of_its_requests_and_of_the_policy() {
+        use crate::model::request::entry::Origin;
+        let request = "attr:serial=A;link=/dev/a".parse().unwrap();
+        let entry = RequestEntry::new(Origin::Annotation, request);
+        let rule: Selector = "attr:power/control=on".parse().unwrap();
+        let facts = FactsNeeded::of_container([&entry], &[], [&rule]);
+        assert!(facts.attributes.contains_key("serial") && facts.attributes.contains_key("power/control"));
+    }
+
+    #[test]
+    fn events_of_devices_without_a_node_are_needed_if_a_selector_can_match_one() {
+        for (request, is_needed) in [
+            ("usb:0403:6001", false),
+            ("syspath:/sys/devices/pci0000:00/0000:00:14.0/usb1/1-1.4", false),
+            ("syspath:/sys/devices/pci0000:00/0000:00:14.0/usb1", false),
+            ("syspath:/sys/class/tty/ttyUSB0", false),
+            ("syspath:/sys/devices/virtual/x/eth0", true),
+            ("syspath:/sys/devices/virtual/x/usb", true),
+            ("syspath:/sys/devices/virtual/x/usba", true),
+            ("syspath:/sys/devices/virtual/x/a-1", true),
+            ("syspath:/sys/devices/virtual/x/1-a", true),
+            ("syspath:/sys/devices/virtual/x/1-", true),
+            ("syspath:/sys/class/net/eth0", true),
+            ("attr:address=*", true),
+            ("parent-of:subsystem:tty", true),
+        ] {
+            let unneeded = needed(request).unneeded_events();
+            assert_eq!(!unneeded.nodeless, is_needed, "{request}");
+        }
+    }
+
+    #[test]
     fn a_policy_needs_facts_about_hubs_inputs_and_stacked_disks_and_those_in_its_rules() {
         let rules: Vec<Selector> = ["attr:power/control=on", "node:/dev/b", "tag:seat"]
             .iter()

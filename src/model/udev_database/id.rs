@@ -111,6 +111,19 @@ mod tests {
         assert_eq!(name(&device("/sys/devices/x y", "usb")), None);
     }
 
+    #[test]
+    fn each_name_that_udev_gives_an_entry_is_read_back_and_no_other() {
+        for name in ["c188:0", "b8:1", "n4", "+usb:1-1:1.0"] {
+            let id = DatabaseId::parse(name);
+            assert_eq!(id.map(|id| id.to_string()).as_deref(), Some(name));
+        }
+        for name in [
+            "", "c188", "c188:0:1", "b8:01", "n", "n04", "n+4", "+usb:a/b", "+usb:a b", "x1:1",
+        ] {
+            assert_eq!(DatabaseId::parse(name), None, "{name}");
+        }
+    }
+
     proptest! {
         #[test]
         fn a_name_is_a_file_name_and_is_read_back(

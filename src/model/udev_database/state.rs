@@ -36,3 +36,23 @@ impl fmt::Display for DatabaseState {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_state_names_its_reason() {
+        let failed = DatabaseState::Failed {
+            reason: "mount: EPERM".into(),
+        };
+        for (state, expected) in [
+            (DatabaseState::Placed, "placed on /run/udev"),
+            (DatabaseState::Image, "not ours: /run/udev is not empty"),
+            (DatabaseState::Never, "none: udev = \"never\""),
+            (failed, "none: mount: EPERM"),
+        ] {
+            assert_eq!(state.to_string(), expected);
+        }
+    }
+}

@@ -175,11 +175,16 @@ mod tests {
 
     #[test]
     fn of_a_huge_entry_the_lines_that_fit_are_used() {
+        let of_device = |host: &str| text(Some(host), &facts(EntryKind::Nodeless, &[])).unwrap();
         let line = format!("E:LONG={}\n", "x".repeat(1000));
-        let host = line.repeat(1000);
-        let text = text(Some(&host), &facts(EntryKind::Nodeless, &[])).unwrap();
+        let text = of_device(&line.repeat(1000));
         assert_eq!(text.len() / line.len(), MAX_HOST_ENTRY / line.len());
         assert!(text.ends_with('\n'));
+        // An entry of the greatest size has no cut line; what one byte more cuts is left out.
+        let value = "x".repeat(MAX_HOST_ENTRY - "E:A=1\nE:B=".len());
+        let whole = format!("E:A=1\nE:B={value}");
+        assert_eq!(of_device(&whole), format!("{whole}\n"));
+        assert_eq!(of_device(&format!("{whole}x")), "E:A=1\n");
         let endless = "E".repeat(1 << 20);
         let entry = entry_for_container(Some(endless.as_bytes()), &facts(EntryKind::Nodeless, &[]), 7);
         assert_eq!(entry.unwrap().text, b"");

@@ -43,3 +43,14 @@ pub(crate) fn is_nodeless(message: &ReceivedUevent<'_>) -> bool {
 pub(crate) fn is_broadcast(subsystem: &str) -> bool {
     !OF_NETWORK_NAMESPACE.contains(&subsystem)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_network_devices_belong_to_a_network_namespace() {
+        assert!(is_broadcast("tty") && is_broadcast("usb") && is_broadcast("queues"));
+        assert!(!is_broadcast("net") && !is_broadcast("ieee80211"));
+    }
+}

@@ -184,6 +184,17 @@ mod tests {
     }
 
     #[test]
+    fn each_byte_of_the_length_and_the_offset_counts() {
+        let message = udev(&WHOLE);
+        assert!(is_read(UDEV, &message));
+        for at in 16..24 {
+            let mut changed = message.clone();
+            changed[at] = changed[at].wrapping_add(16);
+            assert!(!is_read(UDEV, &changed), "byte {at}");
+        }
+    }
+
+    #[test]
     fn only_root_in_the_group_of_the_form_is_genuine_and_only_the_kernel_in_its_own() {
         let sender = |port, groups, user| Sender { port, groups, user };
         assert!(KERNEL.is_from(sender(0, 1, Some(0)), 0));

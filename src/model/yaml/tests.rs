@@ -1,3 +1,5 @@
+use std::collections::BTreeMap;
+
 use proptest::prelude::*;
 use serde::Deserialize;
 use serde_json::{Value as Json, json};
@@ -78,6 +80,34 @@ fn an_unquoted_text_has_the_value_of_its_dialect() {
 }
 
 #[test]
+fn numbers_that_json_does_not_have_and_those_of_other_bases_are_read() {
+    let float = |text: &str| parse(text)?.decode::<f64>(Dialect::Core);
+    for text in [".inf", ".Inf", ".INF", "+.inf", "+.Inf", "+.INF"] {
+        assert_eq!(float(text), Ok(f64::INFINITY), "{text}");
+    }
+    for text in ["-.inf", "-.Inf", "-.INF"] {
+        assert_eq!(float(text), Ok(f64::NEG_INFINITY), "{text}");
+    }
+    for text in [".nan", ".NaN", ".NAN"] {
+        assert!(float(text).unwrap().is_nan(), "{text}");
+    }
+    assert!(float("inf").is_err() && float("nan").is_err());
+    for (text, core, go) in [
+        ("0b101", json!(5), json!(5)),
+        ("0b1_0", json!("0b1_0"), json!(2)),
+        ("0o1_7", json!("0o1_7"), json!(15)),
+    ] {
+        let read = |dialect| self::json(text, dialect).unwrap();
+        assert_eq!(
+            (read(Dialect::Core), read(Dialect::GoV3)),
+            (core, go.clone()),
+            "{text}"
+        );
+        assert_eq!(read(Dialect::GoV2), go, "{text}");
+    }
+}
+
+#[test]
 fn a_tag_of_yaml_decides_the_type_of_a_scalar_and_other_tags_are_errors() {
     assert_eq!(
         core("[!!str 7, !!int '7', !!float 7, !!null '', !!bool true]"),
@@ -115,6 +145,27 @@ fn unbounded_growth_is_an_error() {
         chain += &format!("a{level}: &a{level} [*a{}]\n", level - 1);
     }
     assert!(parse(&chain).is_err());
+}
+
+#[test]
+fn aliases_may_expand_to_the_limits_and_no_further() {
+    let items = vec!["x"; 511].join(", ");
+    let aliases = |count: usize| format!("a: &a [{items}]\nb: [{}]\n", vec!["*a"; count].join(", "));
+    assert!(parse(&aliases(MAX_ALIASED / 512)).is_ok());
+    assert!(parse(&aliases(MAX_ALIASED / 512 + 1)).is_err());
+    let nested = |text: &str, depth: usize| format!("{}{text}{}", "[".repeat(depth), "]".repeat(depth));
+    let half = MAX_DEPTH / 2;
+    let deep = |depth: usize| format!("- &a {}\n- {}\n", nested("", half), nested("*a", depth));
+    assert!(parse(&deep(half - 1)).is_ok());
+    assert!(parse(&deep(half)).is_err());
+}
+
+#[test]
+fn an_error_of_syntax_has_the_line_and_the_column_counted_from_one() {
+    let position = |text: &str| parse(text).unwrap_err().position.unwrap();
+    let place = |text: &str| (position(text).line, position(text).column);
+    assert_eq!(place("a: 1\n}"), (2, 1));
+    assert_eq!(place("a: 1\nb: }"), (2, 4));
 }
 
 #[test]
@@ -160,10 +211,17 @@ fn an_absent_value_is_empty_and_a_list_is_not_a_mapping() {
         "- x\n- []\n",
         "{name: x, ports: ''}",
         "{name: x, ports: ~}",
+        "[x, [], serial]",
     ] {
         assert!(from_str::<Board>(text, Dialect::Core).is_err(), "{text}");
     }
+    let board: Board = from_str("{name: x, kind: null}", Dialect::Core).unwrap();
+    assert_eq!(board.kind, None);
+    let empty: BTreeMap<String, u8> = from_str("", Dialect::Core).unwrap();
+    assert!(empty.is_empty());
     let strictly = |text: &str| parse(text).and_then(|node| node.decode_strictly::<Board>(Dialect::Core));
+    let keys = parse("{7: 1}").and_then(|node| node.decode_strictly(Dialect::Core));
+    assert_eq!(keys, Ok(BTreeMap::from([("7".to_owned(), 1)])), "keys are text");
     assert!(strictly("{name: 7}").is_err() && strictly("{name: '7', ports: [1]}").is_ok());
 }
 

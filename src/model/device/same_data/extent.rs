@@ -92,3 +92,21 @@ fn mixed(hash: u64) -> u64 {
     let hash = (hash ^ (hash >> 33)).wrapping_mul(0xff51_afd7_ed55_8ccd);
     (hash ^ (hash >> 33)).wrapping_mul(0xc4ce_b9fe_1a85_ec53)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_greatest_number_in_a_name_has_a_range() {
+        let ranges = 1 << LEVEL_BITS;
+        let beside = |name: &str| (index(name) + 1) % ranges;
+        let greatest = format!("sda{}", u64::MAX);
+        assert_eq!(
+            beside(&greatest),
+            index("sda0"),
+            "2^64 is a multiple of the number of ranges"
+        );
+        assert_eq!(beside("sda7"), index("sda8"));
+    }
+}

@@ -61,7 +61,7 @@ pub(super) fn early(device: &Device, inventory: &Inventory) -> Option<Early> {
         // Drivers of game controllers register the hidraw node first, and the input when the
         // controller has answered (drivers/hid/hid-playstation.c, hid-nintendo.c).
         "hidraw" => {
-            let hid = inventory.ancestors(&device.syspath).find(|above| is_hid(above))?;
+            let hid = inventory.ancestors(&device.syspath).next()?;
             (
                 "input",
                 !is_input(hid) || has_node(inventory, &hid.syspath, "input", "event"),
@@ -87,12 +87,56 @@ fn is_numbered(name: &str, text: &str) -> bool {
     !number.is_empty() && number.bytes().all(|digit| digit.is_ascii_digit())
 }
 
-fn is_hid(device: &Device) -> bool {
-    device.subsystem.as_deref() == Some("hid")
-}
-
 /// Whether the kernel makes an input device of this HID device.
 fn is_input(hid: &Device) -> bool {
     let usages = hid.attribute(REPORT_DESCRIPTOR);
     usages.is_some_and(|usages| HidUsages::from_text(usages).is_input())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::model::device::recorded::virtual_device;
+
+    fn node(place: &str, subsystem: &str) -> Device {
+        let mut device = virtual_device(subsystem, "x", "/dev/x", 240, 1);
+        device.syspath = SysPath::new(format!("/sys/devices/{place}"));
+        device
+    }
+
+    fn is_early(device: &Device, others: &[Device]) -> bool {
+        early(device, &Inventory::new(others.iter().chain([device]).cloned())).is_some()
+    }
+
+    #[test]
+    fn a_node_that_no_card_controller_or_input_will_follow_is_not_early() {
+        for (place, subsystem) in [
+            ("virtual/sound/seq", "sound"),
+            ("virtual/sound/cards/seq", "sound"),
+            ("virtual/sound/card/seq", "sound"),
+            ("virtual/sound/soundcard1/seq", "sound"),
+            ("virtual/input/mice", "input"),
+            ("virtual/input/inputs/mice", "input"),
+            ("pci/drm/card0", "drm"),
+            ("pci/drm/controlD64", "drm"),
+        ] {
+            assert!(!is_early(&node(place, subsystem), &[]), "{place}");
+        }
+        assert!(is_early(&node("pci/sound/card1/pcmC1D0p", "sound"), &[]));
+        assert!(is_early(&node("usb/input/input43/js0", "input"), &[]));
+    }
+
+    #[test]
+    fn only_the_node_of_a_card_ends_the_wait_of_its_render_node() {
+        let render = node("pci/drm/renderD128", "drm");
+        let mut connector = node("pci/drm/card0/card0-HDMI-A-1", "drm");
+        connector.node = None;
+        let others = [
+            connector,
+            node("pci/drm/card0", "x"),
+            node("pci/drm/control", "drm"),
+        ];
+        assert!(is_early(&render, &others));
+        assert!(!is_early(&render, &[node("pci/drm/card0", "drm")]));
+    }
 }

@@ -165,6 +165,21 @@ fn the_pins_of_an_adapter_are_named_only_if_the_request_means_them() {
     }
 }
 
+#[test]
+fn a_directory_has_the_pins_of_an_adapter_only_if_the_request_means_them() {
+    let mut pins = node("tty", "gpiochip3");
+    pins.subsystem = Some(PINS.into());
+    let is = |request: &str, device: &Device| is_in_directory(&request.parse().unwrap(), device);
+    for (request, expected) in [
+        ("usb:0403:6001;path=/dev/own/", false),
+        ("usb:0403:6001;only=subsystem:gpio;path=/dev/own/", true),
+        ("subsystem:gpio;path=/dev/own/", true),
+    ] {
+        assert_eq!(is(request, &pins), expected, "{request}");
+    }
+    assert!(is("usb:0403:6001;path=/dev/own/", &node("tty", "ttyUSB0")));
+}
+
 /// The node that exists first, as subsystem and path below the interface; the main node likewise;
 /// and an option that means the first one.
 type Beside = [&'static str; 5];

@@ -349,3 +349,32 @@ fn of_two_devices_with_one_name_the_second_has_a_conflict_until_the_first_goes()
     // The one that returns does not displace it.
     assert_eq!(container.with(&both), pairs(&[(name, "/dev/ttyUSB1")]));
 }
+
+#[test]
+fn drivers_whose_names_end_alike_have_numbers_of_their_own() {
+    let devices = usb_device_with(&[
+        (0, "tty", "ttySC3/tty/ttySC3", "/dev/ttySC3", ""),
+        (1, "tty", "ttyAC7/tty/ttyAC7", "/dev/ttyAC7", ""),
+    ]);
+    assert_eq!(
+        names("", &devices),
+        pairs(&[("ttyAC0", "/dev/ttyAC7"), ("ttySC0", "/dev/ttySC3")])
+    );
+}
+
+#[test]
+fn the_nodes_of_devices_behind_a_hub_take_no_number_of_its_own_nodes() {
+    let mut devices = recorded::hub_with_two_adapters();
+    let mut own = recorded::with_node(&devices, "/dev/ttyUSB0").clone();
+    let hub = &recorded::named(&devices, "1-1").syspath;
+    own.syspath = SysPath::new(format!("{hub}/1-1:1.1/ttyUSB5/tty/ttyUSB5"));
+    own.node.as_mut().unwrap().path = "/dev/ttyUSB5".into();
+    own.node.as_mut().unwrap().num.minor = 5;
+    devices.push(own);
+    let inside = Container::new(&format!(
+        "usb:2109:2813;path={DIRECTORY};only=devnode:/dev/ttyUSB5"
+    ))
+    .with(&devices);
+    let own = (format!("{DIRECTORY}ttyUSB0"), "/dev/ttyUSB5".to_owned());
+    assert_eq!(inside, [own]);
+}

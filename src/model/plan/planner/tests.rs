@@ -3,7 +3,7 @@ mod usb_hub;
 use super::*;
 use crate::model::device::{Access, UdevState};
 use crate::model::plan::attachment::Attachments;
-use crate::model::plan::{Plan, Step, plan_without_restrictions};
+use crate::model::plan::{NotAttached, Plan, Reason, Step, plan_without_restrictions};
 use crate::model::request::entry::Origin;
 
 fn planner(requests: &[&str]) -> Planner {
@@ -54,6 +54,41 @@ fn entries_with_the_same_request_share_its_id_and_ids_are_not_used_again() {
     assert!(!all.is_without_root(RequestId::FIRST) && all.is_without_root(second));
     all.add(vec![entry(Origin::Annotation)], Vec::new());
     assert_eq!(all.id_of(&request), Some(second.next()));
+}
+
+#[test]
+fn a_request_is_shown_by_its_id_until_it_is_removed() {
+    let mut all = planner(&["usb:0403"]);
+    let id = RequestId::FIRST;
+    let reserved = NotAttached {
+        request: id,
+        device: SysPath::new("/sys/devices/b"),
+        path: "/dev/b".into(),
+        reason: Reason::Reserved("it is reserved".into()),
+    };
+    assert_eq!(all.text(id), "usb:0403");
+    let described = all.describe(&reserved).unwrap();
+    assert_eq!(described, "device request \"usb:0403\": it is reserved");
+    all.remove(&planner(&["usb:0403"]).entries);
+    assert_eq!((all.text(id).as_str(), all.describe(&reserved)), ("", None));
+}
+
+#[test]
+fn nodes_belong_to_the_user_of_the_container_unless_the_request_says_otherwise() {
+    let inventory = Inventory::new([tty("tty1", UdevState::Processed)]);
+    let owner = |request: &str| {
+        let entry = RequestEntry::new(Origin::Annotation, request.parse().unwrap());
+        let mut planner = Planner::new(vec![entry], Vec::new(), ProcessUser { uid: 7, gid: 8 });
+        planner.find_roots(&inventory);
+        let nodes = plan(&planner, &inventory).steps.into_iter();
+        let mut nodes = nodes.filter_map(|step| match step {
+            Step::AddNode { attachment, .. } => Some((attachment.node.uid, attachment.node.gid)),
+            _ => None,
+        });
+        nodes.next()
+    };
+    assert_eq!(owner("devnode:/dev/tty1"), Some((7, 8)));
+    assert_eq!(owner("devnode:/dev/tty1;uid=9"), Some((9, 8)));
 }
 
 #[test]
@@ -118,6 +153,9 @@ fn changes_of_selected_and_reserved_devices_and_of_parents_in_joined_terms_affec
     // No root is known yet.
     assert!(!planner(&["usb:0403:6001:A"]).is_affected_by(hub, &inventory));
     assert!(planner(&["usb:0403:6001:A&subsystem:usb"]).is_affected_by(hub, &inventory));
+
+    // The device that is named is below the parent that it makes a root.
+    assert!(planner(&["parent-of:usb:0403:6001:A"]).is_affected_by(hub, &inventory));
 
     let before = Inventory::new([tty("tty1", UdevState::Pending)]);
     let syspath = &tty("tty1", UdevState::Pending).syspath;

@@ -2,7 +2,7 @@ use proptest::prelude::*;
 
 use super::*;
 use crate::model::device::event::DeviceEvent;
-use crate::model::device::{DevKind, DevNode, UdevState};
+use crate::model::device::{DevKind, DevNode, STATIC_NODE, STATIC_NODES, UdevState};
 use crate::model::oci::ProcessUser;
 use crate::model::request::entry::Origin;
 use crate::model::uevent::received::ReceivedUevent;
@@ -114,6 +114,32 @@ fn what_only_sysfs_or_udevd_knows_makes_every_event_relevant() {
 }
 
 #[test]
+fn a_selector_is_compared_with_what_the_message_shows() {
+    let mut interface = device("pci0000:00/usb1/1-1/1-1:1.0", "usb");
+    interface.devtype = Some("usb_interface".into());
+    let card = device("pci0000:00/0000:02:00.0", "pci");
+    let mut namesake = card.clone();
+    namesake.subsystem = Some("x".into());
+    let mut linked = tty();
+    linked.links.insert("/dev/by-id/x".into());
+    for (request, of, expected) in [
+        ("usb:0403:6001", &usb(), [true; 2]),
+        ("usb:0403:6001", &interface, [false; 2]),
+        ("port:1-1", &usb(), [true; 2]),
+        ("port:1-2", &usb(), [false; 2]),
+        ("pci:0000:02:00.0", &card, [true; 2]),
+        ("pci:0000:02:00.1", &card, [false; 2]),
+        ("pci:0000:02:00.0", &namesake, [false; 2]),
+        ("devnode:/dev/ttyUSB0", &linked, [true; 2]),
+        // Only udevd's message has links.
+        ("devnode:/dev/by-id/x", &linked, [false, true]),
+        ("devnode:/dev/by-id/y", &linked, [false; 2]),
+    ] {
+        assert_eq!(judged(request, &[], UeventAction::Add, of), expected, "{request}");
+    }
+}
+
+#[test]
 fn a_path_of_sysfs_is_compared_by_name_or_number_and_otherwise_may_lead_anywhere() {
     let is_relevant = |path: &str| judged(&format!("syspath:{path}"), &[], UeventAction::Add, &tty())[0];
     for path in [
@@ -147,6 +173,43 @@ fn what_is_above_or_below_a_root_or_an_awaited_device_is_relevant() {
     let message = ReceivedUevent::parse(UeventForm::Kernel, &message).unwrap();
     let facts = UeventFacts::of(UeventForm::Kernel, message).unwrap();
     assert!(Relevance::new(&planner, &inventory, [&awaited]).concerns(&facts));
+}
+
+#[test]
+fn devices_that_a_selector_only_could_match_later_make_nothing_near_them_relevant() {
+    let mut unprocessed = tty();
+    unprocessed.udev_state = UdevState::Pending;
+    let by_link = "devnode:/dev/by-id/x";
+    assert_eq!(
+        judged(by_link, &[unprocessed], UeventAction::Change, &usb()),
+        [false; 2]
+    );
+    let negated = "subsystem:tty&!driver:x";
+    let disk = device("virtual/block/loop7", "block");
+    assert_eq!(
+        judged(negated, &[disk, tty()], UeventAction::Change, &partition()),
+        [false; 2]
+    );
+}
+
+#[test]
+fn an_event_of_the_number_of_a_static_node_is_relevant() {
+    let mut node = with_node(device("x", "x"), 9);
+    node.syspath = SysPath::new(format!("{STATIC_NODES}/dev/x"));
+    node.subsystem = Some(STATIC_NODE.into());
+    let with_number = |major: u32, minor: u32| {
+        let mut device = with_node(device("virtual/misc/y", "misc"), minor);
+        device.node.as_mut().unwrap().num.major = major;
+        judged(
+            "node:/dev/x",
+            std::slice::from_ref(&node),
+            UeventAction::Add,
+            &device,
+        )
+    };
+    assert_eq!(with_number(240, 9), [true; 2]);
+    assert_eq!(with_number(240, 8), [false; 2]);
+    assert_eq!(with_number(241, 9), [false; 2]);
 }
 
 #[test]

@@ -48,6 +48,17 @@ fn an_invalid_rule_is_refused_with_reason_and_place() {
     );
 }
 
+#[test]
+fn a_deny_rule_of_a_user_denies_what_the_administrator_allows() {
+    let of = ContainerTraits::default();
+    let entry = untrusted("subsystem:tty");
+    let mut policy = policy(Fallback::Anything, vec![allow(&["glob:**"])], Vec::new());
+    let told = |policy: &Policy| told_of(policy, &entry, "/dev/ttyS0", &of);
+    assert_eq!(told(&policy), "allowed");
+    policy.deny_also(vec![deny(&["subsystem:tty"])]);
+    assert_eq!(told(&policy), "[[policy.deny]] at /etc/c.toml line 7");
+}
+
 /// The order of decisions, as in the module's comment and packaging/policy.md, pair by pair.
 #[test]
 fn decisions_are_made_in_the_documented_order() {

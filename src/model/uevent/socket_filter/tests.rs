@@ -171,6 +171,10 @@ fn events_of_virtual_interfaces_are_dropped_as_udevd_sends_them() {
             ("add", "/devices/pci0000:00/0000:00:1f.6/net/eth0", false),
             ("remove", "/devices/pci0000:00/0000:00:1f.6/net/eth0", false),
             ("add", "/devices/virtual/nets/veth1a2b3c4", false),
+            ("add", "/devices/abctual/net/veth1a2b3c4", false),
+            ("change", "/devices/abctual/net/veth1a2b3c4", false),
+            ("add", "/platform/virtual/net/veth1a2b3c4", false),
+            ("change", "/platform/virtual/net/veth1a2b3c4", false),
         ] {
             let message = udev(action, place, prefix);
             let dropped = is_dropped(UeventForm::Udev, &message);

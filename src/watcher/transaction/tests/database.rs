@@ -1,6 +1,7 @@
 //! The udev database of the container.
 
 use super::*;
+use crate::model::device::{STATIC_NODE, STATIC_NODES};
 
 fn entries(scenario: &Scenario) -> Vec<String> {
     let entries = scenario.container.entries.iter().flatten();
@@ -108,6 +109,75 @@ fn parents_and_devices_without_a_node_have_entries_of_their_kind() {
     scenario.inventory.replace([]);
     assert_eq!(scenario.reconcile(), []);
     assert!(scenario.is_empty());
+}
+
+#[test]
+fn the_entry_of_a_number_that_another_device_takes_is_written_anew() {
+    let (tty, _) = tty_with_parents();
+    let own = DatabaseId::of(&tty).unwrap();
+    let mut other = tty.clone();
+    other.syspath = SysPath::new("/sys/devices/platform/tty/ttyUSB7");
+    let mut scenario = Scenario::new("subsystem:tty", "");
+    scenario.plug(std::slice::from_ref(&tty));
+    scenario.container.log.clear();
+    scenario.inventory.replace([other]);
+    assert_eq!(scenario.reconcile(), []);
+    let log = &scenario.container.log;
+    let order = [format!("no entry {own}"), format!("entry {own}")];
+    let positions: Vec<usize> = order.iter().map(|what| position(log, what)).collect();
+    assert!(positions.is_sorted(), "{log:?}");
+}
+
+#[test]
+fn the_entry_of_a_number_stays_while_one_of_its_nodes_stays() {
+    let (tty, _) = tty_with_parents();
+    let path = tty.node.as_ref().unwrap().path.display().to_string();
+    let of = |name: &str| format!("devnode:{path};path=/dev/{name}");
+    let mut scenario = Scenario::new(&format!("{},{}", of("a"), of("b")), "");
+    scenario.plug(std::slice::from_ref(&tty));
+    assert_eq!(scenario.nodes(), ["/dev/a", "/dev/b"]);
+    scenario.container.log.clear();
+    let request = of("b").parse().unwrap();
+    scenario
+        .planner
+        .remove(&[RequestEntry::new(Origin::Annotation, request)]);
+    assert_eq!(scenario.reconcile(), []);
+    assert_eq!(scenario.nodes(), ["/dev/a"]);
+    let log = &scenario.container.log;
+    assert!(!log.iter().any(|entry| entry.contains("entry")), "{log:?}");
+}
+
+#[test]
+fn an_entry_is_certain_without_udevd_or_if_sysfs_knows_its_node() {
+    let tree = hub_with_two_adapters();
+    let certain = |state: UdevState| {
+        let mut scenario = Scenario::new("usb:0403:6001", "");
+        let devices = tree.iter().cloned().map(|mut device| {
+            device.udev_state = state;
+            device
+        });
+        scenario.inventory.replace(devices);
+        assert_eq!(scenario.reconcile(), []);
+        let entries = scenario.container.entries.unwrap();
+        let of_kind = |kind| entries.values().flatten().filter(move |facts| facts.kind == kind);
+        let all = |kind| of_kind(kind).all(|facts| facts.is_certain);
+        let none = |kind| of_kind(kind).all(|facts| !facts.is_certain);
+        assert!(all(EntryKind::Attached) && none(EntryKind::Parent));
+        (all(EntryKind::Nodeless), none(EntryKind::Nodeless))
+    };
+    assert_eq!(certain(UdevState::Processed), (false, true));
+    assert_eq!(certain(UdevState::NoUdevd), (true, false));
+
+    let mut node = tty_with_parents().0;
+    node.syspath = SysPath::new(format!("{STATIC_NODES}/dev/x"));
+    node.subsystem = Some(STATIC_NODE.into());
+    node.node.as_mut().unwrap().path = "/dev/x".into();
+    let mut scenario = Scenario::new("node:/dev/x", "");
+    scenario.inventory.replace([node]);
+    assert_eq!(scenario.reconcile(), []);
+    let entries = scenario.container.entries.unwrap().into_values().flatten();
+    let certain: Vec<bool> = entries.map(|facts| facts.is_certain).collect();
+    assert_eq!(certain, [false]);
 }
 
 #[test]

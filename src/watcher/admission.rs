@@ -22,8 +22,9 @@ use crate::model::plan::attachment::Attachments;
 use crate::model::plan::{Candidate, Candidates, NotAttached, Planner, Reason};
 use crate::model::policy::{ContainerTraits, HostUse, Policy, PolicyContext, blocks_that_decide};
 
-/// How long a decision holds unless something is known to have changed.
-const DECISION_HOLDS: Duration = Duration::from_secs(10);
+/// How long a decision holds unless something is known to have changed: less than the ten seconds
+/// between two ticks, which begin before the decision, so that each of them ends it.
+const DECISION_HOLDS: Duration = Duration::from_millis(9500);
 
 /// The policy, the leases, and what has been logged of devices that are not attached.
 pub(super) struct Admission {

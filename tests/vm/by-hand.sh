@@ -12,7 +12,7 @@ trap 'kill $qemu 2>/dev/null || true; rm -rf "$directory"' EXIT
 trap 'exit 1' INT TERM HUP
 qemu-img create -q -f qcow2 -F raw -b "$image/disk.raw" "$directory/disk.qcow2"
 port=$(python3 -c 'import socket; s = socket.socket(); s.bind(("127.0.0.1", 0)); print(s.getsockname()[1])')
-qemu-system-x86_64 -accel tcg -smp 1 -cpu max,erms=off -m 3072 -nodefaults -display none \
+qemu-system-x86_64 -accel tcg,tb-size=2047 -smp 1 -cpu max,erms=off -m 3072 -nodefaults -display none \
     -append 'root=/dev/vda rw console=ttyS0 quiet mitigations=off clearcpuid=rep_good norandmaps nokaslr' -kernel "$image/vmlinuz" -initrd "$image/initrd.img" \
     -device qemu-xhci,id=xhci -device virtio-rng-pci -device virtio-net-pci,netdev=net \
     -drive "file=$directory/disk.qcow2,if=virtio,format=qcow2,cache=unsafe" \

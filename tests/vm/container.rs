@@ -22,13 +22,14 @@ pub fn idle_with_shell(name: &str) -> String {
 
 /// A shell command in the machine that is the shell of [`idle_with_shell`] for who runs it: copies
 /// its own standard input to that of the shell, and the shell's outputs to its own. It ends when
-/// its input ends, or the shell.
+/// its input ends, or the shell. It opens the outputs before it copies anything: while the shell
+/// runs a command with a redirection, its streams are other files.
 fn joined(shell: &str) -> String {
     // The output of the condition is in `words`. The newest: a container may have been restarted.
     let find = until(&format!("pgrep -nxf '/bin/sh -s {shell}'"));
     format!(
-        "{find}; streams=/proc/$words/fd; cat <&0 > $streams/0 & cat $streams/2 >&2 & cat $streams/1 & \
-         wait -n; kill $(jobs -p) 2> /dev/null"
+        "{find}; streams=/proc/$words/fd; exec 3< $streams/1 4< $streams/2; \
+         cat <&0 > $streams/0 & cat <&3 & cat <&4 >&2 & wait -n; kill $(jobs -p) 2> /dev/null"
     )
 }
 

@@ -180,6 +180,9 @@ mod tests {
         let text = of_device(&line.repeat(1000));
         assert_eq!(text.len() / line.len(), MAX_HOST_ENTRY / line.len());
         assert!(text.ends_with('\n'));
+        // Known entries have a few kilobytes.
+        let known = line.repeat(32);
+        assert_eq!(of_device(&known), known);
         // An entry of the greatest size has no cut line; what one byte more cuts is left out.
         let value = "x".repeat(MAX_HOST_ENTRY - "E:A=1\nE:B=".len());
         let whole = format!("E:A=1\nE:B={value}");

@@ -183,6 +183,9 @@ fn events_of_virtual_interfaces_are_dropped_as_udevd_sends_them() {
     }
     let elsewhere = udev("add", "/devices/virtual/net/a", "A_PROPERTY_BEFORE=1\0");
     assert!(!is_dropped(UeventForm::Udev, &elsewhere), "the reader drops it");
+    let whole = udev("add", "/devices/virtual/net/a", "");
+    let cut = &whole[..HEADER as usize + "ACTION=add\0DEVPATH=/d".len()];
+    assert!(!is_dropped(UeventForm::Udev, cut), "the reader drops it");
 }
 
 #[test]

@@ -181,6 +181,18 @@ fn an_entry_is_certain_without_udevd_or_if_sysfs_knows_its_node() {
 }
 
 #[test]
+fn a_plan_of_several_nodes_writes_each_entry_once() {
+    let mut scenario = Scenario::new("usb:0403:6001", "");
+    scenario.inventory.replace(hub_with_two_adapters());
+    assert_eq!(scenario.reconcile(), []);
+    let log = &scenario.container.log;
+    let written: Vec<&String> = log.iter().filter(|step| step.starts_with("entry ")).collect();
+    let different: BTreeSet<&&String> = written.iter().collect();
+    assert_eq!(different.len(), written.len(), "{written:?}");
+    assert_eq!(written.len(), entries(&scenario).len());
+}
+
+#[test]
 fn entries_of_an_earlier_watcher_are_written_again_or_removed() {
     let (tty, _) = tty_with_parents();
     let mut scenario = Scenario::new("subsystem:tty", "");

@@ -102,27 +102,35 @@ pub(super) fn by_kind(all: Vec<NotAttached>) -> Vec<NotAttached> {
 mod tests {
     use super::*;
 
-    #[test]
-    fn the_reason_names_the_request_if_changing_it_helps_and_the_holders_of_the_lease() {
-        let request: Request = "subsystem:tty".parse().unwrap();
-        let describe = |reason| {
-            let not_attached = NotAttached {
-                request: RequestId::FIRST,
-                device: SysPath::new("/sys/devices/b"),
-                path: "/dev/b".into(),
-                reason,
-            };
-            not_attached.with_holders(" (container c2)").describe(&request)
-        };
-        let denial = Denial {
+    fn denial() -> Denial {
+        Denial {
             rule: "a rule".into(),
             reason: "a reason".into(),
             hint: "a hint".into(),
             line: None,
+        }
+    }
+
+    fn not_attached(reason: Reason) -> NotAttached {
+        NotAttached {
+            request: RequestId::FIRST,
+            device: SysPath::new("/sys/devices/b"),
+            path: "/dev/b".into(),
+            reason,
+        }
+    }
+
+    #[test]
+    fn the_reason_names_the_request_if_changing_it_helps_and_the_holders_of_the_lease() {
+        let request: Request = "subsystem:tty".parse().unwrap();
+        let describe = |reason| {
+            not_attached(reason)
+                .with_holders(" (container c2)")
+                .describe(&request)
         };
         for (reason, expected) in [
             (
-                Reason::Denied(denial),
+                Reason::Denied(denial()),
                 "device request \"subsystem:tty\": denied by the policy (a rule): a reason (a hint)",
             ),
             (
@@ -144,24 +152,13 @@ mod tests {
 
     #[test]
     fn only_a_denial_is_a_denial_and_only_a_lease_is_waited_for() {
-        let denial = Denial {
-            rule: "a rule".into(),
-            reason: "a reason".into(),
-            hint: "a hint".into(),
-            line: None,
-        };
         for (reason, expected) in [
-            (Reason::Denied(denial), (true, false)),
+            (Reason::Denied(denial()), (true, false)),
             (Reason::Waiting("it is leased".into()), (false, true)),
             (Reason::Reserved("it is reserved".into()), (false, false)),
             (Reason::Conflict(SysPath::new("/sys/devices/a")), (false, false)),
         ] {
-            let not_attached = NotAttached {
-                request: RequestId::FIRST,
-                device: SysPath::new("/sys/devices/b"),
-                path: "/dev/b".into(),
-                reason,
-            };
+            let not_attached = not_attached(reason);
             let is = (not_attached.is_denied(), not_attached.is_waiting());
             assert_eq!(is, expected, "{not_attached:?}");
         }
@@ -179,12 +176,7 @@ mod tests {
             conflict("/sys/devices/c"),
             waiting("d"),
         ];
-        let all = reasons.map(|reason| NotAttached {
-            request: RequestId::FIRST,
-            device: SysPath::new("/sys/devices/b"),
-            path: "/dev/b".into(),
-            reason,
-        });
+        let all = reasons.map(not_attached);
         let sorted: Vec<Reason> = by_kind(all.to_vec())
             .into_iter()
             .map(|not_attached| not_attached.reason)

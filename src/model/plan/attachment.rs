@@ -150,11 +150,11 @@ impl FromIterator<(PathBuf, Attachment)> for Attachments {
 }
 
 #[cfg(test)]
-mod tests {
+pub(super) mod tests {
     use super::*;
     use crate::model::device::{DevKind, SysPath};
 
-    fn attachment(minor: u32, access: Access) -> Attachment {
+    pub(in crate::model::plan) fn attachment(minor: u32, access: Access) -> Attachment {
         Attachment {
             device: Device::new(SysPath::new("/sys/devices/tty")),
             access,

@@ -69,8 +69,7 @@ impl<'de> Deserialize<'de> for AttachmentChanges {
 mod tests {
     use super::*;
     use crate::model::device::Access;
-    use crate::model::device::recorded::virtual_device;
-    use crate::model::plan::attachment::{NodeCreator, NodeSpec};
+    use crate::model::plan::attachment::tests::attachment;
     use proptest::prelude::*;
 
     /// Attachments at these paths; the number makes those of one path different.
@@ -78,24 +77,7 @@ mod tests {
         let mut all = Attachments::default();
         for (path, number) in numbers {
             let path = format!("/dev/tty{path}");
-            let device = virtual_device("tty", "tty1", &path, 4, u32::from(*number));
-            let num = device.node.as_ref().unwrap().num;
-            let node = NodeSpec {
-                num,
-                mode: 0o660,
-                uid: 0,
-                gid: 0,
-            };
-            let attachment = Attachment {
-                device,
-                access: Access::ALL,
-                node,
-                node_creator: NodeCreator::Watcher,
-                links: BTreeMap::new(),
-                announced: None,
-                since: 0,
-            };
-            all.insert(path.into(), attachment);
+            all.insert(path.into(), attachment(u32::from(*number), Access::ALL));
         }
         all
     }

@@ -99,7 +99,7 @@ pub(super) fn by_kind(all: Vec<NotAttached>) -> Vec<NotAttached> {
 }
 
 #[cfg(test)]
-mod tests {
+pub(super) mod tests {
     use super::*;
 
     fn denial() -> Denial {
@@ -111,7 +111,8 @@ mod tests {
         }
     }
 
-    fn not_attached(reason: Reason) -> NotAttached {
+    /// A device that the first request does not attach.
+    pub(in crate::model::plan) fn not_attached(reason: Reason) -> NotAttached {
         NotAttached {
             request: RequestId::FIRST,
             device: SysPath::new("/sys/devices/b"),

@@ -103,25 +103,15 @@ impl<'a> UeventFacts<'a> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::model::device::{DevKind, DevNode, DevNum, Device, SysPath};
+    use crate::model::device::Device;
+    use crate::model::device::recorded::loop_over;
     use crate::model::uevent::{UeventAction, kernel_message, udev_message};
 
     fn disk() -> Device {
-        let mut device = Device::new(SysPath::new("/sys/devices/virtual/block/loop0"));
-        device.subsystem = Some("block".into());
-        device.devtype = Some("disk".into());
+        let mut device = loop_over(1, "/srv/x");
         device.driver = Some("sd".into());
         device.properties.insert("DRIVER".into(), "sd".into());
         device.links.insert("/dev/disk/a".into());
-        let num = DevNum {
-            kind: DevKind::Block,
-            major: 7,
-            minor: 1,
-        };
-        device.node = Some(DevNode {
-            path: "/dev/loop0".into(),
-            num,
-        });
         device
     }
 
@@ -138,13 +128,13 @@ mod tests {
     fn the_facts_are_the_same_in_both_forms_but_for_the_links() {
         for (form, links) in [(UeventForm::Kernel, ""), (UeventForm::Udev, "/dev/disk/a")] {
             with_facts(form, &disk(), |facts| {
-                assert_eq!(facts.devpath, "/devices/virtual/block/loop0");
-                assert_eq!((facts.name(), facts.action), ("loop0", "change"));
+                assert_eq!(facts.devpath, "/devices/virtual/block/loop1");
+                assert_eq!((facts.name(), facts.action), ("loop1", "change"));
                 assert_eq!(
                     (facts.subsystem, facts.devtype, facts.driver),
                     ("block", "disk", "sd")
                 );
-                assert_eq!((facts.node, facts.number, facts.seqnum), ("loop0", ("7", "1"), 9));
+                assert_eq!((facts.node, facts.number, facts.seqnum), ("loop1", ("7", "1"), 9));
                 assert_eq!(facts.links, links);
             });
         }
@@ -155,10 +145,10 @@ mod tests {
         let is = |text: &'static str| move |path: &Path| path == Path::new(text);
         for form in [UeventForm::Kernel, UeventForm::Udev] {
             with_facts(form, &disk(), |facts| {
-                assert!(facts.has_path(is("/dev/loop0")) && !facts.has_path(is("/dev/loop1")));
+                assert!(facts.has_path(is("/dev/loop1")) && !facts.has_path(is("/dev/loop0")));
                 assert_eq!(facts.has_path(is("/dev/disk/a")), form == UeventForm::Udev);
-                assert!(facts.is_node_at(Path::new("/dev/loop0")));
-                for other in ["/dev/loop1", "/dev", "/opt/loop0", "loop0"] {
+                assert!(facts.is_node_at(Path::new("/dev/loop1")));
+                for other in ["/dev/loop0", "/dev", "/opt/loop1", "loop1"] {
                     assert!(!facts.is_node_at(Path::new(other)), "{other}");
                 }
             });

@@ -3,7 +3,8 @@ mod usb_hub;
 use super::*;
 use crate::model::device::{Access, UdevState};
 use crate::model::plan::attachment::Attachments;
-use crate::model::plan::{NotAttached, Plan, Reason, Step, plan_without_restrictions};
+use crate::model::plan::not_attached::tests::not_attached;
+use crate::model::plan::{Plan, Reason, Step, plan_without_restrictions};
 use crate::model::request::entry::Origin;
 
 fn planner(requests: &[&str]) -> Planner {
@@ -60,12 +61,7 @@ fn entries_with_the_same_request_share_its_id_and_ids_are_not_used_again() {
 fn a_request_is_shown_by_its_id_until_it_is_removed() {
     let mut all = planner(&["usb:0403"]);
     let id = RequestId::FIRST;
-    let reserved = NotAttached {
-        request: id,
-        device: SysPath::new("/sys/devices/b"),
-        path: "/dev/b".into(),
-        reason: Reason::Reserved("it is reserved".into()),
-    };
+    let reserved = not_attached(Reason::Reserved("it is reserved".into()));
     assert_eq!(all.text(id), "usb:0403");
     let described = all.describe(&reserved).unwrap();
     assert_eq!(described, "device request \"usb:0403\": it is reserved");

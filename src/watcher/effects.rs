@@ -303,6 +303,11 @@ impl Effects for ContainerEffects {
         Ok(())
     }
 
+    fn remove_dead_node(&mut self, path: &Path) -> Result<(), EffectError> {
+        let _ = self.dev.remove_dead_node(path)?;
+        Ok(())
+    }
+
     fn add_link(&mut self, link: &Path, target: &Path) -> Result<NodeCreator, EffectError> {
         let ours = self.made_before.remove(link);
         Ok(match self.dev.add_link(link, target, ours)? {

@@ -13,7 +13,7 @@ use super::effects::ContainerEffects;
 use super::error::EffectError;
 use super::report::{FailedPath, Report};
 use super::restore::Entry;
-use super::transaction::{self, Effects};
+use super::transaction;
 use crate::host::container::{CgroupPaths, Container, ContainerError, ContainerFacts};
 use crate::host::log::event;
 use crate::host::process::Process;
@@ -25,7 +25,7 @@ use crate::model::counters::Counters;
 use crate::model::device::inventory::Inventory;
 use crate::model::device::{Device, SysPath};
 use crate::model::plan::announcements::Announcement;
-use crate::model::plan::attachment::{Attachments, NodeCreator, PathState};
+use crate::model::plan::attachment::{Attachments, NodeCreator};
 use crate::model::plan::{Current, Plan, Planner, RootRemoved, Step, moved, remove_all, still_due};
 use crate::model::policy::ContainerTraits;
 use crate::model::request::entry::RequestEntry;
@@ -70,34 +70,10 @@ impl Inside {
             is_entry_missing: false,
             is_unchecked: true,
         };
-        inside.check_attachments();
+        for error in transaction::check(&mut inside.attachments, &mut inside.effects) {
+            tracing::warn!(container = %inside.record.container.id, "{error}");
+        }
         Ok(inside)
-    }
-
-    /// Drops attachments of the notes that do not exist: the previous watcher may have crashed
-    /// after it wrote the note and before it made the change.
-    fn check_attachments(&mut self) {
-        let mut missing = Vec::new();
-        let effects = &mut self.effects;
-        for (path, attachment) in self.attachments.iter_mut() {
-            if !matches!(effects.find_node(path, &attachment.node), Ok(PathState::Same)) {
-                missing.push(path.clone());
-            }
-            attachment
-                .links
-                .retain(|link, _| matches!(effects.find_link(link, path), Ok(PathState::Same)));
-        }
-        for path in missing {
-            let Some(attachment) = self.attachments.remove(&path) else {
-                continue;
-            };
-            let links = attachment.links.iter();
-            for (link, _) in links.filter(|(_, creator)| **creator == NodeCreator::Watcher) {
-                if let Err(error) = effects.remove_link(link, &path) {
-                    tracing::warn!(container = %self.record.container.id, "{error}");
-                }
-            }
-        }
     }
 
     pub(super) fn id(&self) -> &str {

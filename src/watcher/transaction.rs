@@ -28,6 +28,9 @@ pub(crate) trait Effects {
     fn add_node(&mut self, path: &Path, node: &NodeSpec) -> Result<NodeCreator, Self::Error>;
     /// Removes a node that the watcher created.
     fn remove_node(&mut self, path: &Path, node: &NodeSpec) -> Result<(), Self::Error>;
+    /// Removes a node that an earlier watcher created, if its device is gone and its number may be
+    /// that of another device.
+    fn remove_dead_node(&mut self, path: &Path) -> Result<(), Self::Error>;
     /// Creates a link unless it exists. Returns which process created it.
     fn add_link(&mut self, link: &Path, target: &Path) -> Result<NodeCreator, Self::Error>;
     /// Removes a link that the watcher created.
@@ -96,16 +99,71 @@ pub(crate) fn apply<E: Effects>(
         refused: Vec::new(),
     };
     let is_revocation = |step: &Step| matches!(step, Step::Revoke(_));
-    let (revocations, steps): (Vec<Step>, Vec<Step>) = steps.into_iter().partition(is_revocation);
-    // Before the note is written, which needs to inspect the container.
+    let (revocations, mut removals): (Vec<Step>, Vec<Step>) = steps.into_iter().partition(is_revocation);
+    let begin = removals.iter().position(is_addition).unwrap_or(removals.len());
+    let additions = removals.split_off(begin);
+    // Before the container is inspected.
     for step in revocations {
         transaction.carry_out(step);
     }
-    transaction.write_ahead(&steps);
-    for step in steps {
+    // Until these are done, the old note is correct. The new one would list another node at the
+    // path of a replaced one, which nobody would remove after a crash.
+    for step in removals {
+        transaction.carry_out(step);
+    }
+    transaction.write_ahead(&additions);
+    for step in additions {
         transaction.carry_out(step);
     }
     transaction.finish()
+}
+
+/// Whether a step creates, grants or writes something.
+fn is_addition(step: &Step) -> bool {
+    match step {
+        Step::SetGrants(_)
+        | Step::AddNode { .. }
+        | Step::Refresh { .. }
+        | Step::AddLink { .. }
+        | Step::WriteEntry { .. }
+        | Step::Announce { .. } => true,
+        Step::Revoke(_)
+        | Step::AnnounceRemove { .. }
+        | Step::RemoveEntry { .. }
+        | Step::RemoveLink { .. }
+        | Step::RemoveNode { .. }
+        // Both a removal and an addition can have one.
+        | Step::AnnounceNodeless(_) => false,
+    }
+}
+
+/// Drops attachments of an earlier watcher's notes that do not exist: that watcher may have crashed
+/// after it wrote the note and before it made the change. Removes what is left of them. Returns
+/// what could not be removed.
+pub(crate) fn check<E: Effects>(attachments: &mut Attachments, effects: &mut E) -> Vec<E::Error> {
+    let mut missing = Vec::new();
+    for (path, attachment) in attachments.iter_mut() {
+        if !matches!(effects.find_node(path, &attachment.node), Ok(PathState::Same)) {
+            missing.push(path.clone());
+        }
+        attachment
+            .links
+            .retain(|link, _| matches!(effects.find_link(link, path), Ok(PathState::Same)));
+    }
+    let mut errors = Vec::new();
+    for path in missing {
+        let Some(attachment) = attachments.remove(&path) else {
+            continue;
+        };
+        let links = attachment.links.iter();
+        for (link, _) in links.filter(|(_, creator)| **creator == NodeCreator::Watcher) {
+            errors.extend(effects.remove_link(link, &path).err());
+        }
+        if attachment.node_creator == NodeCreator::Watcher {
+            errors.extend(effects.remove_dead_node(&path).err());
+        }
+    }
+    errors
 }
 
 /// Reduces the granted access to `kept`, without inspecting the container and without writing a

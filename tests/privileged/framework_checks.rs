@@ -1,6 +1,9 @@
 //! Tests of the test framework itself: what it promises, checked with runc alone.
 
 use std::fs;
+use std::io::{BufRead, BufReader};
+use std::path::Path;
+use std::process::{Command, Stdio};
 use std::thread;
 
 use nix::sys::signal::Signal;
@@ -10,6 +13,9 @@ use crate::framework::disk::number_of;
 use crate::framework::{
     Announcements, Bundle, Disk, Hierarchy, Machine, Terminal, Udevd, WholeDisk, eventually, kernel,
 };
+
+/// Set for the tests that [`a_killed_test_leaves_nothing`] kills.
+const TO_BE_KILLED: &str = "OCI_HOTPLUG_TO_BE_KILLED";
 
 #[apply(on_both_hierarchies)]
 fn runc_alone_denies_a_device_that_was_not_requested(machine: &Machine) {
@@ -181,4 +187,72 @@ fn a_stopped_udevd_ends_with_a_test_that_does_not_clean_up(machine: &Machine) {
         let ended = waitpid(pid, Some(WaitPidFlag::WNOHANG)).expect("wait for udevd");
         ended == WaitStatus::Signaled(pid, Signal::SIGKILL, false)
     });
+}
+
+#[apply(on_both_hierarchies)]
+fn a_killed_test_leaves_nothing(machine: &Machine) {
+    if std::env::var_os(TO_BE_KILLED).is_some() {
+        waits_to_be_killed(machine);
+    }
+    let hierarchy = match machine.hierarchy {
+        Hierarchy::V1 => "v1",
+        Hierarchy::V2 => "v2",
+    };
+    let this_test = format!("framework_checks::a_killed_test_leaves_nothing::{hierarchy}");
+    let mut tests = Command::new(std::env::current_exe().expect("the tests have a path"))
+        .args(["--ignored", "--exact", "--nocapture", &this_test])
+        .env(TO_BE_KILLED, "")
+        .stdin(Stdio::null())
+        .stdout(Stdio::piped())
+        .spawn()
+        .expect("start the tests again");
+    let lines = BufReader::new(tests.stdout.take().expect("a pipe")).lines();
+    let started = lines
+        .map(|line| line.expect("read from the tests"))
+        .find_map(|line| line.split_once("started: ").map(|(_, what)| what.to_owned()))
+        .expect("the test has started a container");
+    let [container, watcher, partition, cgroup, scratch] = started
+        .split(' ')
+        .collect::<Vec<_>>()
+        .try_into()
+        .expect("five words");
+    tests.kill().expect("kill the tests");
+    tests.wait().expect("reap the tests");
+    for pid in [container, watcher] {
+        eventually("its processes have ended", || {
+            !fs::exists(format!("/proc/{pid}")).expect("look for a process")
+        });
+    }
+    for path in [partition, cgroup, scratch] {
+        eventually(&format!("{path} is gone"), || {
+            !fs::exists(path).expect("look for what the test has made")
+        });
+    }
+    let (disk, _) = partition.rsplit_once('p').expect("a partition of a loop device");
+    let file = Path::new("/sys/block")
+        .join(disk.trim_start_matches("/dev/"))
+        .join("loop");
+    assert!(
+        !fs::exists(&file).expect("look for its file"),
+        "{disk} still has a file"
+    );
+}
+
+/// Starts what a test can leave, says so, and waits.
+fn waits_to_be_killed(machine: &Machine) -> ! {
+    let disk = Disk::new(machine);
+    let container = Bundle::requesting(machine, &format!("devnode:{}", disk.partition(1))).start();
+    let node = disk.plug(1);
+    container.eventually_reads(&node, &disk.content(1));
+    let watcher = container.watcher().expect("a watcher").pid;
+    let (cgroup, scratch) = (container.cgroup(), machine.scratch(""));
+    println!(
+        "started: {} {watcher} {node} {} {}",
+        container.pid,
+        cgroup.display(),
+        scratch.display()
+    );
+    loop {
+        thread::park();
+    }
 }

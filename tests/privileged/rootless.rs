@@ -8,6 +8,7 @@ use nix::sys::socket::NetlinkAddr;
 use nix::unistd::Pid;
 
 use crate::framework::container::text;
+use crate::framework::disk::number_of;
 use crate::framework::identity::{GROUPS, Identity, in_the_kernels_form, in_udevds_form, uevent_ports};
 use crate::framework::ordinary_user::{OrdinaryUser, let_everyone_open};
 use crate::framework::udevd::host_settles;
@@ -205,6 +206,26 @@ fn the_user_recovers_a_watcher_that_was_killed(machine: &Machine) {
     kill(Pid::from_raw(watcher), Signal::SIGKILL).expect("kill the watcher");
     disk.unplug(1);
     eventually("the second watcher has ended", || {
+        user.output_of(&["list"]).contains("no watcher")
+    });
+    user.output_of(&["recover"]);
+    container.eventually_lacks(&node);
+    container.remove();
+}
+
+#[apply(on_cgroup_v2)]
+fn the_next_watcher_removes_the_node_of_a_device_whose_number_another_one_has(machine: &Machine) {
+    let user = OrdinaryUser::new(machine);
+    let (disk, other) = (Disk::new(machine), Disk::new(machine));
+    let node = plug_for_all(&disk, 1);
+    let container = user.start("c1", &[ALONE], &format!("devnode:{node}"));
+    container.eventually_reads(&node, &disk.content(1));
+    let number = number_of(&node);
+    let watcher = container.watcher().expect("the container has a watcher");
+    kill(Pid::from_raw(watcher), Signal::SIGKILL).expect("kill the watcher");
+    disk.unplug(1);
+    other.plug_with_number(1, number);
+    eventually("the watcher has ended", || {
         user.output_of(&["list"]).contains("no watcher")
     });
     user.output_of(&["recover"]);

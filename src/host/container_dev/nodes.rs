@@ -114,16 +114,38 @@ impl ContainerDev {
         if self.mount_namespace.is_none() {
             return Ok(Change::None);
         }
-        let is_lost = |place: &Place, entry: &Entry| match entry {
-            Entry::File { size: 0, uid } => self.is_target(*uid),
-            Entry::Node { .. } => is_dead(place),
-            _ => false,
-        };
+        let is_lost = |place: &Place, entry: &Entry| self.is_lost(place, entry);
         let is_lost = self.find_place(&checked(path, true)?, is_lost)? == PathState::Same;
         if is_lost && self.add_node(path, num, owner, true)? == NodeOutcome::Created {
             return Ok(Change::Made);
         }
         Ok(Change::None)
+    }
+
+    /// Removes the node of a device of a rootless container that was unplugged, whatever number it
+    /// has, or the file that our node was mounted on. Leaves everything else at the path.
+    pub fn remove_dead_node(&mut self, path: &Path) -> Result<Change, ContainerDevError> {
+        let path = checked(path, true)?;
+        // A node in the container's own file system is one only by its number.
+        if self.placement != Placement::HostNodes {
+            return Ok(Change::None);
+        }
+        let is_lost = |place: &Place, entry: &Entry| self.is_lost(place, entry);
+        if self.find_place(&path, is_lost)? != PathState::Same {
+            return Ok(Change::None);
+        }
+        self.remove(&path, |_, entry| {
+            matches!(entry, Entry::Node { .. } | Entry::File { size: 0, .. })
+        })
+    }
+
+    /// Whether the node that was mounted at a place is not there any more, or is dead.
+    fn is_lost(&self, place: &Place, entry: &Entry) -> bool {
+        match entry {
+            Entry::File { size: 0, uid } => self.is_target(*uid),
+            Entry::Node { .. } => is_dead(place),
+            _ => false,
+        }
     }
 
     /// Mounts a node of the staging tmpfs at a path of the container.

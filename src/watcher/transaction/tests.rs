@@ -21,7 +21,7 @@ use std::path::{Path, PathBuf};
 
 use proptest::prelude::*;
 
-use super::{Effects, Failure, apply};
+use super::{Effects, Failure, apply, check};
 use crate::model::cgroup::grants::GrantSet;
 use crate::model::device::event::DeviceEvent;
 use crate::model::device::inventory::Inventory;

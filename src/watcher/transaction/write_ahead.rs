@@ -14,7 +14,6 @@ impl<E: Effects> Transaction<'_, E> {
         for step in steps {
             has_news |= self.note_ahead(step, &mut ahead);
         }
-        // Removals need no note: until they are done, the old one is correct.
         if !has_news {
             return;
         }

@@ -11,8 +11,10 @@
 use std::cell::Cell;
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
+use std::os::unix::process::CommandExt;
 use std::panic::resume_unwind;
 use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
 use std::thread;
 
 use nix::errno::Errno;
@@ -37,12 +39,17 @@ pub const PERMISSIVE: &str =
 const CGROUPS: &str = "/sys/fs/cgroup";
 const UDEV: &str = "/run/udev";
 
+/// Removes everything when its standard input ends.
+const GUARD: &str = include_str!("guard.sh");
+
 /// The environment of a test.
 pub struct Machine {
     /// The hierarchy that runc uses here.
     pub hierarchy: Hierarchy,
     scratch: PathBuf,
     containers: Cell<u32>,
+    /// Cleans up after this test, also if it is killed.
+    guard: Child,
 }
 
 impl Hierarchy {
@@ -98,6 +105,7 @@ impl Machine {
         hide_udevd();
         let machine = Self {
             hierarchy,
+            guard: start_guard(&scratch),
             scratch,
             containers: Cell::new(0),
         };
@@ -194,10 +202,29 @@ impl Drop for Machine {
             println!("--- the product's log:\n{}", self.log());
             println!("--- state directory: {:#?}", self.traces());
         }
-        remove_cgroups();
-        let _ = umount2(&self.scratch, MntFlags::MNT_DETACH);
-        let _ = fs::remove_dir(&self.scratch);
+        drop(self.guard.stdin.take());
+        let _ = self.guard.wait();
     }
+}
+
+/// Starts the guard in the namespaces of this thread and in a separate process group: neither
+/// ctrl-c nor a signal to the group of the tests reaches it.
+fn start_guard(scratch: &Path) -> Child {
+    Command::new("sh")
+        .args([
+            "-c",
+            GUARD,
+            "guard",
+            &std::process::id().to_string(),
+            &cgroup_parent(),
+        ])
+        .arg(scratch)
+        .stdin(Stdio::piped())
+        .stdout(Stdio::null())
+        .stderr(Stdio::null())
+        .process_group(0)
+        .spawn()
+        .expect("start sh to clean up after the test")
 }
 
 /// A name that is unique to this process and thread, because tests run in parallel.
@@ -309,24 +336,6 @@ fn has_mount(point: &str, file_system: &str) -> bool {
 /// The parent of the test's cgroups, in every hierarchy.
 pub fn cgroup_parent() -> String {
     format!("oci-hotplug-tests-{}", unique())
-}
-
-/// Removes the test's cgroups. A create that was killed has left some that runc does not know of.
-fn remove_cgroups() {
-    let parent = cgroup_parent();
-    remove_cgroups_at(&Path::new(CGROUPS).join(&parent));
-    for hierarchy in fs::read_dir(CGROUPS).into_iter().flatten().flatten() {
-        remove_cgroups_at(&hierarchy.path().join(&parent));
-    }
-}
-
-fn remove_cgroups_at(cgroup: &Path) {
-    for entry in fs::read_dir(cgroup).into_iter().flatten().flatten() {
-        if entry.file_type().is_ok_and(|kind| kind.is_dir()) {
-            remove_cgroups_at(&entry.path());
-        }
-    }
-    let _ = fs::remove_dir(cgroup);
 }
 
 /// Makes `path` readable for everybody, because containers with a user namespace access it.

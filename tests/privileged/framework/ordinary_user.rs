@@ -241,6 +241,8 @@ impl<'m> OrdinaryUser<'m> {
                 "-i",
                 &format!("HOME={home}"),
                 &format!("USER=ordinary{uid}"),
+                // podman leaves a directory there.
+                &format!("TMPDIR={home}"),
                 &runtime_dir,
             ])
             .arg("PATH=/usr/local/bin:/usr/bin:/bin:/usr/local/sbin:/usr/sbin:/sbin")

@@ -20,6 +20,11 @@ pub(super) struct FakeContainer {
     /// All notes, the first one first.
     pub(super) notes: Vec<Attachments>,
     pub(super) notes_fail: bool,
+    /// The nodes, which are those of the host, of devices that were unplugged and whose numbers
+    /// other devices have.
+    pub(super) dead: BTreeSet<PathBuf>,
+    /// What a crash before each operation would leave.
+    pub(super) crashes: Vec<Crash>,
     /// Paths whose operations fail.
     pub(super) broken: BTreeSet<PathBuf>,
     pub(super) filter_is_broken: bool,
@@ -31,6 +36,14 @@ pub(super) struct FakeContainer {
     pub(super) log: Vec<String>,
     /// The udev database; `None`: it has none.
     pub(super) entries: Option<Entries>,
+}
+
+/// A container at a crash of its watcher.
+#[derive(Clone)]
+pub(super) struct Crash {
+    pub(super) nodes: BTreeMap<PathBuf, NodeSpec>,
+    pub(super) links: BTreeMap<PathBuf, PathBuf>,
+    pub(super) noted: Attachments,
 }
 
 #[derive(Debug, thiserror::Error)]
@@ -61,7 +74,12 @@ impl FakeContainer {
 
     /// Called by every operation that inspects or changes the container, because any of them could
     /// block for ever.
-    pub(super) fn is_entered(&self) {
+    pub(super) fn is_entered(&mut self) {
+        self.crashes.push(Crash {
+            nodes: self.nodes.clone(),
+            links: self.links.clone(),
+            noted: self.noted.clone(),
+        });
         let left = self.going.iter().find(|num| self.granted.contains_key(num));
         assert!(
             left.is_none() || self.filter_is_broken,
@@ -82,7 +100,7 @@ impl Effects for FakeContainer {
             .or(self.theirs.get(path).copied());
         Ok(match there {
             None => PathState::Vacant,
-            Some(num) if num == node.num => PathState::Same,
+            Some(num) if num == node.num && !self.dead.contains(path) => PathState::Same,
             Some(_) => PathState::Other,
         })
     }
@@ -134,6 +152,14 @@ impl Effects for FakeContainer {
             "removed what was not ours: {}",
             path.display()
         );
+        Ok(())
+    }
+
+    fn remove_dead_node(&mut self, path: &Path) -> Result<(), Refusal> {
+        self.is_entered();
+        if self.dead.remove(path) {
+            self.nodes.remove(path);
+        }
         Ok(())
     }
 
@@ -248,6 +274,7 @@ impl Effects for FakeContainer {
     }
 
     fn write_notes(&mut self, attachments: &Attachments) -> Result<(), Refusal> {
+        self.is_entered();
         if self.notes_fail {
             return Err(Refusal("the notes".into()));
         }

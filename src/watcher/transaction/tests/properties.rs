@@ -237,4 +237,39 @@ proptest! {
         prop_assert_eq!(scenario.reconcile(), []);
         prop_assert!(scenario.is_empty());
     }
+
+    #[test]
+    fn nothing_is_left_if_the_watcher_crashes_and_its_devices_are_gone_when_the_next_one_starts(
+        acts in any_acts(),
+        choices in prop::collection::vec(any::<bool>(), 60),
+        requests in prop::sample::select(&REQUESTS[..]),
+        are_numbers_taken in any::<bool>(),
+        each in any::<bool>(),
+    ) {
+        let (kernel, udevd) = events(&acts);
+        let mut scenario = Scenario::new(requests, "");
+        let events = interleave(&kernel, &udevd, &choices);
+        let last = events.len().saturating_sub(1);
+        for (index, event) in events.into_iter().enumerate() {
+            scenario.inventory.apply(event);
+            if each || index == last {
+                scenario.reconcile();
+            }
+        }
+        for crash in std::mem::take(&mut scenario.container.crashes) {
+            let mut next = Scenario::new(requests, "");
+            next.container.dead = match are_numbers_taken {
+                true => crash.nodes.keys().cloned().collect(),
+                false => BTreeSet::new(),
+            };
+            next.container.nodes = crash.nodes;
+            next.container.links = crash.links;
+            next.container.noted = crash.noted.clone();
+            next.attachments = crash.noted;
+            prop_assert_eq!(check(&mut next.attachments, &mut next.container).len(), 0);
+            prop_assert_eq!(next.reconcile(), []);
+            prop_assert_eq!(next.nodes(), Vec::<String>::new());
+            prop_assert_eq!(next.links(), Vec::<String>::new());
+        }
+    }
 }

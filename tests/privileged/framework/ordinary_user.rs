@@ -16,7 +16,7 @@ use nix::unistd::Pid;
 use serde_json::json;
 
 use super::container::text;
-use super::eventually::eventually;
+use super::eventually::{DEADLINE, eventually, within};
 use super::hook::Hook;
 use super::machine::{Machine, cgroup_parent, mount_tmpfs, open_to_all};
 
@@ -241,8 +241,6 @@ impl<'m> OrdinaryUser<'m> {
                 "-i",
                 &format!("HOME={home}"),
                 &format!("USER=ordinary{uid}"),
-                // podman leaves a directory there.
-                &format!("TMPDIR={home}"),
                 &runtime_dir,
             ])
             .arg("PATH=/usr/local/bin:/usr/bin:/bin:/usr/local/sbin:/usr/sbin:/sbin")
@@ -366,6 +364,19 @@ impl<'m> OrdinaryUser<'m> {
         text(&output)
     }
 
+    /// Ends all processes that the user has started, and waits for their end.
+    fn end_processes(&self) {
+        // Before Linux 5.14 this fails, and only podman's processes that are at their end remain.
+        let _ = fs::write(self.cgroup.join("cgroup.kill"), "1");
+        self.end_namespaces();
+        let events = self.cgroup.join("cgroup.events");
+        let has_ended = || {
+            let events = fs::read_to_string(&events).ok()?;
+            events.contains("populated 0").then_some(())
+        };
+        let _ = within(DEADLINE, has_ended);
+    }
+
     /// Ends podman's namespaces, which a process that it started keeps. Its next call makes new
     /// ones, with the mounts that this mount namespace has then.
     pub fn end_namespaces(&self) {
@@ -386,7 +397,9 @@ impl Drop for OrdinaryUser<'_> {
         }
         let hooks = self.hooks().display().to_string();
         let _ = self.try_podman(&["--hooks-dir", &hooks, "rm", "--all", "--force", "--time", "0"]);
-        self.end_namespaces();
+        self.end_processes();
+        // podman's process that cleans up after a container makes it.
+        let _ = fs::remove_dir_all(format!("/tmp/containers-user-{}", self.uid));
     }
 }
 

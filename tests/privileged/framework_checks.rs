@@ -2,7 +2,7 @@
 
 use std::fs;
 use std::io::{BufRead, BufReader};
-use std::path::Path;
+use std::path::PathBuf;
 use std::process::{Command, Stdio};
 use std::thread;
 
@@ -211,11 +211,12 @@ fn a_killed_test_leaves_nothing(machine: &Machine) {
         .map(|line| line.expect("read from the tests"))
         .find_map(|line| line.split_once("started: ").map(|(_, what)| what.to_owned()))
         .expect("the test has started a container");
-    let [container, watcher, partition, cgroup, scratch] = started
+    let [container, watcher, cgroup, scratch] = started
         .split(' ')
         .collect::<Vec<_>>()
         .try_into()
-        .expect("five words");
+        .expect("four words");
+    assert_eq!(disks_of(scratch).len(), 1, "the test has a disk");
     tests.kill().expect("kill the tests");
     tests.wait().expect("reap the tests");
     for pid in [container, watcher] {
@@ -223,19 +224,24 @@ fn a_killed_test_leaves_nothing(machine: &Machine) {
             !fs::exists(format!("/proc/{pid}")).expect("look for a process")
         });
     }
-    for path in [partition, cgroup, scratch] {
+    eventually("its disk is detached", || disks_of(scratch).is_empty());
+    for path in [cgroup, scratch] {
         eventually(&format!("{path} is gone"), || {
             !fs::exists(path).expect("look for what the test has made")
         });
     }
-    let (disk, _) = partition.rsplit_once('p').expect("a partition of a loop device");
-    let file = Path::new("/sys/block")
-        .join(disk.trim_start_matches("/dev/"))
-        .join("loop");
-    assert!(
-        !fs::exists(&file).expect("look for its file"),
-        "{disk} still has a file"
-    );
+}
+
+/// The loop devices over files of a test, which other tests may have afterwards.
+fn disks_of(scratch: &str) -> Vec<PathBuf> {
+    let mut disks = Vec::new();
+    for entry in fs::read_dir("/sys/block").expect("list the disks").flatten() {
+        let file = fs::read_to_string(entry.path().join("loop/backing_file")).unwrap_or_default();
+        if file.starts_with(scratch) {
+            disks.push(entry.path());
+        }
+    }
+    disks
 }
 
 /// Starts what a test can leave, says so, and waits.
@@ -247,7 +253,7 @@ fn waits_to_be_killed(machine: &Machine) -> ! {
     let watcher = container.watcher().expect("a watcher").pid;
     let (cgroup, scratch) = (container.cgroup(), machine.scratch(""));
     println!(
-        "started: {} {watcher} {node} {} {}",
+        "started: {} {watcher} {} {}",
         container.pid,
         cgroup.display(),
         scratch.display()

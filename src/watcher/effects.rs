@@ -37,6 +37,8 @@ pub(crate) struct ContainerEffects {
     announced: AnnouncedDevices,
     /// The paths that an earlier watcher created: files at these paths may be replaced.
     made_before: BTreeSet<PathBuf>,
+    /// The directories that the plan is about to create, for the note that is written before.
+    directories_ahead: BTreeSet<PathBuf>,
 }
 
 impl ContainerEffects {
@@ -83,6 +85,7 @@ impl ContainerEffects {
             notes: NotesWriter::new(notes),
             announced: std::mem::take(&mut notes.announced),
             made_before: made_by_us(&notes.attachments),
+            directories_ahead: BTreeSet::new(),
         };
         Ok((inside, granted))
     }
@@ -118,6 +121,7 @@ impl ContainerEffects {
     /// nodes.
     pub(crate) fn begin_plan(&mut self) -> bool {
         self.must_find_database = true;
+        self.directories_ahead.clear();
         self.database.is_undecided() && self.ensure_database()
     }
 
@@ -178,10 +182,17 @@ impl ContainerEffects {
         Notes {
             attachments: attachments.clone(),
             filter: self.access.memory().ahead_of(&attachments.grants()),
-            directories: self.dev.directories().clone(),
+            directories: self.dev.directories() | &self.directories_ahead,
             root_file_system: Some(self.dev.root_file_system()),
             announced: self.announced.clone(),
             ..Notes::default()
+        }
+    }
+
+    /// Adds the directories that are created with a file at a path to the next note.
+    fn note_directories_of(&mut self, path: &Path, found: PathState) {
+        if found == PathState::NoDirectory {
+            self.directories_ahead.extend(self.dev.missing_directories(path));
         }
     }
 
@@ -282,11 +293,15 @@ impl Effects for ContainerEffects {
     type Error = EffectError;
 
     fn find_node(&mut self, path: &Path, node: &NodeSpec) -> Result<PathState, EffectError> {
-        Ok(self.dev.find_node(path, node.num)?)
+        let found = self.dev.find_node(path, node.num)?;
+        self.note_directories_of(path, found);
+        Ok(found)
     }
 
     fn find_link(&mut self, link: &Path, target: &Path) -> Result<PathState, EffectError> {
-        Ok(self.dev.find_link(link, target)?)
+        let found = self.dev.find_link(link, target)?;
+        self.note_directories_of(link, found);
+        Ok(found)
     }
 
     fn add_node(&mut self, path: &Path, node: &NodeSpec) -> Result<NodeCreator, EffectError> {
@@ -303,8 +318,10 @@ impl Effects for ContainerEffects {
         Ok(())
     }
 
-    fn remove_dead_node(&mut self, path: &Path) -> Result<(), EffectError> {
-        let _ = self.dev.remove_dead_node(path)?;
+    fn remove_remains(&mut self, path: &Path) -> Result<(), EffectError> {
+        if self.dev.remove_remains(path)? == Change::Made {
+            self.made_before.remove(path);
+        }
         Ok(())
     }
 
@@ -358,6 +375,7 @@ impl Effects for ContainerEffects {
 
     fn write_notes(&mut self, attachments: &Attachments) -> Result<(), EffectError> {
         let notes = self.current_notes(attachments);
+        self.directories_ahead.clear();
         self.notes.write_news(&self.lock, notes)
     }
 }

@@ -28,9 +28,8 @@ pub(crate) trait Effects {
     fn add_node(&mut self, path: &Path, node: &NodeSpec) -> Result<NodeCreator, Self::Error>;
     /// Removes a node that the watcher created.
     fn remove_node(&mut self, path: &Path, node: &NodeSpec) -> Result<(), Self::Error>;
-    /// Removes a node that an earlier watcher created, if its device is gone and its number may be
-    /// that of another device.
-    fn remove_dead_node(&mut self, path: &Path) -> Result<(), Self::Error>;
+    /// Removes what an earlier watcher has left of a node that is not at this path.
+    fn remove_remains(&mut self, path: &Path) -> Result<(), Self::Error>;
     /// Creates a link unless it exists. Returns which process created it.
     fn add_link(&mut self, link: &Path, target: &Path) -> Result<NodeCreator, Self::Error>;
     /// Removes a link that the watcher created.
@@ -101,7 +100,7 @@ pub(crate) fn apply<E: Effects>(
     let is_revocation = |step: &Step| matches!(step, Step::Revoke(_));
     let (revocations, mut removals): (Vec<Step>, Vec<Step>) = steps.into_iter().partition(is_revocation);
     let begin = removals.iter().position(is_addition).unwrap_or(removals.len());
-    let additions = removals.split_off(begin);
+    let mut additions = removals.split_off(begin);
     // Before the container is inspected.
     for step in revocations {
         transaction.carry_out(step);
@@ -111,11 +110,21 @@ pub(crate) fn apply<E: Effects>(
     for step in removals {
         transaction.carry_out(step);
     }
+    transaction.leave_out_stuck(&mut additions);
     transaction.write_ahead(&additions);
     for step in additions {
         transaction.carry_out(step);
     }
     transaction.finish()
+}
+
+/// The grants with all this access.
+fn granting(all: impl Iterator<Item = (DevNum, Access)>) -> GrantSet {
+    let mut grants = GrantSet::new();
+    for (num, access) in all {
+        *grants.entry(num).or_insert(Access::NONE) |= access;
+    }
+    grants
 }
 
 /// Whether a step creates, grants or writes something.
@@ -142,25 +151,29 @@ fn is_addition(step: &Step) -> bool {
 /// what could not be removed.
 pub(crate) fn check<E: Effects>(attachments: &mut Attachments, effects: &mut E) -> Vec<E::Error> {
     let mut missing = Vec::new();
+    let mut missing_links = Vec::new();
     for (path, attachment) in attachments.iter_mut() {
-        if !matches!(effects.find_node(path, &attachment.node), Ok(PathState::Same)) {
-            missing.push(path.clone());
+        let is_missing = !matches!(effects.find_node(path, &attachment.node), Ok(PathState::Same));
+        if is_missing {
+            missing.push((path.clone(), attachment.node_creator));
         }
-        attachment
-            .links
-            .retain(|link, _| matches!(effects.find_link(link, path), Ok(PathState::Same)));
+        attachment.links.retain(|link, creator| {
+            let exists = matches!(effects.find_link(link, path), Ok(PathState::Same));
+            // A link to a node that does not exist goes with it.
+            if (is_missing || !exists) && *creator == NodeCreator::Watcher {
+                missing_links.push((link.clone(), path.clone()));
+            }
+            exists
+        });
     }
     let mut errors = Vec::new();
-    for path in missing {
-        let Some(attachment) = attachments.remove(&path) else {
-            continue;
-        };
-        let links = attachment.links.iter();
-        for (link, _) in links.filter(|(_, creator)| **creator == NodeCreator::Watcher) {
-            errors.extend(effects.remove_link(link, &path).err());
-        }
-        if attachment.node_creator == NodeCreator::Watcher {
-            errors.extend(effects.remove_dead_node(&path).err());
+    for (link, path) in missing_links {
+        errors.extend(effects.remove_link(&link, &path).err());
+    }
+    for (path, creator) in missing {
+        attachments.remove(&path);
+        if creator == NodeCreator::Watcher {
+            errors.extend(effects.remove_remains(&path).err());
         }
     }
     errors
@@ -264,6 +277,39 @@ impl<E: Effects> Transaction<'_, E> {
         }
     }
 
+    /// Leaves out the nodes at paths whose old node could not be removed: the notes must keep the
+    /// old one. Access is granted only for the rest, which the notes will have.
+    fn leave_out_stuck(&mut self, additions: &mut Vec<Step>) {
+        if self.stuck.is_empty() {
+            return;
+        }
+        additions.retain(|step| match step {
+            Step::AddNode { path, .. } if self.stuck.contains(path) => {
+                self.given_up.insert(path.clone());
+                false
+            }
+            _ => true,
+        });
+        let attached = self.attachments.iter();
+        let attached = attached.filter(|(path, _)| !self.stuck.contains(*path));
+        let mut due: Vec<(DevNum, Access)> = attached
+            .map(|(_, attachment)| (attachment.node.num, attachment.access))
+            .collect();
+        due.extend(additions.iter().filter_map(|step| match step {
+            Step::AddNode { attachment, .. } => Some((attachment.node.num, attachment.access)),
+            Step::Refresh { path, access, .. } => {
+                let attachment = self.attachments.get(path)?;
+                Some((attachment.node.num, *access))
+            }
+            _ => None,
+        }));
+        for step in additions {
+            if let Step::SetGrants(grants) = step {
+                *grants = common(grants, &granting(due.iter().copied()));
+            }
+        }
+    }
+
     /// A denied number does not affect the others. A node that is attached already stays, because
     /// its device is still there, and is reported.
     fn note_refused(&mut self, refused: Vec<(DevNum, String)>) {
@@ -297,7 +343,7 @@ impl<E: Effects> Transaction<'_, E> {
             .granted
             .get(&attachment.node.num)
             .is_some_and(|held| held.covers(attachment.access));
-        if !has_access || self.stuck.contains(&path) {
+        if !has_access {
             self.given_up.insert(path);
             return;
         }
@@ -393,10 +439,9 @@ impl<E: Effects> Transaction<'_, E> {
     /// Revokes the access of failed nodes, and writes what is attached now.
     fn finish(mut self) -> Vec<Failure> {
         let stuck = &self.stuck;
-        let mut due = GrantSet::new();
-        for (_, attachment) in self.attachments.iter().filter(|(path, _)| !stuck.contains(*path)) {
-            *due.entry(attachment.node.num).or_insert(Access::NONE) |= attachment.access;
-        }
+        let attached = self.attachments.iter();
+        let attached = attached.filter(|(path, _)| !stuck.contains(*path));
+        let mut due = granting(attached.map(|(_, attachment)| (attachment.node.num, attachment.access)));
         for (num, _) in &self.refused {
             due.remove(num);
         }

@@ -12,7 +12,7 @@ use serde_json::Value;
 use crate::attacks::{bait, nothing_is_in};
 use crate::framework::disk::number_of;
 use crate::framework::eventually::{DEADLINE, wait_within, within};
-use crate::framework::{Bundle, Disk, Hook, Machine, RuncContainer, eventually};
+use crate::framework::{Bundle, Disk, Hook, Machine, RuncContainer, alone, eventually};
 use crate::silent_server::SilentServer;
 use crate::skipped::skipped;
 
@@ -174,6 +174,8 @@ fn sockets_mounts_and_immutable_directories_affect_only_their_device(machine: &M
 /// Case security 1.
 #[apply(on_both_hierarchies)]
 fn a_file_system_that_never_answers_delays_neither_revocation_nor_others(machine: &Machine) {
+    // It needs a number that was used before.
+    alone();
     let disk = Disk::new(machine);
     let request = format!(
         "devnode:{};path=/dev/way/node,devnode:{};link=/data/board,devnode:{},devnode:{}",

@@ -5,7 +5,7 @@ use std::fs;
 
 use crate::framework::container::text;
 use crate::framework::disk::number_of;
-use crate::framework::{Bundle, Disk, Hierarchy, Machine, RuncContainer, eventually, kernel};
+use crate::framework::{Bundle, Disk, Hierarchy, Machine, RuncContainer, alone, eventually, kernel};
 
 #[apply(on_both_hierarchies)]
 fn an_engines_device_keeps_its_access_before_during_and_after(machine: &Machine) {
@@ -39,6 +39,8 @@ fn an_engines_device_keeps_its_access_before_during_and_after(machine: &Machine)
 
 #[apply(on_both_hierarchies)]
 fn a_requested_node_of_the_engine_is_adopted_and_not_removed(machine: &Machine) {
+    // It needs a number that was used before.
+    alone();
     let disk = Disk::new(machine);
     let node = disk.plug(1);
     let number = number_of(&node);

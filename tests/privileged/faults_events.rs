@@ -108,6 +108,8 @@ fn a_watcher_that_loses_events_answers_while_more_of_them_arrive(machine: &Machi
 
 #[apply(on_both_hierarchies)]
 fn a_number_that_another_device_got_while_events_were_lost_is_denied(machine: &Machine) {
+    // It needs a number that was used before.
+    alone();
     let disk = Disk::new(machine);
     let crowd = Disk::new(machine);
     let container = Bundle::requesting(machine, &format!("devnode:{}", disk.partition(1)))
@@ -132,6 +134,8 @@ fn a_number_that_another_device_got_while_events_were_lost_is_denied(machine: &M
 
 #[apply(on_both_hierarchies)]
 fn a_number_that_another_device_gets_at_once_is_denied_at_once(machine: &Machine) {
+    // It needs a number that was used before.
+    alone();
     let (disk, other) = (Disk::new(machine), Disk::new(machine));
     let container = Bundle::requesting(machine, &format!("devnode:{}", disk.partition(1)))
         .capability("CAP_MKNOD")
@@ -161,6 +165,8 @@ fn a_number_that_another_device_gets_at_once_is_denied_at_once(machine: &Machine
 
 #[apply(on_both_hierarchies)]
 fn a_device_that_was_added_and_removed_unnoticed_does_not_grant_its_number(machine: &Machine) {
+    // It needs a number that was used before.
+    alone();
     let (disk, other) = (Disk::new(machine), Disk::new(machine));
     let container = Bundle::requesting(machine, &format!("devnode:{}", disk.partition(1)))
         .capability("CAP_MKNOD")
@@ -416,6 +422,8 @@ fn a_deny_rule_on_a_udev_fact_denies_while_udevd_is_stopped(machine: &Machine) {
 /// device can have the number.
 #[apply(on_cgroup_v2)]
 fn facts_of_an_earlier_device_with_the_same_number_do_not_count(machine: &Machine) {
+    // It needs a number that was used before.
+    alone();
     let udevd = Udevd::start_with_rules(machine, "KERNEL==\"loop*p1\", ENV{OHT_LABEL}=\"public\"\n");
     let disk = Disk::new(machine);
     let node = disk.partition(1);

@@ -2,7 +2,7 @@
 
 use std::fs;
 use std::io::{BufRead, BufReader};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::thread;
 
@@ -11,7 +11,7 @@ use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
 
 use crate::framework::disk::number_of;
 use crate::framework::{
-    Announcements, Bundle, Disk, Hierarchy, Machine, Terminal, Udevd, WholeDisk, eventually, kernel,
+    Announcements, Bundle, Disk, Hierarchy, Machine, Terminal, Udevd, WholeDisk, alone, eventually, kernel,
 };
 
 /// Set for the tests that [`a_killed_test_leaves_nothing`] kills.
@@ -88,6 +88,8 @@ fn a_container_with_the_hosts_dev_sees_partitions(machine: &Machine) {
 
 #[apply(on_both_hierarchies)]
 fn a_partition_can_return_with_another_number(machine: &Machine) {
+    // It needs a number that was used before.
+    alone();
     let disk = Disk::new(machine);
     let node = disk.plug(3);
     let old = number_of(&node);
@@ -216,7 +218,8 @@ fn a_killed_test_leaves_nothing(machine: &Machine) {
         .collect::<Vec<_>>()
         .try_into()
         .expect("four words");
-    assert_eq!(disks_of(scratch).len(), 1, "the test has a disk");
+    let disks = disks_of(scratch);
+    assert_eq!(disks.len(), 1, "the test has a disk");
     tests.kill().expect("kill the tests");
     tests.wait().expect("reap the tests");
     for pid in [container, watcher] {
@@ -224,24 +227,31 @@ fn a_killed_test_leaves_nothing(machine: &Machine) {
             !fs::exists(format!("/proc/{pid}")).expect("look for a process")
         });
     }
-    eventually("its disk is detached", || disks_of(scratch).is_empty());
     for path in [cgroup, scratch] {
         eventually(&format!("{path} is gone"), || {
             !fs::exists(path).expect("look for what the test has made")
         });
     }
+    // The path of a file whose file system is not mounted any more begins there.
+    let unmounted = disks[0].1.strip_prefix(scratch).expect("it is there");
+    let file = file_of(&disks[0].0);
+    assert!(
+        !file.starts_with(scratch) && file != Path::new("/").join(unmounted),
+        "{file:?}"
+    );
 }
 
-/// The loop devices over files of a test, which other tests may have afterwards.
-fn disks_of(scratch: &str) -> Vec<PathBuf> {
-    let mut disks = Vec::new();
-    for entry in fs::read_dir("/sys/block").expect("list the disks").flatten() {
-        let file = fs::read_to_string(entry.path().join("loop/backing_file")).unwrap_or_default();
-        if file.starts_with(scratch) {
-            disks.push(entry.path());
-        }
-    }
-    disks
+/// The loop devices over files of a test, with these. Other tests may have the devices afterwards.
+fn disks_of(scratch: &str) -> Vec<(PathBuf, PathBuf)> {
+    let entries = fs::read_dir("/sys/block").expect("list the disks").flatten();
+    let disks = entries.map(|entry| (entry.path(), file_of(&entry.path())));
+    disks.filter(|(_, file)| file.starts_with(scratch)).collect()
+}
+
+/// The file of a loop device; empty if it has none.
+fn file_of(disk: &Path) -> PathBuf {
+    let file = fs::read_to_string(disk.join("loop/backing_file")).unwrap_or_default();
+    file.trim_end().into()
 }
 
 /// Starts what a test can leave, says so, and waits.

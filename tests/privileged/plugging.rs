@@ -4,7 +4,7 @@
 use std::time::Duration;
 
 use crate::framework::disk::number_of;
-use crate::framework::{Bundle, Disk, Machine, Terminal, Udevd, WholeDisk};
+use crate::framework::{Bundle, Disk, Machine, Terminal, Udevd, WholeDisk, alone};
 
 #[apply(on_both_hierarchies)]
 fn a_partition_that_is_plugged_in_can_be_read_in_the_container(machine: &Machine) {
@@ -39,6 +39,8 @@ fn a_partition_that_is_unplugged_is_gone_and_denied(machine: &Machine) {
 
 #[apply(on_both_hierarchies)]
 fn a_partition_that_returns_with_another_number_is_attached_again(machine: &Machine) {
+    // It needs a number that was used before.
+    alone();
     let disk = Disk::new(machine);
     let container = Bundle::requesting(machine, &format!("devnode:{}", disk.partition(1))).start();
     let node = disk.plug(1);
@@ -52,6 +54,8 @@ fn a_partition_that_returns_with_another_number_is_attached_again(machine: &Mach
 
 #[apply(on_both_hierarchies)]
 fn a_number_that_now_belongs_to_another_device_is_denied(machine: &Machine) {
+    // It needs a number that was used before.
+    alone();
     let disk = Disk::new(machine);
     let container = Bundle::requesting(machine, &format!("devnode:{}", disk.partition(1)))
         .capability("CAP_MKNOD")
@@ -257,6 +261,8 @@ fn many_devices_plugged_in_at_once_are_all_attached(machine: &Machine) {
 
 #[apply(on_both_hierarchies)]
 fn a_device_that_is_unplugged_before_the_start_is_detached(machine: &Machine) {
+    // It needs a number that was used before.
+    alone();
     let disk = Disk::new(machine);
     let node = disk.plug(1);
     let old = number_of(&node);

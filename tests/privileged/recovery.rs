@@ -13,7 +13,9 @@ use serde_json::{Value, json};
 use crate::framework::container::text;
 use crate::framework::disk::number_of;
 use crate::framework::hook::oci_state;
-use crate::framework::{Bundle, Disk, Hierarchy, Hook, Machine, RuncContainer, Watcher};
+use crate::framework::tool::output_of;
+use crate::framework::tracer::Tracer;
+use crate::framework::{Bundle, Disk, Hierarchy, Hook, Machine, RuncContainer, Watcher, eventually};
 
 const NOTHING: Vec<PathBuf> = Vec::new();
 
@@ -306,6 +308,48 @@ fn recover_repairs_everything_after_a_watcher_was_killed_at_any_time(machine: &M
     let left = scene.container.inside("ls -A /dev/data 2>/dev/null").output;
     assert_eq!(left, "", "links are left");
     scene.container.delete();
+    assert_eq!(machine.traces(), NOTHING);
+}
+
+/// More calls of one kind than it takes to attach a device.
+const MANY: u32 = 40;
+
+#[apply(on_both_hierarchies)]
+fn nothing_is_left_if_a_watcher_is_killed_at_any_step_and_its_device_is_gone_afterwards(machine: &Machine) {
+    let disk = Disk::new(machine);
+    let request = format!(
+        "devnode:{};path=/dev/one/two/node;link=/dev/three/link",
+        disk.partition(1)
+    );
+    let container = Bundle::requesting(machine, &request).start();
+    let mut killed = BTreeMap::new();
+    for call in ["mkdirat", "mknodat", "symlinkat", "write", "bpf", "sendmsg"] {
+        for count in 1..MANY {
+            let watcher = container.expect_watcher();
+            let tracer = Tracer::attach(&watcher, &[], call, count);
+            disk.plug(1);
+            let is_over = || !watcher.is_alive() || container.has("/dev/three/link");
+            eventually("the device is attached or the watcher killed", is_over);
+            tracer.detach();
+            let is_alive = watcher.is_alive();
+            disk.unplug(1);
+            if !is_alive {
+                *killed.entry(call).or_insert(0) += 1;
+                output_of(machine, &["recover"]);
+            }
+            for path in ["/dev/one", "/dev/three"] {
+                container.eventually_lacks(path);
+            }
+            if is_alive {
+                break;
+            }
+        }
+    }
+    println!("killed at {killed:?}");
+    for call in ["mkdirat", "mknodat", "symlinkat", "write"] {
+        assert!(killed.contains_key(call), "{call} was not reached: {killed:?}");
+    }
+    container.delete();
     assert_eq!(machine.traces(), NOTHING);
 }
 

@@ -13,7 +13,7 @@ use crate::framework::identity::{GROUPS, Identity, in_the_kernels_form, in_udevd
 use crate::framework::ordinary_user::{OrdinaryUser, let_everyone_open};
 use crate::framework::udevd::host_settles;
 use crate::framework::user_manager::UserManager;
-use crate::framework::{Announcements, Disk, Machine, eventually};
+use crate::framework::{Announcements, Disk, Machine, alone, eventually};
 
 pub const ALONE: &str = "--network=none";
 
@@ -215,6 +215,8 @@ fn the_user_recovers_a_watcher_that_was_killed(machine: &Machine) {
 
 #[apply(on_cgroup_v2)]
 fn the_next_watcher_removes_the_node_of_a_device_whose_number_another_one_has(machine: &Machine) {
+    // It needs a number that was used before.
+    alone();
     let user = OrdinaryUser::new(machine);
     let (disk, other) = (Disk::new(machine), Disk::new(machine));
     let node = plug_for_all(&disk, 1);

@@ -3,60 +3,19 @@
 
 use std::collections::BTreeSet;
 use std::fs;
-use std::io::{BufRead, BufReader};
-use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
-
-use nix::sys::signal::{Signal, kill};
-use nix::unistd::Pid;
+use std::path::PathBuf;
+use std::process::Command;
 
 use crate::framework::disk::number_of;
-use crate::framework::eventually::wait_within;
 use crate::framework::tool::output_of;
-use crate::framework::{Bundle, Disk, Machine, RuncContainer, Udevd, Watcher, eventually};
+use crate::framework::tracer::Tracer;
+use crate::framework::{Bundle, Disk, Machine, RuncContainer, Udevd, eventually};
 
 /// The system calls that can change files in the container's directory.
 const CALLS: [&str; 5] = ["openat", "write", "renameat", "mkdirat", "unlinkat"];
 
 /// More calls of one kind than one change takes.
 const MANY: u32 = 60;
-
-/// `strace`, which kills a process before a system call.
-struct Tracer(Child);
-
-impl Tracer {
-    /// Kills the watcher when it enters the `count`th `call` that concerns a file or directory of
-    /// the container's directory, except the notes.
-    fn attach(watcher: &Watcher, directory: &Path, call: &str, count: u32) -> Self {
-        let mut strace = Command::new("strace");
-        strace.args(["-p", &watcher.pid.to_string(), "-o", "/dev/null", "-e"]);
-        strace.arg(format!("inject={call}:signal=SIGKILL:when={count}"));
-        for file in [
-            "udev",
-            "udev/data",
-            "udev/tags",
-            "udev/tags/systemd",
-            "udev-entry.tmp",
-        ] {
-            strace.arg("-P").arg(directory.join(file));
-        }
-        strace.arg("-P").arg(directory);
-        let mut child = strace
-            .stderr(Stdio::piped())
-            .spawn()
-            .expect("start strace (package strace)");
-        let mut lines = BufReader::new(child.stderr.take().expect("a pipe")).lines();
-        let is_attached = lines.any(|line| line.is_ok_and(|line| line.ends_with("attached")));
-        assert!(is_attached, "strace does not trace the watcher");
-        Self(child)
-    }
-
-    fn detach(mut self) {
-        // strace has ended by itself if the watcher has.
-        let _ = kill(Pid::from_raw(self.0.id() as i32), Signal::SIGTERM);
-        wait_within(&mut self.0, std::time::Duration::from_secs(20)).expect("strace ends");
-    }
-}
 
 /// A container that requests one partition, and its directory in the state directory.
 struct Scene<'a> {
@@ -122,7 +81,18 @@ impl<'a> Scene<'a> {
     /// cases the database is right at the end.
     fn change(&self, call: &str, count: u32, is_plug: bool) -> bool {
         let watcher = self.container.expect_watcher();
-        let tracer = Tracer::attach(&watcher, &self.directory, call, count);
+        let mut paths = vec![self.directory.clone()];
+        for file in [
+            "udev",
+            "udev/data",
+            "udev/tags",
+            "udev/tags/systemd",
+            "udev-entry.tmp",
+        ] {
+            paths.push(self.directory.join(file));
+        }
+        // The notes are not among them.
+        let tracer = Tracer::attach(&watcher, &paths, call, count);
         let entry = self.begin(is_plug);
         eventually("the change is complete or the watcher killed", || {
             !watcher.is_alive() || self.is_right(entry.as_deref())

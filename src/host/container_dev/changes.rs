@@ -1,7 +1,7 @@
 //! What nodes and links have in common: find, create with parent directories, remove with empty
 //! ones.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use super::dev::ContainerDev;
 use super::entry::Entry;
@@ -53,7 +53,7 @@ impl ContainerDev {
         }
         let place = match self.walker(path).walk(path, None)? {
             Walk::Place(place) => place,
-            Walk::Missing => return Ok(PathState::Vacant),
+            Walk::Missing => return Ok(PathState::NoDirectory),
             Walk::HostOwned => return Ok(PathState::Same),
         };
         Ok(match &place.entry()? {
@@ -61,6 +61,16 @@ impl ContainerDev {
             entry if is_it(&place, entry) => PathState::Same,
             _ => PathState::Other,
         })
+    }
+
+    /// The directories that are created with a file at a path, the deepest first.
+    pub fn missing_directories(&self, path: &Path) -> Vec<PathBuf> {
+        let is_missing = |directory: &&Path| {
+            let found = self.find(directory, |_| true);
+            matches!(found, Ok(PathState::Vacant | PathState::NoDirectory))
+        };
+        let above = path.ancestors().skip(1);
+        above.take_while(is_missing).map(Path::to_owned).collect()
     }
 
     /// Runs `work` at a path, with missing parent directories created first. They are removed again
@@ -104,7 +114,7 @@ impl ContainerDev {
     pub(super) fn remove(
         &mut self,
         path: &Path,
-        is_ours: impl FnOnce(&Self, &Entry) -> bool,
+        is_ours: impl FnOnce(&Self, &Place, &Entry) -> bool,
     ) -> Result<Change, ContainerDevError> {
         if self.is_host_owned(path) {
             return Ok(Change::None);
@@ -118,7 +128,7 @@ impl ContainerDev {
             }
             Err(error) => return Err(error),
         };
-        let is_ours = is_ours(self, &place.entry()?);
+        let is_ours = is_ours(self, &place, &place.entry()?);
         if is_ours {
             self.lock_out(&place);
         }

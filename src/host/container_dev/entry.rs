@@ -22,11 +22,13 @@ pub(super) enum Entry {
     Directory,
     Fifo,
     Socket,
+    /// A regular file in the directory's own file system.
     File {
         size: u64,
         uid: u32,
     },
-    /// A mount whose file system may never answer, so it is not examined.
+    /// A mount of a regular file, or of a file system that may never answer, so that it is not
+    /// examined.
     Mount,
 }
 

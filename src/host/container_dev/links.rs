@@ -65,6 +65,6 @@ impl ContainerDev {
     pub fn remove_link(&mut self, link: &Path, target: &Path) -> Result<Change, ContainerDevError> {
         let (link, target) = (checked(link, false)?, checked(target, false)?);
         let text = link_text(&link, &target);
-        self.remove(&link, |_, entry| *entry == Entry::Link(text.clone()))
+        self.remove(&link, |_, _, entry| *entry == Entry::Link(text.clone()))
     }
 }

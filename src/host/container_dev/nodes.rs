@@ -95,7 +95,7 @@ impl ContainerDev {
     /// Directories that we created for it are removed with it when they are empty.
     pub fn remove_node(&mut self, path: &Path, num: DevNum) -> Result<Change, ContainerDevError> {
         let path = checked(path, true)?;
-        self.remove(&path, |this, entry| match entry {
+        self.remove(&path, |this, _, entry| match entry {
             Entry::Node { num: there, .. } => *there == num,
             Entry::File { size: 0, uid } => this.has_mounted(&path) && this.is_target(*uid),
             _ => false,
@@ -122,20 +122,15 @@ impl ContainerDev {
         Ok(Change::None)
     }
 
-    /// Removes the node of a device of a rootless container that was unplugged, whatever number it
-    /// has, or the file that our node was mounted on. Leaves everything else at the path.
-    pub fn remove_dead_node(&mut self, path: &Path) -> Result<Change, ContainerDevError> {
+    /// Removes what an earlier watcher has left of a node that is not at `path`: in a rootless
+    /// container the node of a device that was unplugged, whatever number it has, or the file that
+    /// it was mounted on; in every container directories that we created for it and that are empty.
+    /// Leaves everything else at the path.
+    pub fn remove_remains(&mut self, path: &Path) -> Result<Change, ContainerDevError> {
         let path = checked(path, true)?;
-        // A node in the container's own file system is one only by its number.
-        if self.placement != Placement::HostNodes {
-            return Ok(Change::None);
-        }
-        let is_lost = |place: &Place, entry: &Entry| self.is_lost(place, entry);
-        if self.find_place(&path, is_lost)? != PathState::Same {
-            return Ok(Change::None);
-        }
-        self.remove(&path, |_, entry| {
-            matches!(entry, Entry::Node { .. } | Entry::File { size: 0, .. })
+        self.remove(&path, |this, place, entry| {
+            // A node in the container's own file system is one only by its number.
+            this.placement == Placement::HostNodes && this.is_lost(place, entry)
         })
     }
 

@@ -59,10 +59,11 @@ impl Place {
     /// What is here now. If a mount covers the name, it is the mount.
     pub(super) fn entry(&self) -> Result<Entry, ContainerDevError> {
         let looking = |source| failed("examine", &self.path, source);
-        let fd = match self.open_entry() {
+        let (fd, is_mount) = match self.open_entry() {
             Err(Errno::ENOENT) => return Ok(Entry::Nothing),
             Ok(Opened::Foreign) => return Ok(Entry::Mount),
-            Ok(Opened::Own(fd) | Opened::Mounted(fd)) => fd,
+            Ok(Opened::Own(fd)) => (fd, false),
+            Ok(Opened::Mounted(fd)) => (fd, true),
             Err(source) => return Err(looking(source.into())),
         };
         let found = attributes(&fd).map_err(looking)?;
@@ -80,6 +81,7 @@ impl Place {
             SFlag::S_IFDIR => Entry::Directory,
             SFlag::S_IFIFO => Entry::Fifo,
             SFlag::S_IFSOCK => Entry::Socket,
+            _ if is_mount => Entry::Mount,
             _ => Entry::File {
                 size: found.stx_size,
                 uid: found.stx_uid,

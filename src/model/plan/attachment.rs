@@ -34,6 +34,8 @@ pub enum NodeCreator {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum PathState {
     Vacant,
+    /// Nothing, and a directory of the path is missing, too.
+    NoDirectory,
     /// Exactly the desired node or link.
     Same,
     /// Something else.

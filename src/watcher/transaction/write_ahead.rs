@@ -42,6 +42,7 @@ impl<E: Effects> Transaction<'_, E> {
                 ahead.insert(path.clone(), planned);
                 true
             }
+            Step::AddLink { path, .. } if self.given_up.contains(path) => false,
             Step::AddLink { path, link } => {
                 let creator = match self.effects.find_link(link, path) {
                     Ok(PathState::Same) => NodeCreator::Other,

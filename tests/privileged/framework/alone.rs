@@ -24,6 +24,14 @@ pub fn begin() {
     THIS.set(Place::Beside(beside));
 }
 
+/// Whether this test has called [`alone`].
+pub fn is_alone() -> bool {
+    THIS.with_borrow(|place| matches!(place, Place::Alone(_)))
+}
+
+/// Call this before anything is plugged in: while this waits, other tests that are alone may need a
+/// number that this test has.
+///
 /// Waits until no other test runs, and prevents others from beginning until this thread ends.
 pub fn alone() {
     THIS.with_borrow_mut(|place| match place {

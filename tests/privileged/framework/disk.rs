@@ -11,7 +11,7 @@ use std::time::Instant;
 
 use nix::libc;
 
-use super::alone::alone;
+use super::alone::is_alone;
 use super::eventually::eventually_some;
 use super::kernel;
 use super::machine::Machine;
@@ -150,9 +150,9 @@ impl Disk {
     }
 
     /// Plugs a partition in with the number of a device that was just removed. Partitions from 100
-    /// on must be free. From then on no other test runs, because it could take the number.
+    /// on must be free. The test must be alone, because another one could take the number.
     pub fn plug_with_number(&self, partition: u8, number: (u32, u32)) {
-        alone();
+        assert!(is_alone(), "call alone() before anything is plugged in");
         // The kernel frees a number some milliseconds after its device was removed (an RCU grace
         // period), and assigns the lowest free one. One lower number does no harm: it is not free
         // immediately after its partition was unplugged, and the next attempt gets the next number.

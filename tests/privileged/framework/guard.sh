@@ -3,9 +3,18 @@
 # test's mount namespace as `sh -c SCRIPT guard PID CGROUPS SCRATCH`: the process of the tests, the
 # name of the parent of the test's cgroups, and the test's scratch directory.
 #
-# Two things stay when a test was killed: virtual terminals, and whole loop devices without a file.
+# Of a test that was killed, virtual terminals and whole loop devices without a file stay.
 tests=$1 cgroups=$2 scratch=$3
 cat >/dev/null
+
+# until_it_fails COMMAND: repeats it for at most ten seconds.
+until_it_fails() {
+    attempts=200
+    while "$@" && [ $attempts -gt 0 ]; do
+        attempts=$((attempts - 1))
+        sleep 0.05
+    done
+}
 
 # Whether a process is in the test's mount namespace or in one of its cgroups.
 is_of_the_test() {
@@ -32,28 +41,45 @@ kill_all() {
     return $found
 }
 
-# A process can start another one while this goes through the list.
-attempts=200
-while kill_all && [ $attempts -gt 0 ]; do
-    attempts=$((attempts - 1))
-    sleep 0.05
-done
+# Removes the partitions of a disk; fails if none is left. udevd may have one open for a moment.
+remove_partitions() {
+    for partition in "/sys/block/$1/$1"p*; do
+        [ -d "$partition" ] || return 1
+        partx --delete "/dev/$1"
+        return 0
+    done
+}
 
+# Removes the test's cgroups, of v2 and of each hierarchy of v1; fails if none is left then. One is
+# busy for a moment after its last process has ended.
+remove_cgroups() {
+    found=1
+    for directory in "/sys/fs/cgroup/$cgroups" /sys/fs/cgroup/*/"$cgroups"; do
+        [ -d "$directory" ] || continue
+        find "$directory" -depth -type d -exec rmdir {} +
+        [ ! -d "$directory" ] || found=0
+    done
+    return $found
+}
+
+# A process can start another one while this goes through the list.
+until_it_fails kill_all
+while read -r _ _ _ _ mount _; do
+    case $mount in
+        "$scratch"/*) umount --lazy "$mount" ;;
+    esac
+done </proc/self/mountinfo
 for file in /sys/block/loop*/loop/backing_file; do
     read -r backing <"$file" || continue
     case $backing in
         "$scratch"/*)
             disk=${file#/sys/block/}
-            disk=/dev/${disk%%/*}
-            partx --delete "$disk"
-            losetup --detach "$disk"
+            disk=${disk%%/*}
+            until_it_fails remove_partitions "$disk"
+            losetup --detach "/dev/$disk"
             ;;
     esac
 done
-
-# Those of v2, and of each hierarchy of v1.
-for directory in "/sys/fs/cgroup/$cgroups" /sys/fs/cgroup/*/"$cgroups"; do
-    [ ! -d "$directory" ] || find "$directory" -depth -type d -exec rmdir {} +
-done
+until_it_fails remove_cgroups
 umount --lazy "$scratch"
 rmdir "$scratch"

@@ -21,6 +21,7 @@ pub mod ordinary_user;
 pub mod shell;
 pub mod terminal;
 pub mod tool;
+pub mod tracer;
 pub mod udevd;
 #[path = "../../support/udevd_answers.rs"]
 mod udevd_answers;

@@ -92,7 +92,9 @@ impl<'m> OrdinaryUser<'m> {
             machine,
             uid,
             home: machine.scratch(&format!("home-{uid}")),
-            cgroup: Path::new("/sys/fs/cgroup").join(cgroup_parent()).join("user"),
+            cgroup: Path::new("/sys/fs/cgroup")
+                .join(cgroup_parent())
+                .join(format!("user-{uid}")),
         };
         let first = FIRST_SUBORDINATE + number * SUBORDINATES;
         let subordinates = match subordinates {

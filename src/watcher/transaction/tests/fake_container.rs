@@ -155,7 +155,7 @@ impl Effects for FakeContainer {
         Ok(())
     }
 
-    fn remove_dead_node(&mut self, path: &Path) -> Result<(), Refusal> {
+    fn remove_remains(&mut self, path: &Path) -> Result<(), Refusal> {
         self.is_entered();
         if self.dead.remove(path) {
             self.nodes.remove(path);
@@ -179,11 +179,13 @@ impl Effects for FakeContainer {
         Ok(NodeCreator::Watcher)
     }
 
-    fn remove_link(&mut self, link: &Path, _: &Path) -> Result<(), Refusal> {
+    fn remove_link(&mut self, link: &Path, target: &Path) -> Result<(), Refusal> {
         self.is_entered();
         self.check(link)?;
         self.log.push(format!("no link {}", link.display()));
-        self.links.remove(link);
+        if self.links.get(link).is_some_and(|there| there == target) {
+            self.links.remove(link);
+        }
         Ok(())
     }
 

@@ -245,12 +245,17 @@ proptest! {
         requests in prop::sample::select(&REQUESTS[..]),
         are_numbers_taken in any::<bool>(),
         each in any::<bool>(),
+        // From this event on, a node cannot be removed or created any more.
+        breaks in (0..60usize, 0..4usize),
     ) {
         let (kernel, udevd) = events(&acts);
         let mut scenario = Scenario::new(requests, "");
         let events = interleave(&kernel, &udevd, &choices);
         let last = events.len().saturating_sub(1);
         for (index, event) in events.into_iter().enumerate() {
+            if index == breaks.0 {
+                scenario.container.broken.insert(format!("/dev/tty{}", breaks.1).into());
+            }
             scenario.inventory.apply(event);
             if each || index == last {
                 scenario.reconcile();

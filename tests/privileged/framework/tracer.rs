@@ -1,0 +1,42 @@
+//! `strace`, which kills a watcher before a system call.
+
+use std::io::{BufRead, BufReader};
+use std::path::PathBuf;
+use std::process::{Child, Command, Stdio};
+use std::time::Duration;
+
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
+
+use super::eventually::wait_within;
+use super::watcher::Watcher;
+
+pub struct Tracer(Child);
+
+impl Tracer {
+    /// Kills the watcher when it enters the `count`th `call` that concerns one of these files; any
+    /// call if there are none.
+    pub fn attach(watcher: &Watcher, paths: &[PathBuf], call: &str, count: u32) -> Self {
+        let mut strace = Command::new("strace");
+        strace.args(["-p", &watcher.pid.to_string(), "-o", "/dev/null", "-e"]);
+        strace.arg(format!("inject={call}:signal=SIGKILL:when={count}"));
+        for path in paths {
+            strace.arg("-P").arg(path);
+        }
+        let mut child = strace
+            .stderr(Stdio::piped())
+            .spawn()
+            .expect("start strace (package strace)");
+        let mut lines = BufReader::new(child.stderr.take().expect("a pipe")).lines();
+        let is_attached = lines.any(|line| line.is_ok_and(|line| line.ends_with("attached")));
+        assert!(is_attached, "strace does not trace the watcher");
+        Self(child)
+    }
+
+    /// Lets the watcher go on, if it was not killed.
+    pub fn detach(mut self) {
+        // strace has ended by itself if the watcher has.
+        let _ = kill(Pid::from_raw(self.0.id() as i32), Signal::SIGTERM);
+        wait_within(&mut self.0, Duration::from_secs(20)).expect("strace ends");
+    }
+}

@@ -22,10 +22,14 @@ pub struct User<'m> {
 
 impl<'m> User<'m> {
     pub fn new(vm: &'m Machine) -> Self {
+        vm.run(&format!(
+            "groupadd {GROUP} && useradd --create-home --shell /bin/sh --groups {GROUP} {USER}"
+        ));
+        // udevd reads a new file at any event and looks up its users then; `--reload` does not read
+        // an unchanged file again.
         vm.write(RULES_FILE, RULES);
         vm.run(&format!(
-            "groupadd {GROUP} && useradd --create-home --shell /bin/sh --groups {GROUP} {USER} && \
-             loginctl enable-linger {USER} && udevadm control --reload"
+            "loginctl enable-linger {USER} && udevadm control --reload"
         ));
         let uid = vm.run(&format!("id -u {USER}"));
         let user = Self { vm, uid };

@@ -182,10 +182,18 @@ impl ContainerEffects {
         Notes {
             attachments: attachments.clone(),
             filter: self.access.memory().ahead_of(&attachments.grants()),
-            directories: self.dev.directories() | &self.directories_ahead,
+            directories: self.dev.directories().clone(),
             root_file_system: Some(self.dev.root_file_system()),
             announced: self.announced.clone(),
             ..Notes::default()
+        }
+    }
+
+    /// What an earlier watcher has created at a path can be replaced.
+    fn without_own(&self, path: &Path, found: PathState) -> PathState {
+        match found {
+            PathState::Other if self.made_before.contains(path) => PathState::Vacant,
+            found => found,
         }
     }
 
@@ -295,13 +303,13 @@ impl Effects for ContainerEffects {
     fn find_node(&mut self, path: &Path, node: &NodeSpec) -> Result<PathState, EffectError> {
         let found = self.dev.find_node(path, node.num)?;
         self.note_directories_of(path, found);
-        Ok(found)
+        Ok(self.without_own(path, found))
     }
 
     fn find_link(&mut self, link: &Path, target: &Path) -> Result<PathState, EffectError> {
         let found = self.dev.find_link(link, target)?;
         self.note_directories_of(link, found);
-        Ok(found)
+        Ok(self.without_own(link, found))
     }
 
     fn add_node(&mut self, path: &Path, node: &NodeSpec) -> Result<NodeCreator, EffectError> {
@@ -315,6 +323,12 @@ impl Effects for ContainerEffects {
     fn remove_node(&mut self, path: &Path, node: &NodeSpec) -> Result<(), EffectError> {
         self.made_before.remove(path);
         let _ = self.dev.remove_node(path, node.num)?;
+        Ok(())
+    }
+
+    fn remove_link_remains(&mut self, link: &Path, target: &Path) -> Result<(), EffectError> {
+        self.made_before.remove(link);
+        let _ = self.dev.remove_link_remains(link, target)?;
         Ok(())
     }
 
@@ -374,8 +388,8 @@ impl Effects for ContainerEffects {
     }
 
     fn write_notes(&mut self, attachments: &Attachments) -> Result<(), EffectError> {
-        let notes = self.current_notes(attachments);
-        self.directories_ahead.clear();
+        let mut notes = self.current_notes(attachments);
+        notes.directories.append(&mut self.directories_ahead);
         self.notes.write_news(&self.lock, notes)
     }
 }

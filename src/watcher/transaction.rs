@@ -28,6 +28,8 @@ pub(crate) trait Effects {
     fn add_node(&mut self, path: &Path, node: &NodeSpec) -> Result<NodeCreator, Self::Error>;
     /// Removes a node that the watcher created.
     fn remove_node(&mut self, path: &Path, node: &NodeSpec) -> Result<(), Self::Error>;
+    /// Removes what an earlier watcher has left of a link that is not at this path.
+    fn remove_link_remains(&mut self, link: &Path, target: &Path) -> Result<(), Self::Error>;
     /// Removes what an earlier watcher has left of a node that is not at this path.
     fn remove_remains(&mut self, path: &Path) -> Result<(), Self::Error>;
     /// Creates a link unless it exists. Returns which process created it.
@@ -168,7 +170,7 @@ pub(crate) fn check<E: Effects>(attachments: &mut Attachments, effects: &mut E) 
     }
     let mut errors = Vec::new();
     for (link, path) in missing_links {
-        errors.extend(effects.remove_link(&link, &path).err());
+        errors.extend(effects.remove_link_remains(&link, &path).err());
     }
     for (path, creator) in missing {
         attachments.remove(&path);

@@ -314,43 +314,83 @@ fn recover_repairs_everything_after_a_watcher_was_killed_at_any_time(machine: &M
 /// More calls of one kind than it takes to attach a device.
 const MANY: u32 = 40;
 
-#[apply(on_both_hierarchies)]
-fn nothing_is_left_if_a_watcher_is_killed_at_any_step_and_its_device_is_gone_afterwards(machine: &Machine) {
+/// Kills the watcher at each system call of these kinds with which it attaches a device, and
+/// unplugs the device before the next watcher starts. Returns how often it was killed at each.
+fn kill_at_each(
+    machine: &Machine,
+    container: &RuncContainer<'_>,
+    disk: &Disk,
+) -> BTreeMap<&'static str, u32> {
+    let calls = [
+        "mkdirat",
+        "mknodat",
+        "move_mount",
+        "fchownat",
+        "renameat2",
+        "symlinkat",
+        "write",
+    ];
+    let mut killed = BTreeMap::new();
+    for call in calls {
+        for count in 1..MANY {
+            let watcher = container.expect_watcher();
+            let tracer = Tracer::attach(watcher.pid, &[], call, count);
+            disk.plug(1);
+            let is_over = || !watcher.is_alive() || container.has("/dev/three/link");
+            eventually("the device is attached or the watcher killed", is_over);
+            tracer.detach();
+            disk.unplug(1);
+            let is_gone = || ["/dev/one", "/dev/three"].iter().all(|path| !container.has(path));
+            eventually("the device is detached or the watcher dead", || {
+                !watcher.is_alive() || is_gone()
+            });
+            if watcher.is_alive() {
+                break;
+            }
+            *killed.entry(call).or_insert(0) += 1;
+            output_of(machine, &["recover"]);
+            eventually(&format!("nothing is left after call {count} of {call}"), is_gone);
+        }
+    }
+    println!("killed at {killed:?}");
+    killed
+}
+
+fn nothing_is_left_by_killed_watchers(machine: &Machine, has_user_namespace: bool, expected: &[&str]) {
     let disk = Disk::new(machine);
     let request = format!(
         "devnode:{};path=/dev/one/two/node;link=/dev/three/link",
         disk.partition(1)
     );
-    let container = Bundle::requesting(machine, &request).start();
-    let mut killed = BTreeMap::new();
-    for call in ["mkdirat", "mknodat", "symlinkat", "write", "bpf", "sendmsg"] {
-        for count in 1..MANY {
-            let watcher = container.expect_watcher();
-            let tracer = Tracer::attach(&watcher, &[], call, count);
-            disk.plug(1);
-            let is_over = || !watcher.is_alive() || container.has("/dev/three/link");
-            eventually("the device is attached or the watcher killed", is_over);
-            tracer.detach();
-            let is_alive = watcher.is_alive();
-            disk.unplug(1);
-            if !is_alive {
-                *killed.entry(call).or_insert(0) += 1;
-                output_of(machine, &["recover"]);
-            }
-            for path in ["/dev/one", "/dev/three"] {
-                container.eventually_lacks(path);
-            }
-            if is_alive {
-                break;
-            }
-        }
+    let mut bundle = Bundle::requesting(machine, &request);
+    if has_user_namespace {
+        bundle = bundle.user_namespace();
     }
-    println!("killed at {killed:?}");
-    for call in ["mkdirat", "mknodat", "symlinkat", "write"] {
+    let container = bundle.start();
+    let killed = kill_at_each(machine, &container, &disk);
+    for call in expected {
         assert!(killed.contains_key(call), "{call} was not reached: {killed:?}");
     }
     container.delete();
     assert_eq!(machine.traces(), NOTHING);
+}
+
+#[apply(on_both_hierarchies)]
+fn nothing_is_left_if_a_watcher_is_killed_at_any_step_and_its_device_is_gone_afterwards(machine: &Machine) {
+    nothing_is_left_by_killed_watchers(machine, false, &["mkdirat", "mknodat", "symlinkat", "write"]);
+}
+
+#[apply(on_cgroup_v2)]
+fn nothing_is_left_of_a_mounted_node_if_a_watcher_is_killed_at_any_step(machine: &Machine) {
+    let calls = [
+        "mkdirat",
+        "mknodat",
+        "move_mount",
+        "renameat2",
+        "symlinkat",
+        "write",
+    ];
+    nothing_is_left_by_killed_watchers(machine, true, &calls);
 }
 
 pub fn record_of(machine: &Machine, id: &str) -> PathBuf {

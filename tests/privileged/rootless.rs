@@ -11,6 +11,7 @@ use crate::framework::container::text;
 use crate::framework::disk::number_of;
 use crate::framework::identity::{GROUPS, Identity, in_the_kernels_form, in_udevds_form, uevent_ports};
 use crate::framework::ordinary_user::{OrdinaryUser, let_everyone_open};
+use crate::framework::tracer::Tracer;
 use crate::framework::udevd::host_settles;
 use crate::framework::user_manager::UserManager;
 use crate::framework::{Announcements, Disk, Machine, alone, eventually};
@@ -232,6 +233,27 @@ fn the_next_watcher_removes_the_node_of_a_device_whose_number_another_one_has(ma
     });
     user.output_of(&["recover"]);
     container.eventually_lacks(&node);
+    container.remove();
+}
+
+#[apply(on_cgroup_v2)]
+fn nothing_is_left_of_a_mounted_node_if_the_watcher_is_killed_meanwhile(machine: &Machine) {
+    let user = OrdinaryUser::new(machine);
+    let disk = Disk::new(machine);
+    let request = format!("devnode:{};path=/dev/one/two/node", disk.partition(1));
+    let container = user.start("c1", &[ALONE], &request);
+    for call in ["mknodat", "move_mount", "renameat2"] {
+        let watcher = container.watcher().expect("the container has a watcher");
+        let tracer = Tracer::attach(watcher, &[], call, 1);
+        plug_for_all(&disk, 1);
+        eventually(&format!("the watcher is killed at {call}"), || {
+            user.output_of(&["list"]).contains("no watcher")
+        });
+        tracer.detach();
+        disk.unplug(1);
+        user.output_of(&["recover"]);
+        container.eventually_lacks("/dev/one");
+    }
     container.remove();
 }
 

@@ -92,7 +92,7 @@ impl<'a> Scene<'a> {
             paths.push(self.directory.join(file));
         }
         // The notes are not among them.
-        let tracer = Tracer::attach(&watcher, &paths, call, count);
+        let tracer = Tracer::attach(watcher.pid, &paths, call, count);
         let entry = self.begin(is_plug);
         eventually("the change is complete or the watcher killed", || {
             !watcher.is_alive() || self.is_right(entry.as_deref())

@@ -140,6 +140,19 @@ impl ContainerDev {
         Ok(if removed { Change::Made } else { Change::None })
     }
 
+    /// Removes what a watcher that was killed has left under the temporary name beside a path: it
+    /// can be a mounted node.
+    pub(super) fn clear_temporary(&self, path: &Path) {
+        if self.is_host_owned(path) {
+            return;
+        }
+        if let Ok(Walk::Place(place)) = self.walker(path).walk(path, None) {
+            let temporary = place.temporary();
+            self.lock_out(&temporary);
+            temporary.clear();
+        }
+    }
+
     /// Removes the empty parent directories that we created, the deepest first. A directory that
     /// cannot be removed stays on the list; the next removal tries it again.
     pub(super) fn prune(&mut self, path: &Path) {

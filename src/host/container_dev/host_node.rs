@@ -152,15 +152,21 @@ impl ContainerDev {
     }
 
     /// [`Self::find_node`] for a rootless engine. The node of a device that was unplugged counts
-    /// until another device has its number, so that it is removed.
+    /// until another device has its number; then it can be replaced.
     pub(super) fn find_host_node(&self, path: &Path, num: DevNum) -> Result<PathState, ContainerDevError> {
         let node = HostNode::open(num).ok();
-        self.find_place(path, |place, entry| {
-            let is_ours = || {
-                node.as_ref()
-                    .map_or_else(|| is_dead(place), |node| node.is_at(place))
-            };
-            matches!(entry, Entry::Node { .. }) && is_ours()
+        let mut is_replaceable = false;
+        let found = self.find_place(path, |place, entry| {
+            if !matches!(entry, Entry::Node { .. }) {
+                return false;
+            }
+            let is_dead = is_dead(place);
+            is_replaceable = is_dead && node.is_some();
+            node.as_ref().map_or(is_dead, |node| node.is_at(place))
+        })?;
+        Ok(match found {
+            PathState::Other if is_replaceable => PathState::Vacant,
+            found => found,
         })
     }
 

@@ -60,6 +60,13 @@ impl ContainerDev {
         )
     }
 
+    /// Removes what an earlier watcher has left of a link that is not at `link`: an unfinished
+    /// link, and directories that we created for it and that are empty.
+    pub fn remove_link_remains(&mut self, link: &Path, target: &Path) -> Result<Change, ContainerDevError> {
+        self.clear_temporary(&checked(link, false)?);
+        self.remove_link(link, target)
+    }
+
     /// Removes the link at `link` if it has exactly the text that [`Self::add_link`] gives it;
     /// anything else at the path stays.
     pub fn remove_link(&mut self, link: &Path, target: &Path) -> Result<Change, ContainerDevError> {

@@ -124,10 +124,11 @@ impl ContainerDev {
 
     /// Removes what an earlier watcher has left of a node that is not at `path`: in a rootless
     /// container the node of a device that was unplugged, whatever number it has, or the file that
-    /// it was mounted on; in every container directories that we created for it and that are empty.
-    /// Leaves everything else at the path.
+    /// it was mounted on; in every container an unfinished node, and directories that we created
+    /// for it and that are empty. Leaves everything else at the path.
     pub fn remove_remains(&mut self, path: &Path) -> Result<Change, ContainerDevError> {
         let path = checked(path, true)?;
+        self.clear_temporary(&path);
         self.remove(&path, |this, place, entry| {
             // A node in the container's own file system is one only by its number.
             this.placement == Placement::HostNodes && this.is_lost(place, entry)

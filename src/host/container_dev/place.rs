@@ -128,13 +128,7 @@ impl Place {
         replace: bool,
         make: impl FnOnce(&Place) -> Result<(), ContainerDevError>,
     ) -> Result<(), ContainerDevError> {
-        let temporary = Place {
-            parent: self.parent.clone(),
-            name: TEMPORARY.into(),
-            path: self.path.clone(),
-            user: self.user,
-            mounts: self.mounts.clone(),
-        };
+        let temporary = self.temporary();
         if !temporary.clear() {
             let found = temporary.entry()?.to_string();
             return Err(ContainerDevError::Taken {
@@ -147,6 +141,17 @@ impl Place {
             temporary.clear();
         }
         result
+    }
+
+    /// The temporary name in the same directory.
+    pub(super) fn temporary(&self) -> Place {
+        Place {
+            parent: self.parent.clone(),
+            name: TEMPORARY.into(),
+            path: self.path.clone(),
+            user: self.user,
+            mounts: self.mounts.clone(),
+        }
     }
 
     fn rename_here(&self, action: &'static str, replace: bool) -> Result<(), ContainerDevError> {
@@ -174,7 +179,7 @@ impl Place {
     /// Removes what is left under the temporary name. Returns false if it is a directory with
     /// content, which no watcher creates. Other failures are ignored: then creating the file fails
     /// too and reports why.
-    fn clear(&self) -> bool {
+    pub(super) fn clear(&self) -> bool {
         match unlinkat(&self.parent, self.name.as_os_str(), UnlinkatFlags::NoRemoveDir) {
             Err(Errno::EISDIR) => self.remove_directory(),
             _ => true,

@@ -33,6 +33,7 @@ pub enum NodeCreator {
 /// What exists at a path in a container.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum PathState {
+    /// Nothing, or something that can be replaced.
     Vacant,
     /// Nothing, and a directory of the path is missing, too.
     NoDirectory,

@@ -36,18 +36,15 @@ impl<E: Effects> Transaction<'_, E> {
                 planned.since = self.now;
                 let before = ahead.get(path);
                 let is_ours = before.is_some_and(|before| before.node_creator == NodeCreator::Watcher);
-                if !is_ours && matches!(self.effects.find_node(path, &planned.node), Ok(PathState::Same)) {
-                    planned.node_creator = NodeCreator::Other;
+                if !is_ours {
+                    planned.node_creator = creator_of(self.effects.find_node(path, &planned.node));
                 }
                 ahead.insert(path.clone(), planned);
                 true
             }
             Step::AddLink { path, .. } if self.given_up.contains(path) => false,
             Step::AddLink { path, link } => {
-                let creator = match self.effects.find_link(link, path) {
-                    Ok(PathState::Same) => NodeCreator::Other,
-                    _ => NodeCreator::Watcher,
-                };
+                let creator = creator_of(self.effects.find_link(link, path));
                 if let Some(attachment) = ahead.get_mut(path) {
                     attachment.links.insert(link.clone(), creator);
                 }
@@ -75,5 +72,14 @@ impl<E: Effects> Transaction<'_, E> {
         grants
             .iter()
             .any(|(num, access)| !self.granted.get(num).is_some_and(|held| held.covers(*access)))
+    }
+}
+
+/// Which process has created, or will have created, what is at a path after a step. The step fails
+/// if something else is there; nothing of that is ours.
+fn creator_of<E>(found: Result<PathState, E>) -> NodeCreator {
+    match found {
+        Ok(PathState::Same | PathState::Other) => NodeCreator::Other,
+        Ok(PathState::Vacant | PathState::NoDirectory) | Err(_) => NodeCreator::Watcher,
     }
 }

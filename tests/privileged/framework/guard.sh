@@ -68,7 +68,9 @@ while read -r _ _ _ _ mount _; do
     case $mount in
         "$scratch"/*) umount --lazy "$mount" ;;
     esac
-done </proc/self/mountinfo
+done <<LIST
+$(cat /proc/self/mountinfo)
+LIST
 for file in /sys/block/loop*/loop/backing_file; do
     read -r backing <"$file" || continue
     case $backing in

@@ -9,16 +9,15 @@ use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 
 use super::eventually::wait_within;
-use super::watcher::Watcher;
 
 pub struct Tracer(Child);
 
 impl Tracer {
-    /// Kills the watcher when it enters the `count`th `call` that concerns one of these files; any
-    /// call if there are none.
-    pub fn attach(watcher: &Watcher, paths: &[PathBuf], call: &str, count: u32) -> Self {
+    /// Kills the watcher, a process id, when it enters the `count`th `call` that concerns one of
+    /// these files; any such call if there are no files.
+    pub fn attach(watcher: i32, paths: &[PathBuf], call: &str, count: u32) -> Self {
         let mut strace = Command::new("strace");
-        strace.args(["-p", &watcher.pid.to_string(), "-o", "/dev/null", "-e"]);
+        strace.args(["-p", &watcher.to_string(), "-o", "/dev/null", "-e"]);
         strace.arg(format!("inject={call}:signal=SIGKILL:when={count}"));
         for path in paths {
             strace.arg("-P").arg(path);

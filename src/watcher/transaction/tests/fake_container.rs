@@ -155,6 +155,10 @@ impl Effects for FakeContainer {
         Ok(())
     }
 
+    fn remove_link_remains(&mut self, link: &Path, target: &Path) -> Result<(), Refusal> {
+        self.remove_link(link, target)
+    }
+
     fn remove_remains(&mut self, path: &Path) -> Result<(), Refusal> {
         self.is_entered();
         if self.dead.remove(path) {

@@ -7,7 +7,7 @@ mod write_ahead;
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 
-use crate::model::cgroup::grants::{GrantSet, common};
+use crate::model::cgroup::grants::{GrantSet, common, granting};
 use crate::model::device::{Access, DevNum, Device};
 use crate::model::plan::announcements::Announcement;
 use crate::model::plan::attachment::{Attachment, Attachments, NodeCreator, NodeSpec, PathState};
@@ -118,15 +118,6 @@ pub(crate) fn apply<E: Effects>(
         transaction.carry_out(step);
     }
     transaction.finish()
-}
-
-/// The grants with all this access.
-fn granting(all: impl Iterator<Item = (DevNum, Access)>) -> GrantSet {
-    let mut grants = GrantSet::new();
-    for (num, access) in all {
-        *grants.entry(num).or_insert(Access::NONE) |= access;
-    }
-    grants
 }
 
 /// Whether a step creates, grants or writes something.
@@ -294,20 +285,19 @@ impl<E: Effects> Transaction<'_, E> {
         });
         let attached = self.attachments.iter();
         let attached = attached.filter(|(path, _)| !self.stuck.contains(*path));
-        let mut due: Vec<(DevNum, Access)> = attached
-            .map(|(_, attachment)| (attachment.node.num, attachment.access))
-            .collect();
-        due.extend(additions.iter().filter_map(|step| match step {
+        let attached = attached.map(|(_, attachment)| (attachment.node.num, attachment.access));
+        let added = additions.iter().filter_map(|step| match step {
             Step::AddNode { attachment, .. } => Some((attachment.node.num, attachment.access)),
             Step::Refresh { path, access, .. } => {
                 let attachment = self.attachments.get(path)?;
                 Some((attachment.node.num, *access))
             }
             _ => None,
-        }));
+        });
+        let due = granting(attached.chain(added));
         for step in additions {
             if let Step::SetGrants(grants) = step {
-                *grants = common(grants, &granting(due.iter().copied()));
+                *grants = common(grants, &due);
             }
         }
     }

@@ -187,15 +187,11 @@ fn the_user_recovers_a_watcher_that_was_killed(machine: &Machine) {
     let node = plug_for_all(&disk, 1);
     let container = user.start("c1", &[ALONE, "--userns=keep-id"], &format!("devnode:{node}"));
     container.eventually_reads(&node, &disk.content(1));
-    let watcher = container.watcher().expect("the container has a watcher");
-    kill(Pid::from_raw(watcher), Signal::SIGKILL).expect("kill the watcher");
+    container.kill_watcher();
     // The mounted node is that of a device which is gone, whatever has its number now.
     disk.unplug(1);
     plug_for_all(&disk, 1);
-    eventually("the watcher has ended", || {
-        user.output_of(&["list"]).contains("no watcher")
-    });
-    user.output_of(&["recover"]);
+    container.is_recovered();
     container.eventually_reads(&node, &disk.content(1));
     let listed = user.output_of(&["list"]);
     assert!(
@@ -203,13 +199,9 @@ fn the_user_recovers_a_watcher_that_was_killed(machine: &Machine) {
         "{listed}"
     );
     // A device that is away when the next watcher starts.
-    let watcher = container.watcher().expect("the container has a watcher");
-    kill(Pid::from_raw(watcher), Signal::SIGKILL).expect("kill the watcher");
+    container.kill_watcher();
     disk.unplug(1);
-    eventually("the second watcher has ended", || {
-        user.output_of(&["list"]).contains("no watcher")
-    });
-    user.output_of(&["recover"]);
+    container.is_recovered();
     container.eventually_lacks(&node);
     container.remove();
 }
@@ -224,14 +216,10 @@ fn the_next_watcher_removes_the_node_of_a_device_whose_number_another_one_has(ma
     let container = user.start("c1", &[ALONE], &format!("devnode:{node}"));
     container.eventually_reads(&node, &disk.content(1));
     let number = number_of(&node);
-    let watcher = container.watcher().expect("the container has a watcher");
-    kill(Pid::from_raw(watcher), Signal::SIGKILL).expect("kill the watcher");
+    container.kill_watcher();
     disk.unplug(1);
     other.plug_with_number(1, number);
-    eventually("the watcher has ended", || {
-        user.output_of(&["list"]).contains("no watcher")
-    });
-    user.output_of(&["recover"]);
+    container.is_recovered();
     container.eventually_lacks(&node);
     container.remove();
 }

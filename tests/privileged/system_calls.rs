@@ -1,43 +1,27 @@
 //! How many system calls a watcher makes for a device that comes and goes. The numbers grow when a
 //! look-up is added that the kernel's answers make unnecessary; tests/bench/README.md has them.
 
-use std::io::{BufRead, BufReader};
-use std::process::{Child, Command, Stdio};
-use std::time::Duration;
-
-use nix::sys::signal::{Signal, kill};
-use nix::unistd::Pid;
-
 use crate::framework::alone;
-use crate::framework::eventually::wait_within;
+use crate::framework::tracer::Tracer;
 use crate::framework::{Bundle, Disk, Hierarchy, Machine, Watcher};
 
-/// `strace`, which writes the calls of a watcher to a file.
-struct Tracer {
-    strace: Child,
+/// The calls of a watcher, in a file that `strace` writes.
+struct Calls {
+    tracer: Tracer,
     file: std::path::PathBuf,
 }
 
-impl Tracer {
-    fn attach(machine: &Machine, watcher: &Watcher) -> Self {
+impl Calls {
+    fn record(machine: &Machine, watcher: &Watcher) -> Self {
         let file = machine.scratch("calls");
-        let mut strace = Command::new("strace")
-            .args(["-p", &watcher.pid.to_string(), "-o"])
-            .arg(&file)
-            .stderr(Stdio::piped())
-            .spawn()
-            .expect("start strace (package strace)");
-        let mut lines = BufReader::new(strace.stderr.take().expect("a pipe")).lines();
-        let is_attached = lines.any(|line| line.is_ok_and(|line| line.ends_with("attached")));
-        assert!(is_attached, "strace does not trace the watcher");
-        Self { strace, file }
+        let tracer = Tracer::record(watcher.pid, &file);
+        Self { tracer, file }
     }
 
     /// The wakes since then: the calls of each, without the one that waits for the next. Those of
     /// ticks are left out.
-    fn wakes(mut self) -> Vec<Vec<String>> {
-        let _ = kill(Pid::from_raw(self.strace.id() as i32), Signal::SIGTERM);
-        wait_within(&mut self.strace, Duration::from_secs(20)).expect("strace ends");
+    fn wakes(self) -> Vec<Vec<String>> {
+        self.tracer.detach();
         let text = std::fs::read_to_string(&self.file).expect("read what strace has written");
         // The watcher is waiting when strace attaches, which shows only the end of that.
         let mut wakes: Vec<Vec<String>> = vec![Vec::new()];
@@ -94,10 +78,10 @@ fn a_plug_and_an_unplug_take_few_system_calls(machine: &Machine) {
         plug();
         unplug();
     }
-    let tracer = Tracer::attach(machine, &watcher);
+    let tracer = Calls::record(machine, &watcher);
     plug();
     let plugged = tracer.wakes();
-    let tracer = Tracer::attach(machine, &watcher);
+    let tracer = Calls::record(machine, &watcher);
     unplug();
     let unplugged = tracer.wakes();
     let (plug, until_node) = wake_with(&plugged, "mknodat(");

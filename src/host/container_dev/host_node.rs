@@ -160,9 +160,14 @@ impl ContainerDev {
             if !matches!(entry, Entry::Node { .. }) {
                 return false;
             }
-            let is_dead = is_dead(place);
-            is_replaceable = is_dead && node.is_some();
-            node.as_ref().map_or(is_dead, |node| node.is_at(place))
+            match &node {
+                None => is_dead(place),
+                Some(node) if node.is_at(place) => true,
+                Some(_) => {
+                    is_replaceable = is_dead(place);
+                    false
+                }
+            }
         })?;
         Ok(match found {
             PathState::Other if is_replaceable => PathState::Vacant,

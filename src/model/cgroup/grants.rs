@@ -7,6 +7,15 @@ use crate::model::device::{Access, DevNum};
 /// The access that oci-hotplug grants, by device number. Does not contain what the engine gave.
 pub type GrantSet = BTreeMap<DevNum, Access>;
 
+/// The grants with all this access. A number that occurs several times has all of its access.
+pub fn granting(all: impl Iterator<Item = (DevNum, Access)>) -> GrantSet {
+    let mut grants = GrantSet::new();
+    for (num, access) in all {
+        *grants.entry(num).or_insert(Access::NONE) |= access;
+    }
+    grants
+}
+
 /// The access that is in both sets.
 pub fn common(one: &GrantSet, other: &GrantSet) -> GrantSet {
     let both = one.iter().filter_map(|(num, access)| {

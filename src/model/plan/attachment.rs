@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
-use crate::model::cgroup::grants::GrantSet;
+use crate::model::cgroup::grants::{GrantSet, granting};
 use crate::model::device::{Access, DevNum, Device};
 
 /// A node as a container should have it. The ids are the container's own.
@@ -120,11 +120,8 @@ impl Attachments {
     /// The access that these attachments need. Two nodes with one device number count once, with
     /// the access of both.
     pub fn grants(&self) -> GrantSet {
-        let mut grants = GrantSet::new();
-        for attachment in self.0.values() {
-            *grants.entry(attachment.node.num).or_insert(Access::NONE) |= attachment.access;
-        }
-        grants
+        let attachments = self.0.values();
+        granting(attachments.map(|attachment| (attachment.node.num, attachment.access)))
     }
 }
 

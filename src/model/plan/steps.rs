@@ -3,9 +3,9 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 
-use crate::model::cgroup::grants::{GrantSet, common};
+use crate::model::cgroup::grants::{GrantSet, common, granting};
 use crate::model::device::inventory::Inventory;
-use crate::model::device::{Access, DevNum, SysPath, UdevState};
+use crate::model::device::{DevNum, SysPath, UdevState};
 use crate::model::plan::announcements::{Announcement, Announcements};
 use crate::model::plan::attachment::{Attachment, Attachments, NodeCreator};
 use crate::model::plan::database::{DesiredEntries, path_of};
@@ -63,25 +63,21 @@ pub fn remove_all(current: &Current<'_>) -> Vec<Step> {
 /// The part of `granted` for attachments whose device still has the number of their node. Looks up
 /// each attachment and evaluates no selector.
 pub fn still_due(granted: &GrantSet, attachments: &Attachments, inventory: &Inventory) -> GrantSet {
-    let mut due = GrantSet::new();
-    for (_, attachment) in attachments.iter() {
+    let has_its_number = |attachment: &&Attachment| {
         let device = inventory.get(&attachment.device.syspath);
-        let number = device
-            .and_then(|device| device.node.as_ref())
-            .map(|node| node.num);
-        if number == Some(attachment.node.num) {
-            *due.entry(attachment.node.num).or_insert(Access::NONE) |= attachment.access;
-        }
-    }
-    common(granted, &due)
+        let node = device.and_then(|device| device.node.as_ref());
+        node.is_some_and(|node| node.num == attachment.node.num)
+    };
+    let due = attachments.iter().map(|(_, attachment)| attachment);
+    let due = due.filter(has_its_number);
+    common(
+        granted,
+        &granting(due.map(|attachment| (attachment.node.num, attachment.access))),
+    )
 }
 
 fn grants_of(desired: &Desired<'_>) -> GrantSet {
-    let mut grants = GrantSet::new();
-    for node in desired.values() {
-        *grants.entry(node.node.num).or_insert(Access::NONE) |= node.access;
-    }
-    grants
+    granting(desired.values().map(|node| (node.node.num, node.access)))
 }
 
 /// Whether the node that is attached is the desired one.
@@ -308,7 +304,7 @@ fn new_attachment(node: &DesiredNode<'_>) -> Attachment {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::model::device::{Device, SysPath, recorded};
+    use crate::model::device::{Access, Device, SysPath, recorded};
     use crate::model::plan::attachment::NodeSpec;
     use crate::model::request::id::RequestId;
 

@@ -458,6 +458,22 @@ impl RootlessContainer<'_> {
         i32::try_from(lock["pid"].as_i64()?).ok()
     }
 
+    /// Kills the container's watcher.
+    #[track_caller]
+    pub fn kill_watcher(&self) {
+        let watcher = self.watcher().expect("the container has a watcher");
+        kill(Pid::from_raw(watcher), Signal::SIGKILL).expect("kill the watcher");
+    }
+
+    /// Waits until the user's list says that the container has no watcher, and starts the next one.
+    #[track_caller]
+    pub fn is_recovered(&self) {
+        eventually("the watcher has ended", || {
+            self.user.output_of(&["list"]).contains("no watcher")
+        });
+        self.user.output_of(&["recover"]);
+    }
+
     /// Stops and removes the container, and waits until the product has forgotten it.
     #[track_caller]
     pub fn remove(self) {

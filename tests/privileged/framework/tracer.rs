@@ -1,7 +1,7 @@
-//! `strace`, which kills a watcher before a system call.
+//! `strace`, which kills a watcher before a system call, or writes its calls to a file.
 
 use std::io::{BufRead, BufReader};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
@@ -17,12 +17,24 @@ impl Tracer {
     /// these files; any such call if there are no files.
     pub fn attach(watcher: i32, paths: &[PathBuf], call: &str, count: u32) -> Self {
         let mut strace = Command::new("strace");
-        strace.args(["-p", &watcher.to_string(), "-o", "/dev/null", "-e"]);
+        strace.args(["-o", "/dev/null", "-e"]);
         strace.arg(format!("inject={call}:signal=SIGKILL:when={count}"));
         for path in paths {
             strace.arg("-P").arg(path);
         }
+        Self::start(strace, watcher)
+    }
+
+    /// Writes the calls of the watcher to a file.
+    pub fn record(watcher: i32, file: &Path) -> Self {
+        let mut strace = Command::new("strace");
+        strace.arg("-o").arg(file);
+        Self::start(strace, watcher)
+    }
+
+    fn start(mut strace: Command, watcher: i32) -> Self {
         let mut child = strace
+            .args(["-p", &watcher.to_string()])
             .stderr(Stdio::piped())
             .spawn()
             .expect("start strace (package strace)");

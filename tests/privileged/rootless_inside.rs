@@ -3,7 +3,7 @@
 
 use crate::framework::container::text;
 use crate::framework::ordinary_user::{OrdinaryUser, RootlessContainer};
-use crate::framework::{Disk, Machine, Udevd, eventually};
+use crate::framework::{Disk, Machine, Udevd, alone, eventually};
 use crate::rootless::{ALONE, plug_for_all};
 
 #[track_caller]
@@ -15,19 +15,19 @@ fn inside(container: &RootlessContainer<'_>, command: &str) -> String {
 
 #[apply(on_cgroup_v2)]
 fn programs_in_rootless_containers_find_udevs_properties(machine: &Machine) {
+    // This udevd sets the mode of every node, and rootless containers have the host's.
+    alone();
     let disk = Disk::new(machine);
-    // Before podman makes its mount namespace, which must show this udevd's database. The rule is
-    // not for the devices of other tests, which this udevd processes as well.
+    // Before podman makes its mount namespace, which must show this udevd's database.
     let _udevd = Udevd::start_with_rules(machine, &format!("KERNEL==\"{}\", MODE=\"0666\"\n", disk.name(1)));
-    let user = OrdinaryUser::new(machine);
     let request = format!("devnode:{};link=/dev/board", disk.partition(1));
     for options in [
         &[ALONE][..],
         &[ALONE, "--userns=keep-id"],
         &[ALONE, "--uidmap=0:1:1000", "--gidmap=0:1:1000"],
     ] {
+        let user = OrdinaryUser::new(machine);
         let container = user.start("c1", options, &request);
-        // The udevd of another test, with other rules, may also set the mode of the node.
         let node = plug_for_all(&disk, 1);
         container.eventually_reads("/dev/board", &disk.content(1));
         // podman hides /sys/dev/block, by which udevadm finds nodes and tagged devices.
@@ -91,7 +91,6 @@ fn a_container_that_mounts_over_its_node_loses_only_its_own_device(machine: &Mac
 
 #[apply(on_cgroup_v2)]
 fn a_node_that_the_container_unmounts_is_mounted_again(machine: &Machine) {
-    let user = OrdinaryUser::new(machine);
     let disk = Disk::new(machine);
     let node = plug_for_all(&disk, 1);
     let request = format!("devnode:{node};link=/dev/board");
@@ -104,6 +103,7 @@ fn a_node_that_the_container_unmounts_is_mounted_again(machine: &Machine) {
             "--gidmap=0:1:1000",
         ],
     ] {
+        let user = OrdinaryUser::new(machine);
         let container = user.start("c1", options, &request);
         container.eventually_reads("/dev/board", &disk.content(1));
         inside(&container, &format!("umount {node} && test ! -b {node}"));

@@ -51,9 +51,6 @@ fn users_who_do_not_see_processes_of_others_have_devices(machine: &Machine) {
         Some("hidepid=invisible"),
     )
     .expect("mount a /proc that hides processes (proc(5))");
-    // Each with a separate storage: podman ends a container in the background, and that was seen to
-    // deny the next container of other ids the way to its root ("make … private: Permission
-    // denied"), once in some hundred runs.
     for options in [&[ALONE][..], &[ALONE, "--uidmap=0:1:1000", "--gidmap=0:1:1000"]] {
         let user = OrdinaryUser::new(machine);
         let hidden = user.run(&["test", "-e", "/proc/1"]);

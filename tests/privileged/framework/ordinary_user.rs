@@ -3,9 +3,9 @@
 //! internals.
 
 use std::cell::RefCell;
-use std::collections::BTreeSet;
+use std::collections::BTreeMap;
 use std::fs;
-use std::os::unix::fs::{PermissionsExt, chown};
+use std::os::unix::fs::{MetadataExt, PermissionsExt, chown};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 use std::sync::atomic::{AtomicU32, Ordering};
@@ -41,32 +41,42 @@ const PODMAN: [&str; 4] = [
 static USERS: AtomicU32 = AtomicU32::new(0);
 
 thread_local! {
-    /// The nodes that the test of this thread has opened to everyone.
-    static OPEN_NODES: RefCell<BTreeSet<String>> = const { RefCell::new(BTreeSet::new()) };
+    /// The nodes that the test of this thread has opened to everyone, with their inodes: another
+    /// test may have a node with the same name by now.
+    static OPEN_NODES: RefCell<BTreeMap<String, u64>> = const { RefCell::new(BTreeMap::new()) };
 }
 
 /// Lets everyone open a node of the host, as udev rules would.
 pub fn let_everyone_open(node: &str) {
     set_open(node).expect("let everyone open a node");
-    OPEN_NODES.with_borrow_mut(|nodes| nodes.insert(node.to_owned()));
+    let inode = inode_of(node).expect("the node exists");
+    OPEN_NODES.with_borrow_mut(|nodes| nodes.insert(node.to_owned(), inode));
 }
 
-/// Does it again: the udevd of a test that runs at the same time also processes the devices of this
-/// one, and sets the mode of their nodes, which are shared.
+/// Does it again: a udevd of the host sets the mode of a disk's node when a process that could
+/// write closes it (udev(7), "watch").
 fn keep_nodes_open() {
     OPEN_NODES.with_borrow(|nodes| {
-        for node in nodes {
-            // It may be unplugged.
-            let _ = set_open(node);
+        for (node, inode) in nodes {
+            if inode_of(node) == Some(*inode) {
+                // It may be unplugged.
+                let _ = set_open(node);
+            }
         }
     });
+}
+
+fn inode_of(node: &str) -> Option<u64> {
+    Some(fs::symlink_metadata(node).ok()?.ino())
 }
 
 fn set_open(node: &str) -> std::io::Result<()> {
     fs::set_permissions(node, fs::Permissions::from_mode(0o666))
 }
 
-/// The user. Its containers and its processes of podman end with it. A test can have several.
+/// The user. Its containers and its processes of podman end with it. A test can have several, and
+/// needs one for each mapping of ids: podman ends a container in the background, and sometimes
+/// denies the next one with other ids the way to its root ("make … private: Permission denied").
 pub struct OrdinaryUser<'m> {
     machine: &'m Machine,
     uid: u32,

@@ -2,6 +2,7 @@
 //!
 //! A device that fails does not affect the others. Decides nothing (`model::plan` does).
 
+mod earlier_notes;
 mod write_ahead;
 
 use std::collections::BTreeSet;
@@ -14,6 +15,8 @@ use crate::model::plan::attachment::{Attachment, Attachments, NodeCreator, NodeS
 use crate::model::plan::{Step, path_of_entry};
 use crate::model::udev_database::{DatabaseId, EntryFacts, EntryKind};
 use crate::model::uevent::{UeventAction, UeventForm};
+
+pub(crate) use earlier_notes::check;
 
 /// The operations of a transaction on a container. Each is idempotent.
 pub(crate) trait Effects {
@@ -139,39 +142,6 @@ fn is_addition(step: &Step) -> bool {
     }
 }
 
-/// Drops attachments of an earlier watcher's notes that do not exist: that watcher may have crashed
-/// after it wrote the note and before it made the change. Removes what is left of them. Returns
-/// what could not be removed.
-pub(crate) fn check<E: Effects>(attachments: &mut Attachments, effects: &mut E) -> Vec<E::Error> {
-    let mut missing = Vec::new();
-    let mut missing_links = Vec::new();
-    for (path, attachment) in attachments.iter_mut() {
-        let is_missing = !matches!(effects.find_node(path, &attachment.node), Ok(PathState::Same));
-        if is_missing {
-            missing.push((path.clone(), attachment.node_creator));
-        }
-        attachment.links.retain(|link, creator| {
-            let exists = matches!(effects.find_link(link, path), Ok(PathState::Same));
-            // A link to a node that does not exist goes with it.
-            if (is_missing || !exists) && *creator == NodeCreator::Watcher {
-                missing_links.push((link.clone(), path.clone()));
-            }
-            exists
-        });
-    }
-    let mut errors = Vec::new();
-    for (link, path) in missing_links {
-        errors.extend(effects.remove_link_remains(&link, &path).err());
-    }
-    for (path, creator) in missing {
-        attachments.remove(&path);
-        if creator == NodeCreator::Watcher {
-            errors.extend(effects.remove_remains(&path).err());
-        }
-    }
-    errors
-}
-
 /// Reduces the granted access to `kept`, without inspecting the container and without writing a
 /// note: the old note stays correct until the next one, because it lists at least what is in force.
 ///
@@ -267,38 +237,6 @@ impl<E: Effects> Transaction<'_, E> {
             // The previous grants stay in the notes, so that the next plan tries again. A node
             // without access is not created.
             Err(error) => self.fail(None, &error),
-        }
-    }
-
-    /// Leaves out the nodes at paths whose old node could not be removed: the notes must keep the
-    /// old one. Access is granted only for the rest, which the notes will have.
-    fn leave_out_stuck(&mut self, additions: &mut Vec<Step>) {
-        if self.stuck.is_empty() {
-            return;
-        }
-        additions.retain(|step| match step {
-            Step::AddNode { path, .. } if self.stuck.contains(path) => {
-                self.given_up.insert(path.clone());
-                false
-            }
-            _ => true,
-        });
-        let attached = self.attachments.iter();
-        let attached = attached.filter(|(path, _)| !self.stuck.contains(*path));
-        let attached = attached.map(|(_, attachment)| (attachment.node.num, attachment.access));
-        let added = additions.iter().filter_map(|step| match step {
-            Step::AddNode { attachment, .. } => Some((attachment.node.num, attachment.access)),
-            Step::Refresh { path, access, .. } => {
-                let attachment = self.attachments.get(path)?;
-                Some((attachment.node.num, *access))
-            }
-            _ => None,
-        });
-        let due = granting(attached.chain(added));
-        for step in additions {
-            if let Step::SetGrants(grants) = step {
-                *grants = common(grants, &due);
-            }
         }
     }
 

@@ -152,7 +152,7 @@ for argument; do
         *) complete=no ;;
     esac
 done
-chosen=(-f 'src/model/**' -f src/watcher/transaction.rs -f src/watcher/transaction/write_ahead.rs)
+chosen=(-f 'src/model/**' -f src/watcher/transaction.rs -f 'src/watcher/transaction/*.rs')
 case " $* " in
     *" -f"* | *" --file"*) chosen=() ;;
 esac

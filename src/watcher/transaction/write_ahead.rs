@@ -1,11 +1,43 @@
 //! The note that is written before the steps are carried out.
 
 use super::{Effects, Transaction};
-use crate::model::cgroup::grants::GrantSet;
+use crate::model::cgroup::grants::{GrantSet, common, granting};
 use crate::model::plan::Step;
 use crate::model::plan::attachment::{Attachments, NodeCreator, PathState};
 
 impl<E: Effects> Transaction<'_, E> {
+    /// Leaves out the nodes at paths whose old node could not be removed: the notes must keep the
+    /// old one. Access is granted only for the rest, which the notes will have.
+    pub(super) fn leave_out_stuck(&mut self, additions: &mut Vec<Step>) {
+        if self.stuck.is_empty() {
+            return;
+        }
+        additions.retain(|step| match step {
+            Step::AddNode { path, .. } if self.stuck.contains(path) => {
+                self.given_up.insert(path.clone());
+                false
+            }
+            _ => true,
+        });
+        let attached = self.attachments.iter();
+        let attached = attached.filter(|(path, _)| !self.stuck.contains(*path));
+        let attached = attached.map(|(_, attachment)| (attachment.node.num, attachment.access));
+        let added = additions.iter().filter_map(|step| match step {
+            Step::AddNode { attachment, .. } => Some((attachment.node.num, attachment.access)),
+            Step::Refresh { path, access, .. } => {
+                let attachment = self.attachments.get(path)?;
+                Some((attachment.node.num, *access))
+            }
+            _ => None,
+        });
+        let due = granting(attached.chain(added));
+        for step in additions {
+            if let Step::SetGrants(grants) = step {
+                *grants = common(grants, &due);
+            }
+        }
+    }
+
     /// Writes what is about to be created, before it is created: after a crash, the next watcher
     /// knows that it is ours. What the image or the engine has created is marked as theirs.
     pub(super) fn write_ahead(&mut self, steps: &[Step]) {

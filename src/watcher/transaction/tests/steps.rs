@@ -331,3 +331,88 @@ fn after_a_failure_access_is_set_again_only_to_reduce_it() {
     assert_eq!(world.carry_out(vec![add_link()]), []);
     assert_eq!(world.container.log, [format!("link {LINK}")]);
 }
+
+#[test]
+fn while_a_node_cannot_be_removed_other_devices_have_exactly_their_access_and_its_notes_stay() {
+    let [unchanged, changed, new] = ["/dev/unchanged", "/dev/changed", "/dev/new"].map(Path::new);
+    let mut world = World::default();
+    world.carry_out(add(&tty(1, Access::ALL)));
+    world.attachments.insert(changed.to_owned(), tty(2, Access::READ));
+    world
+        .attachments
+        .insert(unchanged.to_owned(), tty(5, Access::READ));
+    world.carry_out(vec![Step::SetGrants(
+        [
+            (number(1), Access::ALL),
+            (number(2), Access::READ),
+            (number(5), Access::READ),
+        ]
+        .into(),
+    )]);
+    world.container.broken.insert(TTY.into());
+    world.container.notes.clear();
+    let replacement = Box::new(tty(3, Access::ALL));
+    let mut due: GrantSet = [2, 3, 4].map(|minor| (number(minor), Access::ALL)).into();
+    due.insert(number(5), Access::READ);
+    let failures = world.carry_out(vec![
+        Step::Revoke([2, 5].map(|minor| (number(minor), Access::READ)).into()),
+        Step::RemoveNode { path: TTY.into() },
+        Step::SetGrants(due),
+        Step::AddNode {
+            path: TTY.into(),
+            attachment: replacement,
+        },
+        Step::AddNode {
+            path: new.to_owned(),
+            attachment: Box::new(tty(4, Access::ALL)),
+        },
+        Step::Refresh {
+            path: changed.to_owned(),
+            device: Box::new(tty(2, Access::ALL).device),
+            access: Access::ALL,
+        },
+        add_link(),
+    ]);
+    assert_eq!(failures.len(), 1, "{failures:?}");
+    let mut expected: GrantSet = [2, 4].map(|minor| (number(minor), Access::ALL)).into();
+    expected.insert(number(5), Access::READ);
+    assert_eq!(world.container.granted, expected);
+    assert_eq!(world.granted, expected);
+    for note in &world.container.notes {
+        let stuck = note.get(Path::new(TTY)).unwrap();
+        assert_eq!((stuck.node.num, stuck.links.len()), (number(1), 0));
+    }
+    assert_eq!(world.container.notes.len(), 2);
+}
+
+#[test]
+fn what_is_left_of_our_links_that_do_not_exist_is_removed_and_all_other_links_stay() {
+    let (ours, theirs) = (PathBuf::from("/dev/ours"), PathBuf::from("/dev/theirs"));
+    let mut world = World::default();
+    let mut steps = add(&tty(1, Access::ALL));
+    steps.push(add_link());
+    world.carry_out(steps);
+    world.container.log.clear();
+    let attachment = world.attachments.get_mut(Path::new(TTY)).unwrap();
+    attachment.links.insert(ours.clone(), NodeCreator::Watcher);
+    attachment.links.insert(theirs.clone(), NodeCreator::Other);
+    assert!(check(&mut world.attachments, &mut world.container).is_empty());
+    let links: Vec<&PathBuf> = world
+        .attachments
+        .get(Path::new(TTY))
+        .unwrap()
+        .links
+        .keys()
+        .collect();
+    assert_eq!(links, [Path::new(LINK)]);
+    assert_eq!(world.container.log, ["no link /dev/ours"]);
+    // The links of a node that does not exist go with it, but for those of the image.
+    world.container.nodes.clear();
+    world.container.their_links.insert(theirs.clone(), TTY.into());
+    world.container.log.clear();
+    let attachment = world.attachments.get_mut(Path::new(TTY)).unwrap();
+    attachment.links.insert(theirs, NodeCreator::Other);
+    assert!(check(&mut world.attachments, &mut world.container).is_empty());
+    assert!(world.attachments.is_empty());
+    assert_eq!(world.container.log, [format!("no link {LINK}")]);
+}

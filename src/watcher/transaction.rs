@@ -366,12 +366,16 @@ impl<E: Effects> Transaction<'_, E> {
         }
     }
 
+    /// The access of all attachments, but for nodes that could not be removed.
+    fn due(&self) -> impl Iterator<Item = (DevNum, Access)> {
+        let attached = self.attachments.iter();
+        let attached = attached.filter(|(path, _)| !self.stuck.contains(*path));
+        attached.map(|(_, attachment)| (attachment.node.num, attachment.access))
+    }
+
     /// Revokes the access of failed nodes, and writes what is attached now.
     fn finish(mut self) -> Vec<Failure> {
-        let stuck = &self.stuck;
-        let attached = self.attachments.iter();
-        let attached = attached.filter(|(path, _)| !stuck.contains(*path));
-        let mut due = granting(attached.map(|(_, attachment)| (attachment.node.num, attachment.access)));
+        let mut due = granting(self.due());
         for (num, _) in &self.refused {
             due.remove(num);
         }

@@ -78,12 +78,12 @@ fn a_plug_and_an_unplug_take_few_system_calls(machine: &Machine) {
         plug();
         unplug();
     }
-    let tracer = Calls::record(machine, &watcher);
+    let calls = Calls::record(machine, &watcher);
     plug();
-    let plugged = tracer.wakes();
-    let tracer = Calls::record(machine, &watcher);
+    let plugged = calls.wakes();
+    let calls = Calls::record(machine, &watcher);
     unplug();
-    let unplugged = tracer.wakes();
+    let unplugged = calls.wakes();
     let (plug, until_node) = wake_with(&plugged, "mknodat(");
     let (unplug, until_revoked) = wake_with(
         &unplugged,

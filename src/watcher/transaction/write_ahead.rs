@@ -1,4 +1,4 @@
-//! The note that is written before the steps are carried out.
+//! The note that is written before the steps are carried out, and the steps that it must not have.
 
 use super::{Effects, Transaction};
 use crate::model::cgroup::grants::{GrantSet, common, granting};
@@ -19,9 +19,6 @@ impl<E: Effects> Transaction<'_, E> {
             }
             _ => true,
         });
-        let attached = self.attachments.iter();
-        let attached = attached.filter(|(path, _)| !self.stuck.contains(*path));
-        let attached = attached.map(|(_, attachment)| (attachment.node.num, attachment.access));
         let added = additions.iter().filter_map(|step| match step {
             Step::AddNode { attachment, .. } => Some((attachment.node.num, attachment.access)),
             Step::Refresh { path, access, .. } => {
@@ -30,7 +27,7 @@ impl<E: Effects> Transaction<'_, E> {
             }
             _ => None,
         });
-        let due = granting(attached.chain(added));
+        let due = granting(self.due().chain(added));
         for step in additions {
             if let Step::SetGrants(grants) = step {
                 *grants = common(grants, &due);
